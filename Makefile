@@ -1,0 +1,59 @@
+# `make demo` and `make test` set up all they need: a virtual environment, the dependencies, the build.
+# Variables: PYTHON (which Python), TORCH (which torch pip installs where none is there), VENV (where).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+
+RUN := $(VENV)/bin
+PIP := $(RUN)/python -m pip --disable-pip-version-check --quiet
+NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* openmm_plugin/*.* openmm_plugin/*/*.*)
+# threads that spin while they wait cost more than they gain on a shared machine; large arrays are kept, not given
+# back to the system and cleared again at the next step
+export OMP_WAIT_POLICY ?= passive
+export MALLOC_MMAP_THRESHOLD_ ?= 1000000000
+export MALLOC_TRIM_THRESHOLD_ ?= 2000000000
+
+.PHONY: all demo test slow lint format docs clean
+all: $(VENV)/.built
+
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.dependencies: pyproject.toml $(VENV)/.python
+	$(PIP) install "$(TORCH)"
+	$(PIP) install 'scikit-build-core>=0.11' 'pybind11>=2.13' 'swig>=4.4' 'openmm>=8.6.1,<8.7' numpy ninja cmake
+	touch $@
+
+$(VENV)/.built: $(VENV)/.dependencies $(NATIVE) python/equistride/units.py
+	$(PIP) install --no-build-isolation --editable '.[train,test]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.built
+	$(PIP) install --no-build-isolation --editable '.[train,test,dev]'
+	touch $@
+
+# quartz in OpenMM under the released model, with a report in demo/
+demo: $(VENV)/.built
+	$(RUN)/equistride demo --model models/quartz-esen/quartz-esen.pt --output demo
+
+test: $(VENV)/.built
+	$(RUN)/python -m pytest
+
+# physics that takes minutes
+slow: $(VENV)/.built
+	$(RUN)/python -m pytest -m slow
+
+lint: $(VENV)/.lint
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/python -m mypy
+	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(RUN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.lint
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(RUN)/clang-format -i
+
+clean:
+	rm -rf $(VENV) build demo

@@ -1,0 +1,11 @@
+# Imported target `openmm_wheel`: headers and library of the openmm that this Python imports.
+execute_process(
+  COMMAND "${Python_EXECUTABLE}" -c "import importlib.util as u, os; d = os.path.dirname(u.find_spec('openmm').origin); print(os.path.join(os.path.dirname(d), 'OpenMM.libs'))"
+  OUTPUT_VARIABLE EQUISTRIDE_OPENMM_DIR OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _failed)
+if(_failed OR NOT EXISTS "${EQUISTRIDE_OPENMM_DIR}/include/OpenMM.h")
+  message(FATAL_ERROR "the headers of OpenMM were not found beside the openmm of ${Python_EXECUTABLE}: pip install 'openmm>=8.6.1,<8.7'")
+endif()
+add_library(openmm_wheel INTERFACE)
+target_include_directories(openmm_wheel SYSTEM INTERFACE "${EQUISTRIDE_OPENMM_DIR}/include")
+target_link_directories(openmm_wheel INTERFACE "${EQUISTRIDE_OPENMM_DIR}/lib")
+target_link_libraries(openmm_wheel INTERFACE OpenMM)

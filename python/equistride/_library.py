@@ -1,0 +1,27 @@
+"""Load the native operators (``torch.ops.equistride``) once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from equistride import _native
+from equistride.errors import EquistrideError
+
+
+def _same_torch(built: str, running: str) -> bool:
+    return built.split("+")[0].split(".")[:2] == running.split("+")[0].split(".")[:2]
+
+
+if not _same_torch(_native.torch_version, torch.__version__):
+    raise EquistrideError(
+        "equistride's operators were built for another torch",
+        expected=f"torch {_native.torch_version}",
+        found=f"torch {torch.__version__}",
+        mend="build them again: pip install --no-build-isolation --force-reinstall --no-deps equistride",
+    )
+
+LIBRARY_DIR = Path(_native.__file__).resolve().parent / "lib"
+OPERATORS = LIBRARY_DIR / "libequistride_ops.so"
+torch.ops.load_library(str(OPERATORS))
