@@ -1,0 +1,92 @@
+// The checks of the operators' arguments: shapes, types, devices, and what can be seen without reading a tensor.
+#include "neighbors/neighbors.h"
+
+#include <cmath>
+
+namespace equistride {
+
+namespace {
+
+bool is_real(const Tensor &tensor) { return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble; }
+
+void check_rows(const char *name, const Tensor &tensor) {
+    TORCH_CHECK_VALUE(tensor.dim() == 2 && tensor.sym_size(1) == 3, name, " must have shape [N, 3]; found ",
+                      tensor.sym_sizes());
+    TORCH_CHECK_TYPE(is_real(tensor), name, " must be float32 or float64; found ", tensor.scalar_type());
+}
+
+void check_cell(const char *name, const Tensor &cell, const Tensor &like) {
+    TORCH_CHECK_VALUE(cell.dim() == 2 && cell.sym_size(0) == 3 && cell.sym_size(1) == 3, name,
+                      " must have shape [3, 3]; found ", cell.sym_sizes());
+    TORCH_CHECK_TYPE(cell.scalar_type() == like.scalar_type(), name, " must have the type of the positions, ",
+                     like.scalar_type(), "; found ", cell.scalar_type());
+    TORCH_CHECK_VALUE(cell.device() == like.device(), name, " must lie on the device of the positions, ", like.device(),
+                      "; found ", cell.device());
+}
+
+} // namespace
+
+void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff) {
+    check_rows("positions", positions);
+    check_cell("cell", cell, positions);
+    TORCH_CHECK_VALUE(pbc.dim() == 1 && pbc.sym_size(0) == 3, "pbc must have shape [3]; found ", pbc.sym_sizes());
+    TORCH_CHECK_TYPE(pbc.scalar_type() == at::kBool, "pbc must be bool; found ", pbc.scalar_type());
+    TORCH_CHECK_VALUE(pbc.device() == positions.device(), "pbc must lie on the device of the positions, ",
+                      positions.device(), "; found ", pbc.device());
+    TORCH_CHECK_VALUE(std::isfinite(cutoff) && cutoff > 0, "cutoff must be finite and above 0; found ", cutoff);
+    TORCH_CHECK_VALUE(positions.sym_size(0) < (int64_t(1) << 31) - 64, "a list holds fewer than 2^31 atoms; found ",
+                      positions.sym_size(0));
+}
+
+void check_capacity(int64_t row_capacity) {
+    TORCH_CHECK_VALUE(row_capacity > 0 && row_capacity < (int64_t(1) << 31),
+                      "row_capacity must lie between 1 and 2^31 - 1; found ", row_capacity);
+}
+
+void check_edges(const Tensor &like, const Tensor &edge_index, const Tensor &shifts) {
+    TORCH_CHECK_VALUE(edge_index.dim() == 2 && edge_index.sym_size(0) == 2, "edge_index must have shape [2, E]; found ",
+                      edge_index.sym_sizes());
+    TORCH_CHECK_VALUE(shifts.dim() == 2 && shifts.sym_size(1) == 3 && shifts.sym_size(0) == edge_index.sym_size(1),
+                      "shifts must have shape [E, 3] with the E of edge_index, ", edge_index.sym_size(1), "; found ",
+                      shifts.sym_sizes());
+    TORCH_CHECK_TYPE(edge_index.scalar_type() == at::kLong, "edge_index must be int64; found ",
+                     edge_index.scalar_type());
+    TORCH_CHECK_TYPE(shifts.scalar_type() == at::kInt, "shifts must be int32; found ", shifts.scalar_type());
+    TORCH_CHECK_VALUE(edge_index.device() == like.device() && shifts.device() == like.device(),
+                      "edge_index and shifts must lie on ", like.device(), "; found ", edge_index.device(), " and ",
+                      shifts.device());
+}
+
+void check_vectors(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts) {
+    check_rows("positions", positions);
+    check_cell("cell", cell, positions);
+    check_edges(positions, edge_index, shifts);
+}
+
+void check_edge_grad(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts) {
+    check_rows("grad", grad);
+    check_edges(grad, edge_index, shifts);
+    TORCH_CHECK_VALUE(grad.sym_size(0) == shifts.sym_size(0), "grad must have one row an edge, ", shifts.sym_size(0),
+                      "; found ", grad.sym_sizes());
+}
+
+void check_motion(const Tensor &positions, const Tensor &reference_positions, const Tensor &cell,
+                  const Tensor &reference_cell, double limit, std::optional<double> cutoff) {
+    check_rows("positions", positions);
+    TORCH_CHECK_VALUE(reference_positions.sym_sizes() == positions.sym_sizes(),
+                      "reference_positions must have the shape of the positions, ", positions.sym_sizes(), "; found ",
+                      reference_positions.sym_sizes());
+    TORCH_CHECK_TYPE(reference_positions.scalar_type() == positions.scalar_type(),
+                     "reference_positions must have the type of the positions, ", positions.scalar_type(), "; found ",
+                     reference_positions.scalar_type());
+    TORCH_CHECK_VALUE(reference_positions.device() == positions.device(),
+                      "reference_positions must lie on the device of the positions, ", positions.device(), "; found ",
+                      reference_positions.device());
+    check_cell("cell", cell, positions);
+    check_cell("reference_cell", reference_cell, positions);
+    TORCH_CHECK_VALUE(std::isfinite(limit) && limit >= 0, "limit must be finite and not negative; found ", limit);
+    TORCH_CHECK_VALUE(!cutoff.has_value() || (std::isfinite(*cutoff) && *cutoff > 0),
+                      "cutoff must be finite and above 0; found ", cutoff.value_or(0));
+}
+
+} // namespace equistride

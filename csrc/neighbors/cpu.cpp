@@ -1,0 +1,113 @@
+// The neighbour lists on the CPU: read the structure, search, write the rows out in the caller's layout.
+#include "neighbors/neighbors.h"
+#include "neighbors/search.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+
+namespace equistride {
+
+namespace {
+
+Lattice read_lattice(const Tensor &cell, const Tensor &pbc) {
+    const Tensor rows = cell.to(at::kDouble).contiguous(), flags = pbc.contiguous();
+    const Lattice lattice = make_lattice(rows.const_data_ptr<double>(), flags.const_data_ptr<bool>());
+    TORCH_CHECK_VALUE(!lattice.singular,
+                      "the cell must have independent, finite vectors along the periodic axes; found ", cell,
+                      "; give the missing vectors or switch pbc off there");
+    return lattice;
+}
+
+Bins read_bins(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff) {
+    check_structure(positions, cell, pbc, cutoff);
+    const Lattice lattice = read_lattice(cell, pbc);
+    const Tensor dense = positions.contiguous();
+    return AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "neighbors", [&] {
+        return Bins(dense.const_data_ptr<scalar_t>(), dense.size(0), lattice, cutoff);
+    });
+}
+
+bool fits_int32(const Bins &bins) {
+    return !choose_scan().wide && (bins.atoms << bins.code.bits) < (int64_t(1) << 31) - 1;
+}
+
+// Shifts as the caller's positions need them: image + wraps of the sender - wraps of the receiver.
+template <class Key> void write_shifts(const Bins &bins, const Key *keys, int count, int64_t i, int32_t *shifts) {
+    const ImageCode code = bins.code;
+    for (int e = 0; e < count; ++e)
+        for (int k = 0; k < 3; ++k)
+            shifts[3 * e + k] = code.unpack(uint64_t(keys[e]), k);
+    if (!bins.wrapped)
+        return;
+    const int32_t *own = bins.wraps.data() + 3 * i;
+    for (int e = 0; e < count; ++e) {
+        const int32_t *other = bins.wraps.data() + 3 * int64_t(keys[e] >> code.bits);
+        for (int k = 0; k < 3; ++k)
+            shifts[3 * e + k] += other[k] - own[k];
+    }
+}
+
+int64_t grain(const Bins &bins) { return std::max<int64_t>(64, bins.atoms / (4 * at::get_num_threads())); }
+
+template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, double cutoff) {
+    const Found<Key> found(bins, cutoff);
+    std::vector<int64_t> first(size_t(bins.atoms) + 1, 0);
+    for (size_t i = 0; i < size_t(bins.atoms); ++i)
+        first[i + 1] = first[i] + found.count[i];
+    const int64_t edges = first.back();
+    const Tensor edge_index = at::empty({2, edges}, at::kLong), shifts = at::empty({edges, 3}, at::kInt);
+    int64_t *receiver = edge_index.mutable_data_ptr<int64_t>(), *sender = receiver + edges;
+    int32_t *shift = shifts.mutable_data_ptr<int32_t>();
+    at::parallel_for(0, bins.atoms, grain(bins), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const Key *keys = found.row(i);
+            const int count = found.count[size_t(i)];
+            const int64_t at = first[size_t(i)];
+            std::fill_n(receiver + at, count, i);
+            for (int e = 0; e < count; ++e)
+                sender[at + e] = keys[e] >> bins.code.bits;
+            write_shifts(bins, keys, count, i, shift + 3 * at);
+        }
+    });
+    return {edge_index, shifts};
+}
+
+template <class Key> FixedList fill_rows(const Bins &bins, double cutoff, int64_t capacity) {
+    const Found<Key> found(bins, cutoff);
+    const Tensor neighbors = at::full({bins.atoms, capacity}, NO_NEIGHBOR, at::kInt);
+    const Tensor shifts = at::zeros({bins.atoms, capacity, 3}, at::kInt);
+    const Tensor counts = at::empty({bins.atoms}, at::kInt), overflow = at::zeros({1}, at::kInt);
+    int32_t *sender = neighbors.mutable_data_ptr<int32_t>(), *shift = shifts.mutable_data_ptr<int32_t>();
+    if (bins.atoms > 0) {
+        std::copy(found.count.begin(), found.count.end(), counts.mutable_data_ptr<int32_t>());
+        *overflow.mutable_data_ptr<int32_t>() = *std::max_element(found.count.begin(), found.count.end());
+    }
+    at::parallel_for(0, bins.atoms, grain(bins), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const Key *keys = found.row(i);
+            const int count = int(std::min<int64_t>(found.count[size_t(i)], capacity));
+            for (int e = 0; e < count; ++e)
+                sender[i * capacity + e] = int32_t(keys[e] >> bins.code.bits);
+            write_shifts(bins, keys, count, i, shift + 3 * i * capacity);
+        }
+    });
+    return {neighbors, shifts, counts, overflow};
+}
+
+} // namespace
+
+std::tuple<Tensor, Tensor> neighbors_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc,
+                                         double cutoff) {
+    const Bins bins = read_bins(positions, cell, pbc, cutoff);
+    return fits_int32(bins) ? list_pairs<int32_t>(bins, cutoff) : list_pairs<int64_t>(bins, cutoff);
+}
+
+FixedList neighbors_fixed_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
+                              int64_t row_capacity) {
+    check_capacity(row_capacity);
+    const Bins bins = read_bins(positions, cell, pbc, cutoff);
+    return fits_int32(bins) ? fill_rows<int32_t>(bins, cutoff, row_capacity)
+                            : fill_rows<int64_t>(bins, cutoff, row_capacity);
+}
+
+} // namespace equistride

@@ -1,0 +1,454 @@
+// The neighbour lists on the GPU. Bin, scan, sort into bins, then one warp an atom collects its neighbours' keys and
+// another pass ranks them. The grid is laid out on the device, so nothing here waits for the host except `neighbors`,
+// which must know the number of edges. Geometry and rounding are those of the CPU (grid.h): so is the list.
+#include "neighbors/grid.h"
+#include "neighbors/neighbors.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/ops/cumsum.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+namespace equistride {
+
+namespace {
+
+constexpr int THREADS = 128, WARP = 32, MAX_ROWS = 1024;
+constexpr unsigned ALL = 0xffffffffu;
+constexpr double CROWD = 256; // atoms a run from which thinner rows pay
+
+enum Status : int { FINE = 0, NOT_FINITE = 1, SINGULAR = 2, TOO_MANY_IMAGES = 3 };
+
+// Everything that one list needs to know about its structure; lives on the device.
+struct Plan {
+    Lattice lattice;
+    Grid grid;
+    ImageCode code;
+    Band band;
+    double cutoff, middle[3];
+    int status, rows;
+    RowSpan spans[MAX_ROWS];            // of the first rows; the others are worked out where they are met
+    unsigned long long low[6], high[6]; // ordered bits: fractional coordinates, then wrapped positions
+};
+
+// Order-preserving bits of a double, for atomicMin and atomicMax.
+__device__ unsigned long long ordered(double value) {
+    const unsigned long long bits = static_cast<unsigned long long>(__double_as_longlong(value));
+    return bits >> 63 ? ~bits : bits | (1ull << 63);
+}
+__device__ double from_ordered(unsigned long long bits) {
+    return __longlong_as_double(static_cast<long long>(bits >> 63 ? bits & ~(1ull << 63) : ~bits));
+}
+
+__global__ void plan_lattice(Plan *plan, const double *cell, const bool *pbc, double cutoff) {
+    plan->lattice = make_lattice(cell, pbc);
+    plan->cutoff = cutoff;
+    plan->status = plan->lattice.singular ? SINGULAR : FINE;
+    for (int k = 0; k < 6; ++k) {
+        plan->low[k] = ~0ull;
+        plan->high[k] = 0;
+    }
+}
+
+__device__ void widen(Plan *plan, int k, double value, bool active) {
+    unsigned long long low = active ? ordered(value) : ~0ull, high = active ? ordered(value) : 0;
+    for (int step = WARP / 2; step > 0; step /= 2) {
+        const unsigned long long l = __shfl_xor_sync(ALL, low, step), h = __shfl_xor_sync(ALL, high, step);
+        low = l < low ? l : low;
+        high = h > high ? h : high;
+    }
+    if (threadIdx.x % WARP == 0) {
+        atomicMin(&plan->low[k], low);
+        atomicMax(&plan->high[k], high);
+    }
+}
+
+// OUTPUT: fractional and folded [N, 3], wraps [N, 3], the ranges in plan.
+template <class Real>
+__global__ void fold_atoms(Plan *plan, const Real *positions, int atoms, double *fractional, double *folded,
+                           int *wraps) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    const Lattice &lattice = plan->lattice;
+    const bool active = i < atoms && !lattice.singular;
+    double f[3] = {0, 0, 0}, at[3] = {0, 0, 0};
+    if (active) {
+        const double r[3] = {double(positions[3 * int64_t(i)]), double(positions[3 * int64_t(i) + 1]),
+                             double(positions[3 * int64_t(i) + 2])};
+        int wrap[3] = {0, 0, 0};
+        bool fine = true;
+        for (int k = 0; k < 3; ++k) {
+            f[k] = r[0] * lattice.inverse[0][k] + r[1] * lattice.inverse[1][k] + r[2] * lattice.inverse[2][k];
+            fine = fine && fabs(f[k]) < 1e9;
+            if (fine && lattice.periodic[k]) {
+                const double cells = floor(f[k]);
+                wrap[k] = int(-cells);
+                f[k] -= cells;
+            }
+        }
+        for (int x = 0; x < 3; ++x)
+            at[x] = r[x] + image_component(lattice, wrap[0], wrap[1], wrap[2], x);
+        if (!fine) {
+            plan->status = NOT_FINITE; // every writer writes the same
+            for (int x = 0; x < 3; ++x)
+                f[x] = at[x] = 0;
+        }
+        for (int x = 0; x < 3; ++x) {
+            fractional[3 * int64_t(i) + x] = f[x];
+            folded[3 * int64_t(i) + x] = at[x];
+            wraps[3 * int64_t(i) + x] = wrap[x];
+        }
+    }
+    for (int k = 0; k < 3; ++k) {
+        widen(plan, k, f[k], active);
+        widen(plan, 3 + k, at[k], active);
+    }
+}
+
+__global__ void plan_grid(Plan *plan, int atoms) {
+    if (plan->status != FINE)
+        return;
+    if (threadIdx.x == 0) {
+        double low[3], high[3], reach = 0;
+        for (int k = 0; k < 3; ++k) {
+            low[k] = from_ordered(plan->low[k]);
+            high[k] = from_ordered(plan->high[k]);
+            const double least = from_ordered(plan->low[3 + k]), most = from_ordered(plan->high[3 + k]);
+            plan->middle[k] = 0.5 * (least + most);
+            reach = fmax(reach, most - plan->middle[k]);
+        }
+        plan->grid = choose_grid(plan->lattice, plan->cutoff, low, high, atoms, CROWD);
+        plan->code = ImageCode(plan->grid);
+        plan->band = make_band(plan->cutoff, reach);
+        if (plan->code.bits > IMAGE_BITS)
+            plan->status = TOO_MANY_IMAGES;
+        else
+            plan->rows = (2 * plan->grid.reach[plan->grid.v] + 1) * (2 * plan->grid.reach[plan->grid.w] + 1);
+    }
+    __syncthreads();
+    if (plan->status != FINE)
+        return;
+    const Grid &grid = plan->grid;
+    const int across = 2 * grid.reach[grid.v] + 1;
+    for (int row = threadIdx.x; row < min(plan->rows, MAX_ROWS); row += blockDim.x)
+        plan->spans[row] =
+            row_span(grid, plan->cutoff, row % across - grid.reach[grid.v], row / across - grid.reach[grid.w]);
+}
+
+__global__ void count_bins(const Plan *plan, const double *fractional, int atoms, int *home, int *filled) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= atoms || plan->status != FINE)
+        return;
+    const Grid &grid = plan->grid;
+    int at[3];
+    for (int k = 0; k < 3; ++k)
+        at[k] = bin_along(grid, k, fractional[3 * int64_t(i) + k]);
+    home[i] = bin_index(grid, at[grid.run], at[grid.v], at[grid.w]);
+    atomicAdd(&filled[home[i]], 1);
+}
+
+// `filled` counts down to zero. The order within a bin is left to chance; the ranking of the rows removes it.
+__global__ void place_atoms(const Plan *plan, const double *folded, const int *home, const int *start, int atoms,
+                            int *filled, float4 *near, double *exact, int *bin) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= atoms || plan->status != FINE)
+        return;
+    const int p = start[home[i]] + atomicSub(&filled[home[i]], 1) - 1;
+    const double *at = folded + 3 * int64_t(i);
+    near[p] = make_float4(float(at[0] - plan->middle[0]), float(at[1] - plan->middle[1]),
+                          float(at[2] - plan->middle[2]), __int_as_float(i));
+    bin[p] = home[i];
+    for (int x = 0; x < 3; ++x)
+        exact[3 * int64_t(p) + x] = at[x];
+}
+
+// As `inside` on the CPU: no multiplication may fuse with an addition.
+__device__ bool inside_exactly(const double *receiver, const double *sender, const double *shift, double cutoff2) {
+    double sum = 0;
+    for (int x = 0; x < 3; ++x) {
+        const double d = __dadd_rn(__dsub_rn(sender[x], receiver[x]), shift[x]);
+        sum = __dadd_rn(sum, __dmul_rn(d, d));
+    }
+    return sum < cutoff2;
+}
+
+__device__ double image_exactly(const Lattice &lattice, const int *image, int x) {
+    const double a = __dmul_rn(image[0], lattice.rows[0][x]), b = __dmul_rn(image[1], lattice.rows[1][x]);
+    return __dadd_rn(__dadd_rn(a, b), __dmul_rn(image[2], lattice.rows[2][x]));
+}
+
+struct Sorted {
+    const float4 *near;  // x, y, z about the middle, and the original index
+    const double *exact; // [N, 3]
+    const int *bin, *start;
+};
+
+__device__ RowSpan span_of(const Plan *plan, int row, int dv, int dw) {
+    return row < MAX_ROWS ? plan->spans[row] : row_span(plan->grid, plan->cutoff, dv, dw);
+}
+
+__device__ int wrap_bin(const Plan *plan, int axis, int bin, int *image) {
+    const int count = plan->grid.bins[axis];
+    image[axis] = plan->lattice.periodic[axis] ? floor_div(bin, count) : 0;
+    bin -= image[axis] * count;
+    return bin < count ? bin : -1;
+}
+
+// One warp an atom. OUTPUT: counts [N]; with FILL also keys, from first[i] (or i * capacity where first is null) on.
+template <bool FILL>
+__global__ void collect(const Plan *plan, Sorted atoms, int count, const int64_t *first, int64_t capacity, int *counts,
+                        int64_t *keys) {
+    const int p = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+    if (p >= count || plan->status != FINE)
+        return;
+    const Grid &grid = plan->grid;
+    const int length = grid.bins[grid.run], home = atoms.bin[p], i = __float_as_int(atoms.near[p].w);
+    const int along = home % length, v = home / length % grid.bins[grid.v], w = home / length / grid.bins[grid.v];
+    const int64_t still = int64_t(plan->code.pack(0, 0, 0)), base = FILL ? (first ? first[i] : i * capacity) : 0;
+    const int64_t room = FILL ? (first ? first[i + 1] - first[i] : capacity) : 0;
+    const double *own = atoms.exact + 3 * int64_t(p);
+    const int across = 2 * grid.reach[grid.v] + 1;
+    int found = 0;
+    for (int row = 0; row < plan->rows; ++row) {
+        const int dv = row % across - grid.reach[grid.v], dw = row / across - grid.reach[grid.w];
+        int image[3];
+        const int at_v = wrap_bin(plan, grid.v, v + dv, image), at_w = wrap_bin(plan, grid.w, w + dw, image);
+        if (at_v < 0 || at_w < 0)
+            continue;
+        const RowSpan span = span_of(plan, row, dv, dw);
+        const int *start = atoms.start + bin_index(grid, 0, at_v, at_w);
+        int from = along + span.first, to = along + span.last;
+        if (span.first > span.last)
+            continue;
+        if (!plan->lattice.periodic[grid.run]) {
+            from = max(from, 0);
+            to = min(to, length - 1);
+        }
+        while (from <= to) {
+            image[grid.run] = floor_div(from, length);
+            const int zero = image[grid.run] * length, stop = min(to, zero + length - 1);
+            const int begin = start[from - zero], end = start[stop - zero + 1];
+            from = stop + 1;
+            if (begin == end)
+                continue;
+            const int64_t code = int64_t(plan->code.pack(image[0], image[1], image[2]));
+            double shift[3];
+            float at[3];
+            for (int x = 0; x < 3; ++x) {
+                shift[x] = image_exactly(plan->lattice, image, x);
+                at[x] = float(own[x] - shift[x] - plan->middle[x]);
+            }
+            for (int q = begin; q < end; q += WARP) {
+                const int other = q + lane;
+                bool keep = false;
+                int j = 0;
+                if (other < end && !(other == p && code == still)) {
+                    const float4 there = atoms.near[other];
+                    const float dx = there.x - at[0], dy = there.y - at[1], dz = there.z - at[2];
+                    const float d2 = dx * dx + dy * dy + dz * dz;
+                    j = __float_as_int(there.w);
+                    keep = d2 < plan->band.outer;
+                    if (keep && d2 >= plan->band.inner)
+                        keep = inside_exactly(own, atoms.exact + 3 * int64_t(other), shift, plan->band.cutoff2);
+                }
+                const unsigned kept = __ballot_sync(ALL, keep);
+                if (FILL && keep) {
+                    const int64_t slot = found + __popc(kept & ((1u << lane) - 1));
+                    if (slot < room)
+                        keys[base + slot] = (int64_t(j) << plan->code.bits) | code;
+                }
+                found += __popc(kept);
+            }
+        }
+    }
+    if (lane == 0)
+        counts[i] = found;
+}
+
+__device__ void write_shift(const Plan *plan, const int *wraps, int64_t key, int64_t i, int64_t j, int *out) {
+    for (int k = 0; k < 3; ++k)
+        out[k] = plan->code.unpack(uint64_t(key), k) + wraps[3 * j + k] - wraps[3 * i + k];
+}
+
+// Number of keys below this one: its place in the sorted row, for keys differ.
+__device__ int rank_of(const int64_t *row, int count, int64_t key) {
+    int rank = 0;
+    for (int e = 0; e < count; ++e)
+        rank += row[e] < key;
+    return rank;
+}
+
+__global__ void write_edges(const Plan *plan, const int64_t *keys, const int64_t *first, const int *wraps, int atoms,
+                            int64_t edges, int64_t *receiver, int64_t *sender, int *shifts) {
+    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+    if (i >= atoms || plan->status != FINE)
+        return;
+    const int64_t *row = keys + first[i];
+    const int count = int(first[i + 1] - first[i]);
+    for (int e = lane; e < count; e += WARP) {
+        const int64_t key = row[e], j = key >> plan->code.bits, at = first[i] + rank_of(row, count, key);
+        receiver[at] = i;
+        sender[at] = j;
+        write_shift(plan, wraps, key, i, j, shifts + 3 * at);
+    }
+}
+
+__global__ void write_rows(const Plan *plan, const int64_t *keys, const int *counts, const int *wraps, int atoms,
+                           int64_t capacity, int *neighbors, int *shifts, int *overflow) {
+    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+    if (i >= atoms)
+        return;
+    const bool fine = plan->status == FINE;
+    if (lane == 0) {
+        if (fine)
+            atomicMax(overflow, counts[i]);
+        else
+            *overflow = -plan->status;
+    }
+    const int64_t *row = keys + i * capacity;
+    const int count = fine ? int(min(int64_t(counts[i]), capacity)) : 0;
+    for (int64_t e = lane; e < capacity; e += WARP) {
+        if (e < count) {
+            const int64_t key = row[e], j = key >> plan->code.bits, at = i * capacity + rank_of(row, count, key);
+            neighbors[at] = int(j);
+            write_shift(plan, wraps, key, i, j, shifts + 3 * at);
+        } else {
+            neighbors[i * capacity + e] = NO_NEIGHBOR;
+            for (int k = 0; k < 3; ++k)
+                shifts[3 * (i * capacity + e) + k] = 0;
+        }
+    }
+}
+
+__global__ void summarise(const Plan *plan, const int64_t *first, int atoms, int64_t *summary) {
+    summary[0] = first[atoms];
+    summary[1] = plan->status;
+}
+
+int blocks_of(int64_t threads) { return int((threads + THREADS - 1) / THREADS); }
+
+// The structure, binned on the device. Scratch comes from torch's caching allocator: no call to the driver once warm,
+// and safe inside a captured graph.
+struct Device {
+    Tensor plan, wraps, near, exact, bin, start;
+    int atoms;
+
+    Plan *get_plan() const { return reinterpret_cast<Plan *>(plan.mutable_data_ptr()); }
+    Sorted sorted() const {
+        return {reinterpret_cast<const float4 *>(near.const_data_ptr<float>()), exact.const_data_ptr<double>(),
+                bin.const_data_ptr<int>(), start.const_data_ptr<int>()};
+    }
+
+    Device(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff, cudaStream_t stream)
+        : atoms(int(positions.size(0))) {
+        const auto options = positions.options();
+        const auto ints = options.dtype(at::kInt), doubles = options.dtype(at::kDouble);
+        const int64_t bins = 2 * int64_t(atoms) + 64, n = atoms;
+        TORCH_CHECK_VALUE(n < (int64_t(1) << 24) * 4, "a GPU list holds fewer than 2^26 atoms; found ", n);
+        const Tensor dense = positions.contiguous(), rows = cell.to(at::kDouble).contiguous(), flags = pbc.contiguous();
+        plan = at::empty({int64_t(sizeof(Plan))}, options.dtype(at::kByte));
+        wraps = at::empty({n, 3}, ints);
+        near = at::empty({n, 4}, options.dtype(at::kFloat));
+        exact = at::empty({n, 3}, doubles);
+        bin = at::empty({n}, ints);
+        start = at::zeros({bins + 1}, ints);
+        const Tensor fractional = at::empty({n, 3}, doubles), folded = at::empty({n, 3}, doubles),
+                     home = at::empty({n}, ints), filled = at::zeros({bins}, ints);
+        const int blocks = blocks_of(n);
+        plan_lattice<<<1, 1, 0, stream>>>(get_plan(), rows.const_data_ptr<double>(), flags.const_data_ptr<bool>(),
+                                          cutoff);
+        AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "neighbors_cuda", [&] {
+            fold_atoms<<<blocks, THREADS, 0, stream>>>(
+                get_plan(), dense.const_data_ptr<scalar_t>(), atoms, fractional.mutable_data_ptr<double>(),
+                folded.mutable_data_ptr<double>(), wraps.mutable_data_ptr<int>());
+        });
+        plan_grid<<<1, THREADS, 0, stream>>>(get_plan(), atoms);
+        count_bins<<<blocks, THREADS, 0, stream>>>(get_plan(), fractional.const_data_ptr<double>(), atoms,
+                                                   home.mutable_data_ptr<int>(), filled.mutable_data_ptr<int>());
+        Tensor ends = start.narrow(0, 1, bins);
+        at::cumsum_out(ends, filled, 0, at::kInt);
+        place_atoms<<<blocks, THREADS, 0, stream>>>(
+            get_plan(), folded.const_data_ptr<double>(), home.const_data_ptr<int>(), start.const_data_ptr<int>(), atoms,
+            filled.mutable_data_ptr<int>(), reinterpret_cast<float4 *>(near.mutable_data_ptr<float>()),
+            exact.mutable_data_ptr<double>(), bin.mutable_data_ptr<int>());
+        C10_CUDA_KERNEL_LAUNCH_CHECK();
+    }
+};
+
+std::tuple<Tensor, Tensor> neighbors_cuda(const Tensor &positions, const Tensor &cell, const Tensor &pbc,
+                                          double cutoff) {
+    check_structure(positions, cell, pbc, cutoff);
+    const c10::cuda::CUDAGuard guard(positions.device());
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    const auto options = positions.options();
+    const int64_t n = positions.size(0);
+    if (n == 0)
+        return {at::empty({2, 0}, options.dtype(at::kLong)), at::empty({0, 3}, options.dtype(at::kInt))};
+    const Device device(positions, cell, pbc, cutoff, stream);
+    const int atoms = device.atoms, blocks = blocks_of(n * WARP);
+    const Tensor counts = at::zeros({n}, options.dtype(at::kInt)), first = at::zeros({n + 1}, options.dtype(at::kLong)),
+                 summary = at::empty({2}, options.dtype(at::kLong));
+    collect<false><<<blocks, THREADS, 0, stream>>>(device.get_plan(), device.sorted(), atoms, nullptr, 0,
+                                                   counts.mutable_data_ptr<int>(), nullptr);
+    Tensor ends = first.narrow(0, 1, n);
+    at::cumsum_out(ends, counts, 0, at::kLong);
+    summarise<<<1, 1, 0, stream>>>(device.get_plan(), first.const_data_ptr<int64_t>(), atoms,
+                                   summary.mutable_data_ptr<int64_t>());
+    const Tensor known = summary.cpu(); // the one wait
+    const int64_t edges = known.const_data_ptr<int64_t>()[0], status = known.const_data_ptr<int64_t>()[1];
+    TORCH_CHECK_VALUE(status != SINGULAR,
+                      "the cell must have independent, finite vectors along the periodic axes; found ", cell.cpu(),
+                      "; give the missing vectors or switch pbc off there");
+    TORCH_CHECK_VALUE(status != NOT_FINITE, "positions must be finite and within 1e9 cells of the origin; found some "
+                                            "that are not; look at what moved them there");
+    TORCH_CHECK_VALUE(status != TOO_MANY_IMAGES, "the cutoff reaches over too many periodic images; found a cutoff of ",
+                      cutoff, "; use a smaller cutoff or a larger cell");
+    const Tensor keys = at::empty({edges}, options.dtype(at::kLong)),
+                 edge_index = at::empty({2, edges}, options.dtype(at::kLong)),
+                 shifts = at::empty({edges, 3}, options.dtype(at::kInt));
+    if (edges == 0)
+        return {edge_index, shifts};
+    collect<true><<<blocks, THREADS, 0, stream>>>(device.get_plan(), device.sorted(), atoms,
+                                                  first.const_data_ptr<int64_t>(), 0, counts.mutable_data_ptr<int>(),
+                                                  keys.mutable_data_ptr<int64_t>());
+    int64_t *receiver = edge_index.mutable_data_ptr<int64_t>();
+    write_edges<<<blocks, THREADS, 0, stream>>>(
+        device.get_plan(), keys.const_data_ptr<int64_t>(), first.const_data_ptr<int64_t>(),
+        device.wraps.const_data_ptr<int>(), atoms, edges, receiver, receiver + edges, shifts.mutable_data_ptr<int>());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return {edge_index, shifts};
+}
+
+FixedList neighbors_fixed_cuda(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
+                               int64_t capacity) {
+    check_structure(positions, cell, pbc, cutoff);
+    check_capacity(capacity);
+    const c10::cuda::CUDAGuard guard(positions.device());
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    const auto ints = positions.options().dtype(at::kInt);
+    const int64_t n = positions.size(0);
+    const Tensor neighbors = at::empty({n, capacity}, ints), shifts = at::empty({n, capacity, 3}, ints),
+                 counts = at::zeros({n}, ints), overflow = at::zeros({1}, ints);
+    if (n == 0)
+        return {neighbors, shifts, counts, overflow};
+    const Device device(positions, cell, pbc, cutoff, stream);
+    const Tensor keys = at::empty({n * capacity}, positions.options().dtype(at::kLong));
+    const int atoms = device.atoms, blocks = blocks_of(n * WARP);
+    collect<true><<<blocks, THREADS, 0, stream>>>(device.get_plan(), device.sorted(), atoms, nullptr, capacity,
+                                                  counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
+    write_rows<<<blocks, THREADS, 0, stream>>>(device.get_plan(), keys.const_data_ptr<int64_t>(),
+                                               counts.const_data_ptr<int>(), device.wraps.const_data_ptr<int>(), atoms,
+                                               capacity, neighbors.mutable_data_ptr<int>(),
+                                               shifts.mutable_data_ptr<int>(), overflow.mutable_data_ptr<int>());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return {neighbors, shifts, counts, overflow};
+}
+
+} // namespace
+
+TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
+    m.impl("neighbors", neighbors_cuda);
+    m.impl("neighbors_fixed", neighbors_fixed_cuda);
+}
+
+} // namespace equistride

@@ -1,0 +1,198 @@
+// Edge vectors, their gradient, and the test of a list's age, on the GPU. No sum depends on the order of threads.
+#include "neighbors/neighbors.h"
+#include "neighbors/strain.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/ops/sort.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <limits>
+
+namespace equistride {
+
+namespace {
+
+constexpr int THREADS = 128, WARP = 32, PARTS = 256;
+constexpr unsigned ALL = 0xffffffffu;
+
+int blocks_of(int64_t threads) { return int((threads + THREADS - 1) / THREADS); }
+
+// An edge that names an atom that is not there gives NaN; a kernel cannot raise.
+template <class Real>
+__global__ void vectors_kernel(const Real *r, const Real *h, const int64_t *receiver, const int64_t *sender,
+                               const int *shift, int64_t edges, int64_t atoms, Real *out) {
+    const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (e >= edges)
+        return;
+    const int64_t i = receiver[e], j = sender[e];
+    const bool there = i >= 0 && i < atoms && j >= 0 && j < atoms;
+    const Real s[3] = {Real(shift[3 * e]), Real(shift[3 * e + 1]), Real(shift[3 * e + 2])};
+    for (int x = 0; x < 3; ++x)
+        out[3 * e + x] = there ? (r[3 * j + x] - r[3 * i + x]) + ((s[0] * h[x] + s[1] * h[3 + x]) + s[2] * h[6 + x])
+                               : std::numeric_limits<Real>::quiet_NaN();
+}
+
+// First place in the sorted keys that is not below the value.
+__device__ int64_t lower_bound(const int *keys, int64_t count, int value) {
+    int64_t low = 0, high = count;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (keys[middle] < value)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+// One warp an atom: the terms of its row in order[keys == atom]; a term below `edges` is that edge as seen by its
+// receiver (minus), one above is edge - edges as seen by its sender (plus).
+template <class Real>
+__global__ void on_atoms_kernel(const Real *grad, const int *keys, const int64_t *order, int64_t edges, int atoms,
+                                Real *out) {
+    const int i = int((int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / WARP), lane = threadIdx.x % WARP;
+    if (i >= atoms)
+        return;
+    const int64_t begin = lower_bound(keys, 2 * edges, i), end = lower_bound(keys, 2 * edges, i + 1);
+    Real sum[3] = {0, 0, 0};
+    for (int64_t k = begin + lane; k < end; k += WARP) {
+        const int64_t term = order[k];
+        for (int x = 0; x < 3; ++x)
+            sum[x] += term < edges ? -grad[3 * term + x] : grad[3 * (term - edges) + x];
+    }
+    for (int step = WARP / 2; step > 0; step /= 2)
+        for (int x = 0; x < 3; ++x)
+            sum[x] += __shfl_down_sync(ALL, sum[x], step);
+    if (lane == 0)
+        for (int x = 0; x < 3; ++x)
+            out[3 * int64_t(i) + x] = sum[x];
+}
+
+// Block b sums the edges b * THREADS + t + k * PARTS * THREADS. OUTPUT: partial [PARTS, 9].
+template <class Real>
+__global__ void on_cell_kernel(const Real *grad, const int *shift, int64_t edges, double *partial) {
+    __shared__ double shared[THREADS];
+    double sum[9] = {0, 0, 0, 0, 0, 0, 0, 0, 0};
+    for (int64_t e = int64_t(blockIdx.x) * THREADS + threadIdx.x; e < edges; e += int64_t(PARTS) * THREADS)
+        for (int k = 0; k < 3; ++k)
+            for (int x = 0; x < 3; ++x)
+                sum[3 * k + x] += double(shift[3 * e + k]) * double(grad[3 * e + x]);
+    for (int k = 0; k < 9; ++k) {
+        __syncthreads();
+        shared[threadIdx.x] = sum[k];
+        for (int step = THREADS / 2; step > 0; step /= 2) {
+            __syncthreads();
+            if (threadIdx.x < step)
+                shared[threadIdx.x] += shared[threadIdx.x + step];
+        }
+        if (threadIdx.x == 0)
+            partial[9 * blockIdx.x + k] = shared[0];
+    }
+}
+
+template <class Real> __global__ void gather_cell_kernel(const double *partial, Real *out) {
+    double sum = 0;
+    for (int part = 0; part < PARTS; ++part)
+        sum += partial[9 * part + threadIdx.x];
+    out[threadIdx.x] = Real(sum);
+}
+
+Tensor edge_vectors_cuda(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts) {
+    check_vectors(positions, cell, edge_index, shifts);
+    const c10::cuda::CUDAGuard guard(positions.device());
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    const Tensor at = positions.contiguous(), rows = cell.contiguous(), index = edge_index.contiguous(),
+                 images = shifts.contiguous();
+    const int64_t edges = index.size(1);
+    const Tensor vectors = at::empty({edges, 3}, positions.options());
+    if (edges == 0)
+        return vectors;
+    const int64_t *receiver = index.const_data_ptr<int64_t>();
+    AT_DISPATCH_FLOATING_TYPES(at.scalar_type(), "edge_vectors_cuda", [&] {
+        vectors_kernel<<<blocks_of(edges), THREADS, 0, stream>>>(
+            at.const_data_ptr<scalar_t>(), rows.const_data_ptr<scalar_t>(), receiver, receiver + edges,
+            images.const_data_ptr<int>(), edges, at.size(0), vectors.mutable_data_ptr<scalar_t>());
+    });
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return vectors;
+}
+
+std::tuple<Tensor, Tensor> edge_vectors_backward_cuda(const Tensor &grad, const Tensor &edge_index,
+                                                      const Tensor &shifts, int64_t num_atoms) {
+    check_edge_grad(grad, edge_index, shifts);
+    TORCH_CHECK_VALUE(num_atoms >= 0 && num_atoms < (int64_t(1) << 26),
+                      "num_atoms must lie between 0 and 2^26 on a GPU; found ", num_atoms);
+    const c10::cuda::CUDAGuard guard(grad.device());
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    const Tensor dense = grad.contiguous(), images = shifts.contiguous();
+    const int64_t edges = edge_index.size(1);
+    const Tensor on_atoms = at::zeros({num_atoms, 3}, grad.options()), on_cell = at::zeros({3, 3}, grad.options());
+    if (edges == 0 || num_atoms == 0)
+        return {on_atoms, on_cell};
+    // A stable sort of all ends of edges: each atom's terms then lie together, in the order of the edges.
+    const auto [keys, order] =
+        at::sort(edge_index.reshape({-1}).to(at::kInt), /*stable=*/true, 0, /*descending=*/false);
+    const Tensor partial = at::empty({PARTS, 9}, grad.options().dtype(at::kDouble));
+    AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_vectors_backward_cuda", [&] {
+        const scalar_t *g = dense.const_data_ptr<scalar_t>();
+        on_atoms_kernel<<<blocks_of(num_atoms * WARP), THREADS, 0, stream>>>(
+            g, keys.const_data_ptr<int>(), order.const_data_ptr<int64_t>(), edges, int(num_atoms),
+            on_atoms.mutable_data_ptr<scalar_t>());
+        on_cell_kernel<<<PARTS, THREADS, 0, stream>>>(g, images.const_data_ptr<int>(), edges,
+                                                      partial.mutable_data_ptr<double>());
+        gather_cell_kernel<<<1, 9, 0, stream>>>(partial.const_data_ptr<double>(), on_cell.mutable_data_ptr<scalar_t>());
+    });
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return {on_atoms, on_cell};
+}
+
+__global__ void strain_kernel(const double *cell, const double *reference, double limit, double cutoff, Strain *strain,
+                              bool *moved) {
+    *strain = measure_strain(cell, reference, limit, cutoff);
+    *moved = strain->slack < 0;
+}
+
+template <class Real>
+__global__ void moved_kernel(const Strain *strain, const Real *now, const Real *then, int64_t atoms, bool *moved) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= atoms)
+        return;
+    const double a[3] = {double(now[3 * i]), double(now[3 * i + 1]), double(now[3 * i + 2])};
+    const double b[3] = {double(then[3 * i]), double(then[3 * i + 1]), double(then[3 * i + 2])};
+    if (moved_too_far(*strain, a, b))
+        *moved = true; // every writer writes the same
+}
+
+Tensor moved_beyond_cuda(const Tensor &positions, const Tensor &reference_positions, const Tensor &cell,
+                         const Tensor &reference_cell, double limit, std::optional<double> cutoff) {
+    check_motion(positions, reference_positions, cell, reference_cell, limit, cutoff);
+    const c10::cuda::CUDAGuard guard(positions.device());
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    const Tensor now = positions.contiguous(), then = reference_positions.contiguous(),
+                 to = cell.to(at::kDouble).contiguous(), from = reference_cell.to(at::kDouble).contiguous();
+    const Tensor moved = at::empty({}, positions.options().dtype(at::kBool)),
+                 scratch = at::empty({int64_t(sizeof(Strain))}, positions.options().dtype(at::kByte));
+    Strain *strain = reinterpret_cast<Strain *>(scratch.mutable_data_ptr());
+    strain_kernel<<<1, 1, 0, stream>>>(to.const_data_ptr<double>(), from.const_data_ptr<double>(), limit,
+                                       cutoff.value_or(-1), strain, moved.mutable_data_ptr<bool>());
+    const int64_t atoms = now.size(0);
+    if (atoms > 0)
+        AT_DISPATCH_FLOATING_TYPES(now.scalar_type(), "moved_beyond_cuda", [&] {
+            moved_kernel<<<blocks_of(atoms), THREADS, 0, stream>>>(strain, now.const_data_ptr<scalar_t>(),
+                                                                   then.const_data_ptr<scalar_t>(), atoms,
+                                                                   moved.mutable_data_ptr<bool>());
+        });
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return moved;
+}
+
+} // namespace
+
+TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
+    m.impl("edge_vectors", edge_vectors_cuda);
+    m.impl("edge_vectors_backward", edge_vectors_backward_cuda);
+    m.impl("moved_beyond", moved_beyond_cuda);
+}
+
+} // namespace equistride

@@ -1,0 +1,153 @@
+"""The GPU gives the lists of the CPU, edge for edge, and runs inside a captured graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import structures
+import torch
+from structures import Structure
+
+from equistride.errors import EquistrideError
+from equistride.graph import NeighborList, edge_vectors, fixed_neighbor_list, neighbor_list
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that this torch can use"),
+]
+
+OPS = torch.ops.equistride
+LARGE = [
+    (structures.quartz((9, 9, 6), rattle=0.05), 6.0),
+    (structures.uniform(30000, np.eye(3) * 66.9, (True, True, True), seed=1), 5.0),
+]
+CASES = [pytest.param(s, c, id=s.name.replace(" ", "-")) for s, c in structures.awkward() + LARGE]
+WALK = structures.quartz((3, 3, 3), rattle=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("structure", "cutoff"), CASES)
+def test_list_equals_the_cpu(structure: Structure, cutoff: float, dtype: torch.dtype) -> None:
+    expected = neighbor_list(*structure.tensors(dtype), cutoff)
+    found = neighbor_list(*structure.tensors(dtype, "cuda"), cutoff)
+    assert found[0].is_cuda
+    assert torch.equal(found[0].cpu(), expected[0])
+    assert torch.equal(found[1].cpu(), expected[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("structure", "cutoff"), CASES)
+def test_rows_equal_the_cpu(structure: Structure, cutoff: float, dtype: torch.dtype) -> None:
+    expected = fixed_neighbor_list(*structure.tensors(dtype), cutoff)
+    found = fixed_neighbor_list(*structure.tensors(dtype, "cuda"), cutoff)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours.cpu(), theirs)
+
+
+def test_rows_overflow_loudly() -> None:
+    inputs = WALK.tensors(device="cuda")
+    needed = int(OPS.neighbors_fixed(*WALK.tensors(), 5.0, 4)[3])
+    assert int(OPS.neighbors_fixed(*inputs, 5.0, 4)[3]) == needed
+    with pytest.raises(EquistrideError, match=f"found {needed}"):
+        fixed_neighbor_list(*inputs, 5.0, capacity=4, grow=False)
+
+
+def test_rows_run_inside_a_captured_graph() -> None:
+    """Replays see new positions and a new cell; nothing waits for the host."""
+    positions, cell, pbc = WALK.tensors(torch.float32, "cuda")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        OPS.neighbors_fixed(positions, cell, pbc, 5.0, 80)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        rows = OPS.neighbors_fixed(positions, cell, pbc, 5.0, 80)
+    for seed in range(5):
+        moved = structures.quartz((3, 3, 3), rattle=0.2, seed=seed)
+        positions.copy_(torch.tensor(moved.positions * 1.01))
+        cell.copy_(torch.tensor(moved.cell * 1.01))
+        graph.replay()
+        for ours, theirs in zip(
+            rows, OPS.neighbors_fixed(positions.cpu(), cell.cpu(), pbc.cpu(), 5.0, 80), strict=True
+        ):
+            assert torch.equal(ours.cpu(), theirs)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_vectors_and_gradients_equal_the_cpu_and_repeat(dtype: torch.dtype, tolerance: float) -> None:
+    """Sums of some 60 gradients an atom, 10^4 on the cell: the tolerance is relative to the largest."""
+    results = []
+    for device in ("cpu", "cuda", "cuda"):
+        positions, cell, pbc = structures.unwrapped(WALK, 2).tensors(dtype, device)
+        edges, shifts = neighbor_list(positions, cell, pbc, 5.0)
+        r, h = positions.requires_grad_(), cell.requires_grad_()
+        vectors = edge_vectors(r, h, edges, shifts)
+        weight = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(device)
+        results.append(
+            [
+                vectors.detach().cpu(),
+                *[g.cpu() for g in torch.autograd.grad((vectors * weight).sum(), (r, h))],
+            ]
+        )
+    for host, first, second in zip(*results, strict=True):
+        assert torch.allclose(host, first, rtol=0, atol=tolerance * float(host.abs().max()))
+        assert torch.equal(first, second)
+
+
+def test_gradcheck_on_the_gpu() -> None:
+    positions, cell, pbc = structures.quartz(rattle=0.1).tensors(device="cuda")
+    edges, shifts = neighbor_list(positions, cell, pbc, 3.0)
+    inputs = (positions.requires_grad_(), cell.requires_grad_())
+    assert torch.autograd.gradcheck(lambda r, h: edge_vectors(r, h, edges, shifts), inputs)
+    assert torch.autograd.gradgradcheck(
+        lambda r, h: edge_vectors(r, h, edges, shifts).square().sum(dim=1).sqrt(), inputs
+    )
+
+
+def test_edges_that_name_no_atom_give_nan() -> None:
+    edges = torch.tensor([[0, 5], [1, 0]], device="cuda")
+    vectors = edge_vectors(
+        torch.ones(2, 3, device="cuda"),
+        torch.eye(3, device="cuda"),
+        edges,
+        torch.zeros(2, 3, dtype=torch.int32, device="cuda"),
+    )
+    assert torch.equal(vectors[0].cpu(), torch.zeros(3))
+    assert vectors[1].isnan().all()
+
+
+def test_skin_never_misses_a_pair() -> None:
+    search, rng = NeighborList(4.0, skin=0.8), np.random.default_rng(1)
+    positions, cell = WALK.positions.copy(), WALK.cell.copy()
+    for _ in range(40):
+        deformation = np.eye(3) + 2e-4 * rng.normal(size=(3, 3))
+        positions, cell = (
+            positions @ deformation + 0.03 * rng.normal(size=positions.shape),
+            cell @ deformation,
+        )
+        inputs = (torch.tensor(positions, device="cuda"), torch.tensor(cell, device="cuda"))
+        found, expected = search(*inputs, True), neighbor_list(*inputs, True, 4.0)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+    assert 2 <= search.rebuilds <= 20
+
+
+def test_bad_input() -> None:
+    positions, cell, pbc = WALK.tensors(device="cuda")
+    for bad, box, says in [
+        (positions * float("nan"), cell, "positions must be finite"),
+        (positions, cell * 0, "the cell must have independent, finite vectors"),
+        (positions, cell * 1e-5, "reaches over too many periodic images"),
+    ]:
+        with pytest.raises(EquistrideError, match=says):
+            neighbor_list(bad, box, pbc, 5.0)
+        with pytest.raises(EquistrideError, match=says):
+            fixed_neighbor_list(bad, box, pbc, 5.0)
+
+
+@pytest.mark.parametrize("atoms", [0, 1])
+def test_hardly_any_atoms(atoms: int) -> None:
+    inputs = (torch.zeros(atoms, 3, device="cuda"), torch.eye(3, device="cuda") * 9)
+    assert neighbor_list(*inputs, True, 5.0)[0].shape == (2, 0)
+    assert fixed_neighbor_list(*inputs, True, 5.0).counts.tolist() == [0] * atoms
