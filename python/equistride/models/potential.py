@@ -1,0 +1,86 @@
+"""Energy, forces and virial of a network that gives atomic energies from edge vectors."""
+
+import torch
+from torch import Tensor, nn
+
+from equistride.errors import EquistrideError
+
+
+def edge_vectors(positions: Tensor, cell: Tensor, edge_index: Tensor, shifts: Tensor) -> Tensor:
+    """Return r_j - r_i + shifts @ cell [E, 3]; the form of every exported model, without an operator of ours."""
+    offset = torch.matmul(shifts.to(cell.dtype), cell)
+    return positions.index_select(0, edge_index[1]) - positions.index_select(0, edge_index[0]) + offset
+
+
+def forces_from_edges(gradient: Tensor, edge_index: Tensor, num_atoms: int) -> Tensor:
+    """Return forces [N, 3] from the energy's gradient to the edge vectors [E, 3]."""
+    forces = gradient.new_zeros(num_atoms, 3).index_add(0, edge_index[0], gradient)
+    return forces.index_add(0, edge_index[1], -gradient)
+
+
+class ConservativePotential(nn.Module):
+    """A potential: E = sum of atomic energies, forces = -dE/dr, virial = -dE/d(strain), all by one gradient.
+
+    Parameters
+    ----------
+    network
+        Module with ``forward(vectors [E, 3], species [N], edge_index [2, E]) -> [N]``.
+    species
+        Element symbols, in the order of the species index.
+    cutoff
+        Cutoff radius [A].
+    scale
+        Energy of one unit of the network's output [eV].
+    references
+        Energy of each element [eV], added to its atoms.
+
+    Notes
+    -----
+    The forces come from the gradient to the edge vectors, g_ij = dE/dr_ij: F_i = sum_j g_ij - sum_j g_ji, and the virial is
+    -sum r_ij (x) g_ij, which is the strain derivative and needs no other pass.
+    """
+
+    references: list[float]
+
+    def __init__(
+        self, network: nn.Module, species: list[str], cutoff: float, scale: float, references: list[float]
+    ) -> None:
+        super().__init__()
+        if len(references) != len(species):
+            raise EquistrideError(
+                "each element needs one reference energy", expected=len(species), found=len(references)
+            )
+        self.network = network
+        self.species, self.cutoff = species, cutoff
+        self.scale = float(scale)
+        self.references = [float(e) for e in references]
+
+    def atomic_energies(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
+        """Return atomic energies [N] in eV, double precision."""
+        out = self.network(vectors, species, edge_index).double()
+        references = torch.tensor(self.references, dtype=torch.float64, device=vectors.device)
+        return out * self.scale + references.index_select(0, species)
+
+    def forward(
+        self, positions: Tensor, species: Tensor, cell: Tensor, edge_index: Tensor, shifts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return atomic energies [N] (eV, float64), forces [N, 3] (eV/A) and virial [3, 3] (eV).
+
+        Parameters
+        ----------
+        positions [N, 3], cell [3, 3]
+            A.
+        species [N]
+            int64 indices into the species list.
+        edge_index [2, E], shifts [E, 3]
+            Neighbour list: receiver, sender; whole lattice vectors from the one to the other.
+        """
+        vectors = edge_vectors(positions, cell, edge_index, shifts).detach().requires_grad_(True)
+        energies = self.atomic_energies(vectors, species, edge_index)
+        gradient = torch.autograd.grad([energies.sum()], [vectors])[0]
+        if gradient is None:
+            raise RuntimeError("the energy does not depend on the edges")
+        vectors = vectors.detach()
+        forces = forces_from_edges(gradient, edge_index, positions.size(0))
+        virial = -torch.matmul(vectors.t(), gradient)
+        return energies.detach(), forces, virial

@@ -1,0 +1,88 @@
+"""Functions of the bond length: bases, the smooth envelope, and the network on top of them."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def polynomial_envelope(x: Tensor, p: int) -> Tensor:
+    """Return the envelope u(x) of x = r/rc: one at x = 0, zero with two derivatives at x = 1 and beyond.
+
+    Gasteiger et al., arXiv 2003.03123, eq. 8.
+    """
+    xp = x.pow(p)
+    u = 1.0 - xp * ((p + 1) * (p + 2) / 2.0 - x * (p * (p + 2.0) - x * (p * (p + 1) / 2.0)))
+    return u * (x < 1.0).to(x.dtype)
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians on [0, cutoff], centres evenly spaced, width twice the spacing (eSEN, arXiv 2502.12147)."""
+
+    centres: Tensor
+
+    def __init__(self, cutoff: float, num_basis: int) -> None:
+        super().__init__()
+        spacing = cutoff / (num_basis - 1)
+        self.factor = -0.5 / (2.0 * spacing) ** 2
+        self.register_buffer("centres", torch.linspace(0.0, cutoff, num_basis, dtype=torch.float64), persistent=False)
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Return g [E, num_basis] of bond lengths r [E] in A."""
+        return torch.exp(self.factor * (r[:, None] - self.centres).square())
+
+
+class BesselBasis(nn.Module):
+    """Enveloped spherical Bessel functions of order zero with trainable frequencies (arXiv 2003.03123, eq. 7)."""
+
+    def __init__(self, cutoff: float, num_basis: int) -> None:
+        super().__init__()
+        self.cutoff, self.prefactor = cutoff, math.sqrt(2.0 / cutoff**3)
+        self.frequencies = nn.Parameter(math.pi * torch.arange(1, num_basis + 1, dtype=torch.get_default_dtype()))
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Return b [E, num_basis] of bond lengths r [E] in A."""
+        x = (r / self.cutoff)[:, None]
+        return polynomial_envelope(x, 5) * self.prefactor * torch.sin(self.frequencies * x) / x
+
+
+class RadialNetwork(nn.Module):
+    """Weights of an edge from its length and its two elements.
+
+    Linear, LayerNorm, SiLU, Linear, LayerNorm, SiLU, Linear on [basis, sender embedding, receiver embedding]. The first
+    linear layer is split: what depends on the elements is multiplied once per pair of elements, not once per edge.
+
+    Parameters
+    ----------
+    num_basis, channels, out
+        Sizes: radial functions, width of embeddings and hidden layers, outputs.
+    """
+
+    def __init__(self, num_basis: int, channels: int, out: int) -> None:
+        super().__init__()
+        self.num_basis, self.channels = num_basis, channels
+        self.first = nn.Linear(num_basis + 2 * channels, channels)
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.second = nn.Linear(channels, channels)
+        self.last = nn.Linear(channels, out)
+
+    def forward(self, basis: Tensor, sender: Tensor, receiver: Tensor, pair: Tensor) -> Tensor:
+        """Return [E, out].
+
+        Parameters
+        ----------
+        basis [E, num_basis]
+            Radial functions of the bond lengths.
+        sender, receiver [S, channels]
+            Embeddings of the S elements in each role.
+        pair [E]
+            Index of the elements of an edge, receiver * S + sender.
+        """
+        of_basis, of_sender, of_receiver = self.first.weight.split([self.num_basis, self.channels, self.channels], 1)
+        from_sender = torch.matmul(sender, of_sender.t())
+        from_receiver = torch.matmul(receiver, of_receiver.t()) + self.first.bias
+        table = (from_receiver[:, None] + from_sender[None]).flatten(0, 1)
+        h = torch.matmul(basis, of_basis.t()) + table.index_select(0, pair)
+        h = nn.functional.silu(self.norm1(h))
+        h = nn.functional.silu(self.norm2(self.second(h)))
+        return self.last(h)
