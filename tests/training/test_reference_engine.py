@@ -1,0 +1,88 @@
+"""The classical reference: quartz is quartz, labels are derivatives, pairs of (x, v) belong together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equistride.data.lammps import LammpsRun
+from equistride.data.quartz import MASSES, Condition, QuartzRecipe, generate, quartz, repeats_for
+from equistride.errors import EquistrideError
+from equistride.units import ACCELERATION
+
+
+def evaluate(positions: np.ndarray, cell: np.ndarray, symbols: list[str]) -> tuple[float, np.ndarray, np.ndarray]:
+    run = LammpsRun(positions, cell, symbols, MASSES)
+    shot = run.nve(0)
+    run.close()
+    return shot.energy, shot.forces, shot.virial
+
+
+def test_structure() -> None:
+    atoms = quartz((2, 2, 2))
+    assert len(atoms) == 72
+    distances = atoms.get_all_distances(mic=True)
+    silicon = atoms.numbers == 14
+    assert (((distances < 2.0) & (distances > 0)).sum(1)[silicon] == 4).all()
+    assert (((distances < 2.0) & (distances > 0)).sum(1)[~silicon] == 2).all()
+    bonds = distances[silicon][:, ~silicon]
+    np.testing.assert_allclose(bonds[bonds < 2], 1.60, atol=0.03)  # 1.605 and 1.614 A by diffraction
+    assert [repeats_for(n) for n in (9, 72, 162, 576, 4374)] == [(1, 1, 1), (2, 2, 2), (3, 3, 2), (4, 4, 4), (9, 9, 6)]
+    with pytest.raises(EquistrideError, match="no quartz cell has 100 atoms"):
+        repeats_for(100)
+
+
+def test_forces_and_virial_are_derivatives_of_the_energy() -> None:
+    atoms = quartz((2, 2, 2))
+    atoms.rattle(0.05, seed=1)
+    symbols, h = atoms.get_chemical_symbols(), 1e-4
+    x, cell = atoms.positions, atoms.cell.array
+    _, forces, virial = evaluate(x, cell, symbols)
+    for atom, axis in ((0, 0), (30, 2)):
+        moved = [x.copy(), x.copy()]
+        moved[0][atom, axis] += h
+        moved[1][atom, axis] -= h
+        slope = (evaluate(moved[0], cell, symbols)[0] - evaluate(moved[1], cell, symbols)[0]) / (2 * h)
+        assert -slope == pytest.approx(forces[atom, axis], abs=1e-5)
+    for a, b in ((0, 0), (2, 2), (1, 0)):  # lower triangular strains keep the cell in LAMMPS's form
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[a, b] += sign * h
+            energies.append(evaluate(x @ strain, cell @ strain, symbols)[0])
+        assert -(energies[0] - energies[1]) / (2 * h) == pytest.approx(virial[a, b], abs=2e-3)  # of some 10 eV
+
+
+def test_positions_and_velocities_are_of_one_instant() -> None:
+    """Velocity Verlet's identities: v(t) = (x(t+dt) - x(t-dt))/2dt, and F(t)/m = (x(t+dt) - 2x(t) + x(t-dt))/dt^2."""
+    atoms = quartz((2, 2, 2))
+    symbols = atoms.get_chemical_symbols()
+    run = LammpsRun(atoms.positions, atoms.cell.array, symbols, MASSES, timestep_fs=0.5)
+    run.thermalise(300.0, 200, damping_fs=100.0, seed=3, fresh=True)
+    before, now, after = run.nve(0), run.nve(1), run.nve(1)
+    run.close()
+    np.testing.assert_allclose((after.positions - before.positions) / 1.0, now.velocities, atol=1e-9)
+    mass = np.array([MASSES[s] for s in symbols])[:, None]
+    second = (after.positions - 2 * now.positions + before.positions) / 0.25
+    np.testing.assert_allclose(
+        second, ACCELERATION * now.forces / mass, atol=1e-8
+    )  # of 1e-2 A/fs^2; LAMMPS's own constants
+    assert np.abs((mass * now.velocities).sum(0)).max() < 1e-9
+
+
+def test_one_seed_one_trajectory() -> None:
+    recipe = QuartzRecipe(72, (Condition(300.0, 1),), frames=3, equilibrate_fs=50.0, decorrelate_fs=20.0, seed=9)
+    first, second = (next(generate(recipe))[2] for _ in range(2))
+    np.testing.assert_array_equal(first.positions, second.positions)
+    np.testing.assert_array_equal(first.velocities, second.velocities)
+    assert first.total_energy is not None
+    assert np.ptp(first.total_energy) / 72 < 2e-3  # eV/atom over 60 fs
+
+
+def test_what_lammps_cannot_take() -> None:
+    atoms = quartz((2, 2, 2))
+    symbols = atoms.get_chemical_symbols()
+    with pytest.raises(EquistrideError, match="no potential file"):
+        LammpsRun(atoms.positions, atoms.cell.array, symbols, MASSES, potential_file="nothing")
+    with pytest.raises(EquistrideError, match="lower triangular"):
+        LammpsRun(atoms.positions, atoms.cell.array.T, symbols, MASSES)
