@@ -1,0 +1,155 @@
+"""Frames as graphs in batches: the neighbour list is made once, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from equistride.data.frames import Frames, load
+from equistride.errors import EquistrideError
+from equistride.graph import neighbor_list
+from equistride.models.potential import edge_vectors
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B frames with n atoms and e edges in all.
+
+    ``vectors`` [e, 3] A, ``species`` [n], ``edge_index`` [2, e], ``frame`` [n] (frame of each atom), ``energy`` [B] eV,
+    ``forces`` [n, 3] eV/A, ``virial`` [B, 3, 3] eV (NaN where unlabelled).
+    """
+
+    vectors: Tensor
+    species: Tensor
+    edge_index: Tensor
+    frame: Tensor
+    energy: Tensor
+    forces: Tensor
+    virial: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on another device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames B."""
+        return self.energy.size(0)
+
+    @property
+    def atoms_per_frame(self) -> Tensor:
+        """Number of atoms of each frame [B]."""
+        return torch.bincount(self.frame, minlength=self.num_frames)
+
+
+class GraphDataset(Dataset[Batch]):
+    """Frames with their edges; item k is a batch of one frame.
+
+    Parameters
+    ----------
+    groups
+        Frames, one entry a composition.
+    species
+        Element symbols of the model; an element outside is an error.
+    cutoff
+        A.
+    dtype
+        Precision of vectors and labels (energies stay float64).
+    """
+
+    def __init__(self, groups: Sequence[Frames], species: Sequence[str], cutoff: float, dtype: torch.dtype) -> None:
+        index = {s: k for k, s in enumerate(species)}
+        self.items: list[Batch] = []
+        for frames in groups:
+            symbols = [chemical_symbols[z] for z in frames.numbers]
+            unknown = sorted(set(symbols) - set(index))
+            if unknown:
+                raise EquistrideError(
+                    f"the data has elements that the model does not know: {', '.join(unknown)}",
+                    expected=", ".join(species),
+                )
+            kinds = torch.tensor([index[s] for s in symbols])
+            pbc = torch.from_numpy(frames.pbc)
+            for k in range(len(frames)):
+                positions, cell = torch.from_numpy(frames.positions[k]), torch.from_numpy(frames.cell[k])
+                edges, shifts = neighbor_list(positions, cell, pbc, cutoff)
+                virial = (
+                    torch.full((1, 3, 3), torch.nan)
+                    if frames.virial is None
+                    else torch.from_numpy(frames.virial[k])[None]
+                )
+                self.items.append(
+                    Batch(
+                        vectors=edge_vectors(positions, cell, edges, shifts).to(dtype),
+                        species=kinds,
+                        edge_index=edges.to(torch.int32),
+                        frame=torch.zeros_like(kinds),
+                        energy=torch.tensor([frames.energy[k]], dtype=torch.float64),
+                        forces=torch.from_numpy(frames.forces[k]).to(dtype),
+                        virial=virial.to(dtype),
+                    )
+                )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, k: int) -> Batch:
+        return self.items[k]
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    """Join batches into one; edges and frames are renumbered."""
+    atoms = np.cumsum([0, *(len(b.species) for b in items)])
+    frames = np.cumsum([0, *(b.num_frames for b in items)])
+    join = lambda name: torch.cat([getattr(b, name) for b in items])  # noqa: E731
+    return Batch(
+        vectors=join("vectors"),
+        species=join("species"),
+        energy=join("energy"),
+        forces=join("forces"),
+        virial=join("virial"),
+        edge_index=torch.cat([b.edge_index.long() + int(n) for b, n in zip(items, atoms, strict=False)], 1),
+        frame=torch.cat([b.frame + int(n) for b, n in zip(items, frames, strict=False)]),
+    )
+
+
+def read(files: Sequence[str], root: Path) -> list[Frames]:
+    """Load data files; relative paths start at ``root``."""
+    return [group for f in files for group in load(root / f)]
+
+
+def split(frames: Frames, validation_fraction: float, seed: int) -> tuple[Frames, Frames]:
+    """Split into training and validation frames; a segment stays on one side."""
+    segment = np.arange(len(frames)) if frames.segment is None else frames.segment
+    names = np.unique(segment)
+    if len(names) < 2:
+        raise EquistrideError(
+            "too few frames to keep some for validation",
+            expected="2 segments (or single frames) or more",
+            found=len(names),
+        )
+    held = np.random.default_rng(seed).permutation(names)[: max(1, round(validation_fraction * len(names)))]
+    mask = np.isin(segment, held)
+    return frames[~mask], frames[mask]
+
+
+def elements(groups: Sequence[Frames]) -> list[str]:
+    """Return the element symbols of the frames, by atomic number."""
+    numbers = np.unique(np.concatenate([g.numbers for g in groups]))
+    return [chemical_symbols[z] for z in numbers]
+
+
+def fit_references(groups: Sequence[Frames], species: Sequence[str]) -> list[float]:
+    """Return an energy per element [eV] by least squares on total energies (minimum norm where undetermined)."""
+    counts = [
+        [[chemical_symbols[z] for z in g.numbers].count(s) for s in species] for g in groups for _ in range(len(g))
+    ]
+    energies = np.concatenate([g.energy for g in groups])
+    return np.linalg.lstsq(np.array(counts, float), energies, rcond=None)[0].tolist()

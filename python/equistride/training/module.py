@@ -1,0 +1,118 @@
+"""The Lightning module: loss, optimiser, schedule, metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from equistride.models.potential import ConservativePotential, forces_from_edges
+from equistride.training.config import TrainConfig
+from equistride.training.data import Batch
+
+
+def predict(model: ConservativePotential, batch: Batch, create_graph: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return energies [B] (eV, float64), forces [n, 3] (eV/A) and virials [B, 3, 3] (eV) of a batch."""
+    with torch.enable_grad():
+        vectors = batch.vectors.detach().requires_grad_(True)
+        atomic = model.atomic_energies(vectors, batch.species, batch.edge_index)
+        (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=create_graph)
+    energies = atomic.new_zeros(batch.num_frames).index_add(0, batch.frame, atomic)
+    forces = forces_from_edges(gradient, batch.edge_index, len(batch.species))
+    edge_virial = -batch.vectors[:, :, None] * gradient[:, None, :]
+    of_edge = batch.frame.index_select(0, batch.edge_index[0])
+    virials = edge_virial.new_zeros(batch.num_frames, 3, 3).index_add(0, of_edge, edge_virial)
+    return energies, forces, virials
+
+
+def errors(model: ConservativePotential, batch: Batch, create_graph: bool) -> dict[str, Tensor]:
+    """Return the errors of a batch: energy per atom [B], force vectors [n, 3], virial per atom [B, 3, 3] (0 unlabelled)."""
+    energies, forces, virials = predict(model, batch, create_graph)
+    count = batch.atoms_per_frame
+    virial = (virials - batch.virial) / count[:, None, None]
+    return {
+        "energy": (energies - batch.energy) / count,
+        "force": forces - batch.forces,
+        "virial": torch.nan_to_num(virial),
+    }
+
+
+class PotentialModule(lightning.LightningModule):
+    """Train a conservative potential on energies, forces and virials.
+
+    Parameters
+    ----------
+    model
+        The potential.
+    config
+        The training configuration.
+    facts
+        Plain values that a checkpoint must carry to build the model again (species, scale, references, provenance).
+    """
+
+    def __init__(self, model: ConservativePotential, config: TrainConfig, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.model, self.config, self.facts = model, config, facts
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what ``equistride export`` needs, in plain types."""
+        checkpoint["equistride"] = {"config": self.config.model_dump(mode="json"), **self.facts}
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the weighted loss of a batch."""
+        weights, scale = self.config.loss, self.model.scale
+        error = errors(self.model, batch, create_graph=True)
+        energy = error["energy"].abs().mean() / scale
+        # the root is rounded off at 1e-6 so that its gradient exists where a force is exact
+        force = (error["force"].square().sum(1) / scale**2 + 1e-12).sqrt().mean()
+        virial = error["virial"].abs().mean() / scale
+        loss = weights.energy * energy + weights.force * force + weights.virial * virial
+        self.log("train_loss", loss, batch_size=batch.num_frames)
+        self.log(
+            "train_force_mae", 1000 * error["force"].detach().abs().mean(), prog_bar=True, batch_size=batch.num_frames
+        )
+        return loss.to(batch.vectors.dtype)
+
+    def _evaluate(self, batch: Batch, name: str) -> None:
+        error = errors(self.model, batch, create_graph=False)
+        n = batch.num_frames
+        show: dict[str, Any] = {"on_epoch": True, "on_step": False, "batch_size": n}
+        self.log(f"{name}_energy_mae", 1000 * error["energy"].abs().mean(), prog_bar=True, **show)
+        self.log(f"{name}_force_mae", 1000 * error["force"].abs().mean(), prog_bar=True, **show)
+        self.log(f"{name}_virial_mae", 1000 * error["virial"].abs().mean(), **show)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Log mean absolute errors: meV/atom, meV/A, meV/atom."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the same errors on held-out frames."""
+        self._evaluate(batch, "test")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
+        """Move a batch."""
+        return batch.to(device)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; no weight decay on norms, biases and embeddings; linear warm-up, then cosine."""
+        settings = self.config.optimiser
+        undecayed = ("norm", "embedding", "sender", "receiver")
+        named = self.model.named_parameters()
+        decayed = [p for n, p in named if p.dim() > 1 and not any(k in n for k in undecayed)]
+        kept = {id(p) for p in decayed}
+        others = [p for p in self.model.parameters() if id(p) not in kept]
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        steps, warmup, last = self.config.trainer.steps, settings.warmup_steps, settings.final_fraction
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+            return last + (1.0 - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
