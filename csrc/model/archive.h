@@ -1,0 +1,39 @@
+// Look into a model file without running or unpickling anything.
+#pragma once
+
+#include "model/export.h"
+
+#include <caffe2/serialize/inline_container.h>
+
+#include <memory>
+#include <string>
+
+namespace equistride {
+
+/// A model file in memory as torch's reader wants it; shares the bytes.
+class EQUISTRIDE_API MemoryReader final : public caffe2::serialize::ReadAdapterInterface {
+public:
+    explicit MemoryReader(std::shared_ptr<const std::string> bytes) : bytes_(std::move(bytes)) {}
+    std::size_t size() const override { return bytes_->size(); }
+    std::size_t read(std::uint64_t pos, void *buf, std::size_t n, const char *what) const override;
+
+private:
+    std::shared_ptr<const std::string> bytes_;
+};
+
+enum class Container { torchscript, aoti };
+
+/// What a file is. `metadata` and `reference` are empty where the archive has none.
+struct ArchiveInfo {
+    Container container = Container::torchscript;
+    std::string metadata;
+    std::string reference;
+};
+
+/// Raises c10::ValueError with a sentence for an empty or truncated file, a pickle, or anything else.
+EQUISTRIDE_API ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, const std::string &name);
+
+/// Read a whole file; raises c10::ValueError where it cannot be read.
+EQUISTRIDE_API std::shared_ptr<const std::string> read_file(const std::string &path);
+
+} // namespace equistride

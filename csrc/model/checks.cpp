@@ -1,0 +1,128 @@
+#include "model/checks.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+
+#include <cmath>
+#include <tuple>
+
+namespace equistride {
+namespace {
+
+std::int64_t label(const Frame &frame, std::int64_t atom) {
+    return frame.labels ? (*frame.labels)[static_cast<std::size_t>(atom)] : atom;
+}
+
+[[noreturn]] void fail_coincident(const Frame &frame, std::int64_t i, std::int64_t j, double distance) {
+    if (i == j)
+        C10_THROW_ERROR(ValueError, c10::str("atom ", label(frame, i), " lies on its own periodic image: the box is ",
+                                             distance, " A wide; give the box of the system"));
+    C10_THROW_ERROR(ValueError, c10::str("atoms ", label(frame, i), " and ", label(frame, j),
+                                         " are on top of each other (", distance, " A apart); separate them"));
+}
+
+// Index of the edge with a distance below COINCIDENT, or -1. Plain loops: it must cost little beside the model.
+template <typename scalar_t> std::int64_t find_coincident(const Frame &frame) {
+    const at::Tensor positions = frame.positions.contiguous(), cell = frame.cell.contiguous();
+    const at::Tensor edges = frame.edge_index.contiguous(), shifts = frame.shifts.contiguous();
+    const auto *r = positions.const_data_ptr<scalar_t>();
+    const auto *h = cell.const_data_ptr<scalar_t>();
+    const std::int64_t count = edges.size(1);
+    const auto *receiver = edges.const_data_ptr<std::int64_t>(), *sender = receiver + count;
+    const auto *s = shifts.const_data_ptr<std::int32_t>();
+    for (std::int64_t e = 0; e < count; e++) {
+        const std::int64_t i = receiver[e], j = sender[e];
+        if (j < i) // its reverse is in the list as well
+            continue;
+        scalar_t square = 0;
+        for (int k = 0; k < 3; k++) {
+            const scalar_t d = r[3 * j + k] - r[3 * i + k] + scalar_t(s[3 * e]) * h[k] +
+                               scalar_t(s[3 * e + 1]) * h[3 + k] + scalar_t(s[3 * e + 2]) * h[6 + k];
+            square += d * d;
+        }
+        if (square < COINCIDENT * COINCIDENT)
+            return e;
+    }
+    return -1;
+}
+
+at::Tensor edge_lengths(const Frame &frame) {
+    const at::Tensor i = frame.edge_index[0], j = frame.edge_index[1];
+    const at::Tensor images = frame.shifts.to(frame.positions.scalar_type()).matmul(frame.cell);
+    return (frame.positions.index_select(0, j) - frame.positions.index_select(0, i) + images).norm(2, 1);
+}
+
+} // namespace
+
+void check_frame(const Frame &frame, const Metadata &metadata, at::ScalarType dtype, at::Device device) {
+    const at::Tensor &r = frame.positions;
+    TORCH_CHECK_VALUE(r.defined() && r.dim() == 2 && r.size(1) == 3,
+                      "positions have the wrong shape; expected [N, 3]; found ",
+                      r.defined() ? r.sizes() : at::IntArrayRef());
+    const std::int64_t n = r.size(0);
+    TORCH_CHECK_VALUE(frame.species.defined() && frame.species.dim() == 1 && frame.species.size(0) == n,
+                      "the number of species is wrong; expected ", n, ", one an atom; found ",
+                      frame.species.defined() ? frame.species.sizes() : at::IntArrayRef());
+    TORCH_CHECK_VALUE(frame.cell.defined() && frame.cell.dim() == 2 && frame.cell.size(0) == 3 &&
+                          frame.cell.size(1) == 3,
+                      "the cell has the wrong shape; expected [3, 3]");
+    TORCH_CHECK_VALUE(frame.edge_index.defined() && frame.edge_index.dim() == 2 && frame.edge_index.size(0) == 2 &&
+                          frame.edge_index.scalar_type() == at::kLong,
+                      "edge_index is wrong; expected int64 of shape [2, E]");
+    TORCH_CHECK_VALUE(frame.shifts.defined() && frame.shifts.dim() == 2 &&
+                          frame.shifts.size(0) == frame.edge_index.size(1) && frame.shifts.size(1) == 3 &&
+                          frame.shifts.scalar_type() == at::kInt,
+                      "shifts are wrong; expected int32 of shape [E, 3]");
+    for (const auto *t : {&frame.positions, &frame.cell})
+        TORCH_CHECK_VALUE(t->scalar_type() == dtype && t->device() == device,
+                          "positions or cell do not fit the model; expected ", dtype, " on ", device, "; found ",
+                          t->scalar_type(), " on ", t->device());
+    if (metadata.kind == "propagator")
+        TORCH_CHECK_VALUE(frame.velocities.defined() && frame.velocities.sizes() == r.sizes() &&
+                              frame.velocities.scalar_type() == dtype,
+                          "a propagator needs velocities of the shape and type of the positions");
+}
+
+void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *mend) {
+    // One reduction: a sum is finite unless an item is not (or it overflows, which the second look sorts out).
+    if (std::isfinite(values.sum().item<double>()))
+        return;
+    const at::Tensor bad = values.isfinite().logical_not();
+    if (!bad.any().item<bool>())
+        return;
+    const at::Tensor rows = bad.dim() > 1 ? bad.any(1) : bad;
+    const std::int64_t atom = rows.nonzero()[0].item<std::int64_t>();
+    const std::int64_t count = rows.sum().item<std::int64_t>();
+    C10_THROW_ERROR(ValueError,
+                    c10::str(what, " of atom ", label(frame, atom), " is not finite",
+                             count > 1 ? c10::str(" (", count, " atoms in all)") : std::string(), "; ", mend));
+}
+
+void check_positions(const Frame &frame) {
+    check_finite(frame.positions, frame, "the position",
+                 "the simulation has blown up or was set up wrong: minimise, or use a shorter time step");
+}
+
+void check_distances(const Frame &frame) {
+    if (frame.edge_index.size(1) == 0)
+        return;
+    std::int64_t edge = -1;
+    double distance = 0;
+    if (frame.positions.is_cpu()) {
+        AT_DISPATCH_FLOATING_TYPES(frame.positions.scalar_type(), "check_distances",
+                                   [&] { edge = find_coincident<scalar_t>(frame); });
+        if (edge < 0)
+            return;
+        distance = edge_lengths(frame)[edge].item<double>();
+    } else {
+        const auto [shortest, index] = edge_lengths(frame).min(0);
+        distance = shortest.item<double>();
+        if (!(distance < COINCIDENT))
+            return;
+        edge = index.item<std::int64_t>();
+    }
+    fail_coincident(frame, frame.edge_index[0][edge].item<std::int64_t>(),
+                    frame.edge_index[1][edge].item<std::int64_t>(), distance);
+}
+
+} // namespace equistride

@@ -1,0 +1,36 @@
+// What an artifact says of itself (metadata.json).
+#pragma once
+
+#include "model/export.h"
+
+#include <string>
+#include <vector>
+
+namespace equistride {
+
+/// The newest format version that this build can read.
+inline constexpr int FORMAT_VERSION = 1;
+
+struct Metadata {
+    int format_version = 0;
+    std::string kind; ///< "potential" or "propagator"
+    std::string architecture;
+    std::vector<std::string> species; ///< element symbols; a species index points in here
+    std::vector<double> masses;       ///< amu, one a species; empty where not recorded
+    double cutoff = 0;                ///< A
+    int num_layers = 1;               ///< message-passing layers
+    double interaction_range = 0;     ///< A; num_layers * cutoff, less where the last layers do not look outwards
+    std::string dtype;                ///< "float32" or "float64"
+    double stride_fs = 0;             ///< fs, propagators only
+    std::string ensemble;             ///< propagators only
+    bool requires_box = false;        ///< trained on periodic systems alone
+    std::string text;                 ///< metadata.json as it was written
+
+    /// Index of an element; raises c10::ValueError with the elements that the model knows.
+    EQUISTRIDE_API int species_index(const std::string &symbol) const;
+};
+
+/// Read and check metadata.json; raises c10::ValueError. `name` is the artifact's name for messages.
+EQUISTRIDE_API Metadata read_metadata(const std::string &text, const std::string &name);
+
+} // namespace equistride

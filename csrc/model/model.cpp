@@ -1,0 +1,60 @@
+#include "model/model.h"
+
+#include "model/archive.h"
+#include "model/checks.h"
+#include "model/reference.h"
+#include "model/torchscript.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace equistride {
+
+Model::Model(Metadata metadata) : metadata_(std::move(metadata)) {}
+
+std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
+    return from_bytes(read_file(path), path, verify);
+}
+
+std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
+                                         bool verify) {
+    const ArchiveInfo info = inspect_archive(bytes, name);
+    TORCH_CHECK_VALUE(info.container != Container::aoti, name,
+                      " is an AOTInductor package, which this equistride cannot run yet; export it as TorchScript");
+    TORCH_CHECK_VALUE(
+        !info.metadata.empty(), name,
+        " is a TorchScript file without equistride's metadata; export the model with `equistride export`");
+    Metadata metadata = read_metadata(info.metadata, name);
+    auto model = load_torchscript(std::move(bytes), std::move(metadata), name);
+    if (verify)
+        verify_reference(*model, info.reference, name);
+    return model;
+}
+
+Outputs Model::compute(const Frame &frame) {
+    check_frame(frame, metadata_, dtype_, device_);
+    check_positions(frame);
+    if (frame.velocities.defined())
+        check_finite(frame.velocities, frame, "the velocity", "use a shorter time step or set the velocities anew");
+    check_distances(frame);
+    Outputs outputs = run(frame);
+    const char *mend = "the structure is too far from the model's training data, or the model is broken";
+    if (metadata_.kind == "potential") {
+        check_finite(outputs.atomic_energies, frame, "the energy", mend);
+        check_finite(outputs.forces, frame, "the force", mend);
+    } else {
+        check_finite(outputs.displacements, frame, "the displacement", mend);
+        check_finite(outputs.velocities, frame, "the new velocity", mend);
+    }
+    return outputs;
+}
+
+void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {
+    using Signature =
+        std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, double);
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("equistride::neighbors", "").typed<Signature>();
+    check_positions(frame);
+    std::tie(frame.edge_index, frame.shifts) = op.call(frame.positions, frame.cell, pbc, cutoff);
+}
+
+} // namespace equistride

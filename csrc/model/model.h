@@ -1,0 +1,69 @@
+// The engine-facing interface of a trained model. No engine knows how a model is stored.
+// Units: angstrom, eV, fs, amu. Shapes and signs as in the README of csrc/model.
+#pragma once
+
+#include "model/export.h"
+#include "model/metadata.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace equistride {
+
+/// One configuration. Floating tensors have the model's dtype, all tensors its device.
+struct Frame {
+    at::Tensor positions;  ///< [N, 3] A
+    at::Tensor velocities; ///< [N, 3] A/fs, propagators only
+    at::Tensor species;    ///< [N] int64, index into Metadata::species
+    at::Tensor cell;       ///< [3, 3] A, lattice vectors as rows, zeros where there is no box
+    at::Tensor edge_index; ///< [2, E] int64, row 0 receiver i, row 1 sender j, sorted by i
+    at::Tensor shifts;     ///< [E, 3] int32, r_ij = r_j - r_i + shifts @ cell
+    /// The engine's own numbers of the atoms, for messages; null where they are 0, 1, ...
+    const std::vector<std::int64_t> *labels = nullptr;
+};
+
+struct Outputs {
+    at::Tensor atomic_energies; ///< [N] eV, potentials
+    at::Tensor forces;          ///< [N, 3] eV/A, potentials
+    at::Tensor virial;          ///< [3, 3] eV, -sum r_ij (x) f_ij, potentials
+    at::Tensor displacements;   ///< [N, 3] A, propagators
+    at::Tensor velocities;      ///< [N, 3] A/fs, propagators
+};
+
+class EQUISTRIDE_API Model {
+public:
+    virtual ~Model() = default;
+
+    /// Load an artifact, pick the container by its content, and run its reference frame.
+    /// Raises c10::ValueError with a sentence where the file is truncated, is something else, is newer than this
+    /// build, or does not reproduce its reference outputs. `verify = false` skips the last (bytes seen before).
+    static std::unique_ptr<Model> load(const std::string &path, bool verify = true);
+    static std::unique_ptr<Model> from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
+                                             bool verify = true);
+
+    const Metadata &metadata() const { return metadata_; }
+    at::Device device() const { return device_; }
+    at::ScalarType dtype() const { return dtype_; }
+    virtual void to(at::Device device, at::ScalarType dtype) = 0;
+
+    /// Evaluate one frame. Raises c10::ValueError that names the atom for positions that are not finite, for atoms
+    /// on top of each other and for outputs that are not finite.
+    Outputs compute(const Frame &frame);
+
+protected:
+    explicit Model(Metadata metadata);
+    virtual Outputs run(const Frame &frame) = 0;
+
+    Metadata metadata_;
+    at::Device device_ = at::kCPU;
+    at::ScalarType dtype_ = at::kDouble;
+};
+
+/// Fill edge_index and shifts with `equistride::neighbors`; `pbc` is a bool tensor of three.
+EQUISTRIDE_API void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff);
+
+} // namespace equistride

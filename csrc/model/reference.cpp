@@ -1,0 +1,101 @@
+#include "model/reference.h"
+
+#include "model/json.h"
+
+#include <ATen/ATen.h>
+
+namespace equistride {
+namespace {
+
+class Reference {
+public:
+    Reference(const std::string &text, std::string name)
+        : where_("reference.json of " + std::move(name)), document_(json::parse(text, where_)) {}
+
+    const json::Value &need(const std::string &key) const { return member(document_.object(where_), key); }
+    const json::Value *output(const std::string &key) const {
+        const json::Object &outputs = need("outputs").object(where_);
+        const auto it = outputs.find(key);
+        return it == outputs.end() ? nullptr : &it->second;
+    }
+    const std::string &where() const { return where_; }
+
+    at::Tensor tensor(const json::Value &value, at::IntArrayRef shape) const {
+        const std::vector<double> numbers = value.numbers(where_);
+        const std::int64_t count = c10::multiply_integers(shape);
+        TORCH_CHECK_VALUE(static_cast<std::int64_t>(numbers.size()) == count, where_,
+                          " has a list of the wrong length; expected ", count, "; found ", numbers.size(),
+                          "; export the model again");
+        return at::tensor(numbers, at::kDouble).reshape(shape);
+    }
+
+    at::Tensor species(const Metadata &metadata) const {
+        std::vector<std::int64_t> indices;
+        for (const json::Value &item : need("species").array(where_))
+            indices.push_back(item.is_string() ? metadata.species_index(item.string(where_)) : item.integer(where_));
+        for (const std::int64_t index : indices)
+            TORCH_CHECK_VALUE(index >= 0 && index < static_cast<std::int64_t>(metadata.species.size()), where_,
+                              " has a species out of range; expected less than ", metadata.species.size(), "; found ",
+                              index, "; export the model again");
+        return at::tensor(indices, at::kLong);
+    }
+
+private:
+    const json::Value &member(const json::Object &object, const std::string &key) const {
+        const auto it = object.find(key);
+        TORCH_CHECK_VALUE(it != object.end(), where_, " lacks '", key, "'; export the model again");
+        return it->second;
+    }
+
+    std::string where_;
+    json::Value document_;
+};
+
+} // namespace
+
+void verify_reference(Model &model, const std::string &reference_json, const std::string &name) {
+    TORCH_CHECK_VALUE(!reference_json.empty(), name,
+                      " has no reference frame (reference.json), so it cannot be tested; export the model again");
+    const Reference reference(reference_json, name);
+    const auto options = at::TensorOptions().device(model.device()).dtype(model.dtype());
+    Frame frame;
+    frame.species = reference.species(model.metadata()).to(model.device());
+    const std::int64_t n = frame.species.size(0);
+    frame.positions = reference.tensor(reference.need("positions"), {n, 3}).to(options);
+    frame.cell = reference.tensor(reference.need("cell"), {3, 3}).to(options);
+    if (model.metadata().kind == "propagator")
+        frame.velocities = reference.tensor(reference.need("velocities"), {n, 3}).to(options);
+    std::vector<bool> axes;
+    for (const json::Value &axis : reference.need("pbc").array(reference.where()))
+        axes.push_back(axis.boolean(reference.where()));
+    TORCH_CHECK_VALUE(axes.size() == 3, reference.where(), " needs three values of pbc; found ", axes.size());
+    at::Tensor pbc = at::empty({3}, at::kBool);
+    for (int k = 0; k < 3; k++)
+        pbc[k] = static_cast<bool>(axes[k]);
+    find_edges(frame, pbc.to(model.device()), model.metadata().cutoff);
+
+    const Outputs outputs = model.compute(frame);
+    const std::pair<const char *, at::Tensor> found[] = {{"atomic_energies", outputs.atomic_energies},
+                                                         {"forces", outputs.forces},
+                                                         {"virial", outputs.virial},
+                                                         {"displacements", outputs.displacements},
+                                                         {"velocities", outputs.velocities}};
+    const double tolerance = reference.need("tolerance").number(reference.where());
+    int compared = 0;
+    for (const auto &[key, value] : found) {
+        const json::Value *stored = reference.output(key);
+        if (!stored || !value.defined())
+            continue;
+        const at::Tensor expected = reference.tensor(*stored, value.sizes());
+        const double scale = std::max(1.0, expected.numel() ? expected.abs().max().item<double>() : 0.0);
+        const double error =
+            expected.numel() ? (value.to(at::kCPU, at::kDouble) - expected).abs().max().item<double>() : 0.0;
+        TORCH_CHECK_VALUE(error <= tolerance * scale, name, " does not reproduce its reference frame: ", key,
+                          " differ; expected at most ", tolerance * scale, "; found ", error,
+                          "; the file or this torch is broken: export the model again");
+        compared++;
+    }
+    TORCH_CHECK_VALUE(compared > 0, reference.where(), " has no outputs to compare with; export the model again");
+}
+
+} // namespace equistride
