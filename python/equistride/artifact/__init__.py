@@ -1,0 +1,6 @@
+"""Artifacts: one file that every engine loads."""
+
+from equistride.artifact.metadata import Metadata
+from equistride.artifact.model import Model, Outputs, Stride, load
+
+__all__ = ["Metadata", "Model", "Outputs", "Stride", "load"]
