@@ -1,0 +1,76 @@
+#include "artifact_evaluator.h"
+
+#include "equistride/units.h"
+#include "model/checks.h"
+#include "model/model.h"
+
+#include <ATen/ATen.h>
+
+namespace equistride {
+namespace {
+
+class ArtifactEvaluator final : public Evaluator {
+public:
+    ArtifactEvaluator(const EquistrideForce &force, at::Device device, at::ScalarType dtype)
+        : model_(Model::from_bytes(force.getModel(), force.getFile(), /*verify=*/false)) {
+        model_->to(device, dtype);
+        std::vector<std::int64_t> indices;
+        for (const std::string &element : force.getElements())
+            indices.push_back(model_->metadata().species_index(element));
+        species_ = at::tensor(indices, at::kLong).to(device);
+        pbc_ = at::full({3}, force.usesPeriodicBoundaryConditions(), at::kBool).to(device);
+    }
+
+    Result evaluate(const Request &request) override {
+        Frame frame;
+        frame.labels = request.labels;
+        frame.species = species_;
+        frame.positions = request.positions.to(model_->device()) * units::ANGSTROM_PER_NM;
+        check_positions(frame);
+        place(frame, request.box);
+        find_edges(frame, pbc_, model_->metadata().cutoff);
+        const Outputs outputs = model_->compute(frame);
+        Result result;
+        result.energy = outputs.atomic_energies.sum(at::kDouble) * units::KJ_MOL_PER_EV;
+        if (request.forces)
+            result.forces =
+                outputs.forces.to(request.positions.options()) * (units::KJ_MOL_PER_EV * units::ANGSTROM_PER_NM);
+        return result;
+    }
+
+private:
+    // Move the atoms close to the origin while the numbers are still in the engine's precision: atoms that have
+    // drifted a hundred boxes away keep their digits in a float32 model. Neither changes any distance.
+    void place(Frame &frame, const at::Tensor &box) const {
+        at::Tensor &positions = frame.positions;
+        if (box.defined()) {
+            const at::Tensor cell = box.to(positions.options()) * units::ANGSTROM_PER_NM;
+            positions = positions - positions.matmul(at::linalg_inv(cell)).floor().matmul(cell);
+            frame.cell = cell.to(model_->dtype());
+        } else {
+            if (model_->dtype() != positions.scalar_type())
+                positions = positions - positions.mean(0, /*keepdim=*/true);
+            frame.cell = at::zeros({3, 3}, positions.options().dtype(model_->dtype()));
+        }
+        positions = positions.to(model_->dtype());
+    }
+
+    std::unique_ptr<Model> model_;
+    at::Tensor species_, pbc_;
+};
+
+} // namespace
+
+std::unique_ptr<Evaluator> make_artifact_evaluator(const EquistrideForce &force, std::int64_t particles,
+                                                   at::Device device, at::ScalarType dtype) {
+    const Metadata &metadata = force.getMetadata();
+    TORCH_CHECK_VALUE(static_cast<std::int64_t>(force.getElements().size()) == particles,
+                      "the number of elements of the force is wrong; expected ", particles, ", one a particle; found ",
+                      force.getElements().size(), "; call setElements()");
+    TORCH_CHECK_VALUE(!metadata.requires_box || force.usesPeriodicBoundaryConditions(),
+                      "the model was trained on periodic systems alone, and this force has no box; give the topology "
+                      "its box vectors and call setUsesPeriodicBoundaryConditions(True)");
+    return std::make_unique<ArtifactEvaluator>(force, device, dtype);
+}
+
+} // namespace equistride

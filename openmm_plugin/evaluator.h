@@ -1,0 +1,47 @@
+// Energy and forces of a model in OpenMM's units, for any device: what the platforms share.
+#pragma once
+
+#include "export.h"
+#include "force.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace equistride {
+
+struct Request {
+    at::Tensor positions;                              ///< [n, 3] nm, float32 or float64, on the evaluator's device
+    at::Tensor box;                                    ///< [3, 3] nm, vectors as rows; undefined where there is no box
+    std::vector<double> parameters;                    ///< one value a global parameter of the force
+    bool forces = true;                                ///< false where only the energy is wanted
+    const std::vector<std::int64_t> *labels = nullptr; ///< indices in the System, for messages
+};
+
+struct Result {
+    at::Tensor energy;               ///< 0-dimensional, float64, kJ/mol
+    at::Tensor forces;               ///< [n, 3] kJ/mol/nm; undefined where not wanted
+    std::vector<double> derivatives; ///< d energy / d parameter, one a requested derivative
+};
+
+class Evaluator {
+public:
+    virtual ~Evaluator() = default;
+    virtual Result evaluate(const Request &request) = 0;
+};
+
+/// @param particles  number of particles that the model sees
+/// @param precision  what `auto` means for a plain module (an artifact has its own)
+std::unique_ptr<Evaluator> make_evaluator(const EquistrideForce &force, std::int64_t particles, at::Device device,
+                                          at::ScalarType precision);
+
+/// Raises c10::ValueError where the file is no TorchScript module with a forward method.
+void check_torchforce_module(const std::shared_ptr<const std::string> &bytes, const std::string &name);
+
+/// The property `device`; `automatic` is what `auto` means. Raises c10::Error for a device that is not there.
+at::Device choose_device(const EquistrideForce &force, at::Device automatic);
+
+} // namespace equistride

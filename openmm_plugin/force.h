@@ -1,0 +1,87 @@
+// The OpenMM force that runs a trained model on every platform.
+#pragma once
+
+#include "export.h"
+#include "model/metadata.h"
+
+#include <openmm/Force.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace equistride {
+
+/// A force whose energy is a TorchScript model. Two kinds of file are served:
+///
+/// - an equistride artifact of the kind `potential`; it needs setElements(), and gets its neighbours from us;
+/// - a module of the TorchForce contract: forward(positions nm [n, 3][, box vectors nm [3, 3]][, each global
+///   parameter]) -> energy kJ/mol, or (energy, forces kJ/mol/nm) with setOutputsForces(true).
+///
+/// Every method raises OpenMM::OpenMMException or c10::Error with a sentence.
+class EQUISTRIDE_OPENMM_API EquistrideForce : public OpenMM::Force {
+public:
+    /// @param model       content of the model file; shared, never changed
+    /// @param file        its name, for getFile() and messages
+    /// @param properties  see setProperty()
+    EquistrideForce(std::shared_ptr<const std::string> model, const std::string &file,
+                    const std::map<std::string, std::string> &properties = {});
+
+    const std::string &getFile() const { return file_; }
+    const std::shared_ptr<const std::string> &getModel() const { return model_; }
+    bool isArtifact() const { return metadata_.has_value(); }
+    /// Raises where the model is no artifact.
+    const Metadata &getMetadata() const;
+
+    /// Element symbols, one for each particle of the force, in their order.
+    void setElements(const std::vector<std::string> &elements);
+    const std::vector<std::string> &getElements() const { return elements_; }
+    /// Indices of the particles that the model sees; empty (the default) for all of the System.
+    void setParticles(const std::vector<int> &particles);
+    const std::vector<int> &getParticles() const { return particles_; }
+
+    void setUsesPeriodicBoundaryConditions(bool periodic) { periodic_ = periodic; }
+    bool usesPeriodicBoundaryConditions() const override { return periodic_; }
+    void setOutputsForces(bool outputs);
+    bool getOutputsForces() const { return outputs_forces_; }
+
+    int getNumGlobalParameters() const { return static_cast<int>(parameters_.size()); }
+    int addGlobalParameter(const std::string &name, double defaultValue);
+    const std::string &getGlobalParameterName(int index) const;
+    void setGlobalParameterName(int index, const std::string &name);
+    double getGlobalParameterDefaultValue(int index) const;
+    void setGlobalParameterDefaultValue(int index, double value);
+    void addEnergyParameterDerivative(const std::string &name);
+    int getNumEnergyParameterDerivatives() const { return static_cast<int>(derivatives_.size()); }
+    const std::string &getEnergyParameterDerivativeName(int index) const;
+
+    /// device: auto, cpu, cuda, cuda:1 ...; precision: auto, single, double.
+    /// useCUDAGraphs (only false) and CUDAGraphWarmupSteps are there for scripts that were written for openmm-torch.
+    void setProperty(const std::string &name, const std::string &value);
+    const std::map<std::string, std::string> &getProperties() const { return properties_; }
+
+protected:
+    OpenMM::ForceImpl *createImpl() const override;
+
+private:
+    struct GlobalParameter {
+        std::string name;
+        double value;
+    };
+    const GlobalParameter &parameter(int index) const;
+
+    std::shared_ptr<const std::string> model_;
+    std::string file_;
+    std::optional<Metadata> metadata_;
+    std::vector<std::string> elements_;
+    std::vector<int> particles_;
+    std::vector<GlobalParameter> parameters_;
+    std::vector<std::string> derivatives_;
+    std::map<std::string, std::string> properties_;
+    bool periodic_ = false;
+    bool outputs_forces_ = false;
+};
+
+} // namespace equistride

@@ -1,0 +1,129 @@
+#include "force_impl.h"
+
+#include "errors.h"
+#include "kernel.h"
+#include "model/gil.h"
+
+#include <ATen/ATen.h>
+#include <openmm/Platform.h>
+#include <openmm/System.h>
+#include <openmm/reference/ReferencePlatform.h>
+
+#include <algorithm>
+#include <numeric>
+
+using OpenMM::ContextImpl;
+using OpenMM::OpenMMException;
+using OpenMM::Vec3;
+
+namespace equistride {
+
+void EquistrideForceImpl::initialize(ContextImpl &context) {
+    const int count = context.getSystem().getNumParticles();
+    const std::vector<int> &chosen = owner_.getParticles();
+    labels_.assign(chosen.begin(), chosen.end());
+    if (chosen.empty()) {
+        labels_.resize(static_cast<std::size_t>(count));
+        std::iota(labels_.begin(), labels_.end(), 0);
+    }
+    for (const std::int64_t particle : labels_)
+        if (particle >= count)
+            throw OpenMMException("a particle of the force is not in the System; expected less than " +
+                                  std::to_string(count) + "; found " + std::to_string(particle));
+    OpenMM::Platform &platform = context.getPlatform();
+    if (platform.supportsKernels({CalcEquistrideForceKernel::Name()})) {
+        kernel_ = platform.createKernel(CalcEquistrideForceKernel::Name(), context);
+        const GilRelease released;
+        rethrow_as_openmm([&] { kernel_->getAs<CalcEquistrideForceKernel>().initialize(context, owner_, labels_); });
+    } else
+        initialize_host(context);
+}
+
+void EquistrideForceImpl::initialize_host(ContextImpl &context) {
+    CustomCPPForceImpl::initialize(context);
+    const std::string &platform = context.getPlatform().getName();
+    on_host_ = platform == "Reference" || platform == "CPU";
+    if (!on_host_ && owner_.getNumEnergyParameterDerivatives() > 0)
+        throw OpenMMException("the platform " + platform +
+                              " gives no energy derivatives for this force; use Reference, CPU or CUDA");
+    const GilRelease released;
+    rethrow_as_openmm([&] {
+        const at::Device automatic = at::hasCUDA() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+        evaluator_ = make_evaluator(owner_, static_cast<std::int64_t>(labels_.size()), choose_device(owner_, automatic),
+                                    at::kDouble);
+    });
+}
+
+std::map<std::string, double> EquistrideForceImpl::getDefaultParameters() {
+    std::map<std::string, double> parameters;
+    for (int i = 0; i < owner_.getNumGlobalParameters(); i++)
+        parameters[owner_.getGlobalParameterName(i)] = owner_.getGlobalParameterDefaultValue(i);
+    return parameters;
+}
+
+double EquistrideForceImpl::calcForcesAndEnergy(ContextImpl &context, bool includeForces, bool includeEnergy,
+                                                int groups) {
+    if (!kernel_) {
+        // Other platforms run computeForce() in a thread that starts before this call.
+        want_forces_ = includeForces || !on_host_;
+        return CustomCPPForceImpl::calcForcesAndEnergy(context, includeForces, includeEnergy, groups);
+    }
+    if ((groups & (1 << owner_.getForceGroup())) == 0)
+        return 0.0;
+    const GilRelease released;
+    return rethrow_as_openmm(
+        [&] { return kernel_->getAs<CalcEquistrideForceKernel>().execute(context, includeForces, includeEnergy); });
+}
+
+double EquistrideForceImpl::computeForce(ContextImpl &context, const std::vector<Vec3> &positions,
+                                         std::vector<Vec3> &forces) {
+    const GilRelease released;
+    return rethrow_as_openmm([&] { return evaluate(context, positions, forces); });
+}
+
+double EquistrideForceImpl::evaluate(ContextImpl &context, const std::vector<Vec3> &positions,
+                                     std::vector<Vec3> &forces) {
+    const auto n = static_cast<std::int64_t>(labels_.size());
+    Request request;
+    request.forces = want_forces_;
+    request.labels = &labels_;
+    request.positions = at::empty({n, 3}, at::kDouble);
+    auto *x = request.positions.mutable_data_ptr<double>();
+    for (const std::int64_t particle : labels_)
+        for (int k = 0; k < 3; k++)
+            *x++ = positions[static_cast<std::size_t>(particle)][k];
+    if (owner_.usesPeriodicBoundaryConditions()) {
+        Vec3 box[3];
+        context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+        request.box = at::empty({3, 3}, at::kDouble);
+        auto *h = request.box.mutable_data_ptr<double>();
+        for (const Vec3 &vector : box)
+            for (int k = 0; k < 3; k++)
+                *h++ = vector[k];
+    }
+    for (int i = 0; i < owner_.getNumGlobalParameters(); i++)
+        request.parameters.push_back(context.getParameter(owner_.getGlobalParameterName(i)));
+
+    const Result result = evaluator_->evaluate(request);
+    std::fill(forces.begin(), forces.end(), Vec3());
+    if (result.forces.defined()) {
+        const at::Tensor host = result.forces.to(at::kCPU, at::kDouble).contiguous();
+        const auto *f = host.const_data_ptr<double>();
+        for (const std::int64_t particle : labels_)
+            for (int k = 0; k < 3; k++)
+                forces[static_cast<std::size_t>(particle)][k] = *f++;
+    }
+    add_derivatives(context, result.derivatives);
+    return result.energy.item<double>();
+}
+
+void EquistrideForceImpl::add_derivatives(ContextImpl &context, const std::vector<double> &derivatives) const {
+    if (derivatives.empty())
+        return;
+    auto *data = static_cast<OpenMM::ReferencePlatform::PlatformData *>(context.getPlatformData());
+    for (std::size_t i = 0; i < derivatives.size(); i++)
+        (*data->energyParameterDerivatives)[owner_.getEnergyParameterDerivativeName(static_cast<int>(i))] +=
+            derivatives[i];
+}
+
+} // namespace equistride

@@ -1,0 +1,38 @@
+// What a Context runs for an EquistrideForce: its own kernel where the platform has one (CUDA), else host arrays.
+#pragma once
+
+#include "evaluator.h"
+
+#include <openmm/internal/CustomCPPForceImpl.h>
+
+#include <optional>
+
+namespace equistride {
+
+class EquistrideForceImpl final : public OpenMM::CustomCPPForceImpl {
+public:
+    explicit EquistrideForceImpl(const EquistrideForce &owner) : CustomCPPForceImpl(owner), owner_(owner) {}
+
+    const OpenMM::Force &getOwner() const override { return owner_; }
+    void initialize(OpenMM::ContextImpl &context) override;
+    std::map<std::string, double> getDefaultParameters() override;
+    double calcForcesAndEnergy(OpenMM::ContextImpl &context, bool includeForces, bool includeEnergy,
+                               int groups) override;
+    double computeForce(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
+                        std::vector<OpenMM::Vec3> &forces) override;
+
+private:
+    void initialize_host(OpenMM::ContextImpl &context);
+    double evaluate(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
+                    std::vector<OpenMM::Vec3> &forces);
+    void add_derivatives(OpenMM::ContextImpl &context, const std::vector<double> &derivatives) const;
+
+    const EquistrideForce &owner_;
+    std::unique_ptr<Evaluator> evaluator_;
+    std::vector<std::int64_t> labels_; // indices in the System of the particles that the model sees
+    std::optional<OpenMM::Kernel> kernel_;
+    bool on_host_ = true; // Reference or CPU: computeForce() runs inside calcForcesAndEnergy()
+    bool want_forces_ = true;
+};
+
+} // namespace equistride

@@ -1,0 +1,256 @@
+"""Run a trained potential in OpenMM.
+
+``create_system`` makes a whole System from a topology; ``create_force`` makes the force alone, to be added to
+a System of one's own. Three ways run the model, and give the same numbers:
+
+- ``openmm-torch``: the genuine TorchForce, where it is installed and was built for the torch that runs;
+- ``plugin``: our compiled force, ``equistride.engines.openmm.Force``;
+- ``python``: OpenMM's own PythonForce, which needs no compiler.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import openmm
+from openmm import app
+
+from equistride.engines.openmm_topology import (
+    bare_system,
+    check_system,
+    choose_atoms,
+    element_symbols,
+    has_box,
+)
+from equistride.errors import EquistrideError
+
+if TYPE_CHECKING:
+    from equistride.engines.openmm_force import Force
+
+Backend = Literal["auto", "openmm-torch", "plugin", "python"]
+BACKENDS: tuple[Backend, ...] = ("auto", "openmm-torch", "plugin", "python")
+DTYPES = {None: None, "single": "float32", "double": "float64"}
+
+__all__ = ["Backend", "Force", "choose_backend", "create_force", "create_system"]
+
+
+def __getattr__(name: str) -> Any:
+    # The plugin is looked for when it is asked for: the python backend works where it was not built.
+    if name == "Force":
+        from equistride.engines.openmm_force import Force
+
+        return Force
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _plugin_built() -> bool:
+    return importlib.util.find_spec("equistride._openmm") is not None
+
+
+def choose_backend(backend: Backend = "auto") -> Backend:
+    """Return the way in which a model will run here.
+
+    Parameters
+    ----------
+    backend
+        ``auto`` for the first of openmm-torch (where it was built for this torch), plugin, python; or one of
+        them.
+
+    Raises
+    ------
+    EquistrideError
+        Where the backend is not known or cannot run here.
+    """
+    from equistride.engines.openmm_torch import usable, why_not
+
+    if backend not in BACKENDS:
+        raise EquistrideError("the backend is not known", expected=" or ".join(BACKENDS), found=backend)
+    if backend == "openmm-torch" and not usable():
+        raise EquistrideError(f"openmm-torch cannot run here: {why_not()}", mend="use backend='auto'")
+    if backend == "plugin" and not _plugin_built():
+        raise EquistrideError("the compiled plugin was not built", mend="use backend='python'")
+    if backend != "auto":
+        return backend
+    if usable():
+        return "openmm-torch"
+    return "plugin" if _plugin_built() else "python"
+
+
+def _check_kind(metadata: Any, path: Path) -> None:
+    if metadata.kind != "potential":
+        raise EquistrideError(
+            f"{path.name} is a {metadata.kind}, which moves atoms and has no forces",
+            expected="a potential",
+            mend="use the propagating integrator for it",
+        )
+
+
+def create_force(
+    artifact: str | os.PathLike[str],
+    topology: app.Topology,
+    *,
+    atoms: Iterable[int] | None = None,
+    backend: Backend = "auto",
+    device: str = "auto",
+    precision: Literal["single", "double"] | None = None,
+    force_group: int = 0,
+    periodic: bool | None = None,
+) -> openmm.Force:
+    """Make a force that runs a trained potential.
+
+    Parameters
+    ----------
+    artifact
+        Path of an equistride artifact of the kind ``potential``.
+    topology
+        Topology of the System that the force will be added to; gives elements and box.
+    atoms
+        Indices of the atoms that the model sees; all where not given.
+    backend
+        See ``choose_backend``.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ... (openmm-torch always follows the Context).
+    precision
+        Precision of the network; None for the one that the artifact was made for.
+    force_group
+        Force group, 0 to 31.
+    periodic
+        Whether the model sees the box; None to follow the topology.
+
+    Returns
+    -------
+    openmm.Force
+        Energies in kJ/mol, forces in kJ/mol/nm.
+
+    Raises
+    ------
+    EquistrideError
+        For an empty topology, virtual sites among the atoms, an element that the model does not know, a model
+        that needs a box where there is none, a propagator, or a file that is no artifact.
+    """
+    path = Path(artifact)
+    if precision not in DTYPES:
+        raise EquistrideError("the precision is not known", expected="single, double or None", found=precision)
+    if not 0 <= force_group <= 31:
+        raise EquistrideError("the force group is out of range", expected="0 to 31", found=force_group)
+    chosen = choose_atoms(topology, atoms)
+    particles = [] if atoms is None else chosen
+    kind = choose_backend(backend)
+    if kind == "plugin":
+        force = _plugin_force(path, topology, chosen, particles, periodic, device, precision)
+    elif kind == "python":
+        force = _python_force(path, topology, chosen, particles, periodic, device, precision)
+    else:
+        from equistride.engines.openmm_torch import torch_force
+
+        force = torch_force(path, topology, chosen, periodic, DTYPES[precision])
+    force.setForceGroup(force_group)
+    return force
+
+
+def _plugin_force(
+    path: Path,
+    topology: app.Topology,
+    chosen: list[int],
+    particles: list[int],
+    periodic: bool | None,
+    device: str,
+    precision: str | None,
+) -> Force:
+    from equistride.engines.openmm_force import Force
+
+    force = Force(path, {"device": device, "precision": precision or "auto"}, particles=particles)
+    if not force.isArtifact():
+        raise EquistrideError(
+            f"{path.name} is a plain TorchScript module",
+            expected="an equistride artifact",
+            mend="use equistride.engines.openmm.Force for a module of the TorchForce contract",
+        )
+    metadata = force.getMetadata()
+    force.setElements(element_symbols(topology, chosen, metadata["species"]))
+    force.setUsesPeriodicBoundaryConditions(has_box(topology, periodic, metadata.get("periodic") == "required"))
+    return force
+
+
+def _python_force(
+    path: Path,
+    topology: app.Topology,
+    chosen: list[int],
+    particles: list[int],
+    periodic: bool | None,
+    device: str,
+    precision: str | None,
+) -> openmm.Force:
+    import torch
+
+    from equistride import artifact
+    from equistride.engines.openmm_python import python_force
+
+    metadata = artifact.load(path).metadata
+    _check_kind(metadata, path)
+    symbols = element_symbols(topology, chosen, metadata.species)
+    box = has_box(topology, periodic, getattr(metadata, "periodic", "any") == "required")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return python_force(path, symbols, particles, box, device, DTYPES[precision])
+
+
+def create_system(
+    artifact: str | os.PathLike[str],
+    topology: app.Topology,
+    *,
+    system: openmm.System | None = None,
+    atoms: Iterable[int] | None = None,
+    backend: Backend = "auto",
+    device: str = "auto",
+    precision: Literal["single", "double"] | None = None,
+    force_group: int = 0,
+    periodic: bool | None = None,
+    remove_cm_motion: bool = True,
+) -> openmm.System:
+    """Make a System that runs a trained potential; any integrator works with it.
+
+    Parameters
+    ----------
+    artifact, topology, atoms, backend, device, precision, force_group, periodic
+        As for ``create_force``.
+    system
+        A System to add the force to (it is changed and returned); None to make one with the masses of the
+        elements and the topology's box.
+    remove_cm_motion
+        Add a ``CMMotionRemover`` to a new System.
+
+    Returns
+    -------
+    openmm.System
+
+    Raises
+    ------
+    EquistrideError
+        As ``create_force``; also where the given System does not fit the topology, or has constraints or
+        virtual sites among the model's atoms.
+    """
+    chosen = choose_atoms(topology, atoms)
+    atoms = None if atoms is None else chosen
+    if system is not None:
+        check_system(system, topology, chosen)
+    force = create_force(
+        artifact,
+        topology,
+        atoms=atoms,
+        backend=backend,
+        device=device,
+        precision=precision,
+        force_group=force_group,
+        periodic=periodic,
+    )
+    if system is None:
+        system = bare_system(topology)
+        if remove_cm_motion:
+            system.addForce(openmm.CMMotionRemover())
+    system.addForce(force)
+    return system

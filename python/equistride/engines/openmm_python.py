@@ -1,0 +1,92 @@
+"""A model inside OpenMM's own PythonForce: it needs no compiler, and is the slowest way in."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+
+from equistride import artifact
+from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
+
+
+class Computation:
+    """Energy [kJ/mol] and forces [kJ/mol/nm] of an ``openmm.State``, as ``openmm.PythonForce`` wants them.
+
+    It pickles with the content of its artifact, so an XML file with it needs no other file.
+
+    Parameters
+    ----------
+    content
+        Content of the artifact file.
+    symbols
+        Element symbols of the particles that the force sees.
+    periodic
+        Whether the model sees the box.
+    device, dtype
+        As ``equistride.artifact.load`` takes them, the latter by its name.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        symbols: list[str],
+        periodic: bool,
+        device: str = "cpu",
+        dtype: str | None = None,
+    ) -> None:
+        self._arguments = (content, symbols, periodic, device, dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.pt"
+            path.write_bytes(content)
+            self.model = artifact.load(path, device=device, dtype=None if dtype is None else getattr(torch, dtype))
+        self.periodic = periodic
+        self.species = self.model.species_index(symbols)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Computation, self._arguments
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        positions = state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM
+        cell = np.zeros((3, 3))
+        # Atoms that are far from the origin keep their digits in a float32 model.
+        if self.periodic:
+            cell = np.asarray(state.getPeriodicBoxVectors(asNumpy=True)._value) * ANGSTROM_PER_NM
+            positions = positions - np.floor(positions @ np.linalg.inv(cell)) @ cell
+        elif self.model.dtype == torch.float32 and np.isfinite(positions).all():
+            positions = positions - positions.mean(axis=0)
+        outputs = self.model.compute(positions, self.species, cell, np.full(3, self.periodic))
+        energy = float(outputs.atomic_energies.double().sum()) * KJ_MOL_PER_EV
+        forces = outputs.forces.double().cpu().numpy() * (KJ_MOL_PER_EV * ANGSTROM_PER_NM)
+        return energy, forces
+
+
+def python_force(
+    path: Path, symbols: list[str], particles: list[int], periodic: bool, device: str, dtype: str | None
+) -> openmm.PythonForce:
+    """Return a PythonForce that runs an artifact.
+
+    Parameters
+    ----------
+    path
+        The artifact.
+    symbols, particles
+        Element symbols and indices of the particles that the model sees; no indices for all.
+    periodic
+        Whether the model sees the box.
+    device, dtype
+        As ``equistride.artifact.load`` takes them.
+
+    Raises
+    ------
+    EquistrideError
+        As ``equistride.artifact.load``.
+    """
+    computation = Computation(path.read_bytes(), symbols, periodic, device, dtype)
+    force = openmm.PythonForce(computation, {}, particles)
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    return force

@@ -1,0 +1,57 @@
+"""From an ASE structure to what an OpenMM script needs: a topology, positions, a box in OpenMM's reduced form."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from openmm import Vec3, app, unit
+
+from equistride.errors import EquistrideError
+from equistride.units import ANGSTROM_PER_NM
+
+
+def reduced_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the same lattice [3, 3] (A) in OpenMM's reduced form.
+
+    Lower triangular with a positive diagonal, |b_x| <= a_x/2, |c_x| <= a_x/2, |c_y| <= b_y/2. Only whole lattice vectors
+    are added, so atoms stay where they are.
+
+    Raises
+    ------
+    EquistrideError
+        Where the cell is not lower triangular with a positive diagonal: it would have to be rotated, and the atoms with it.
+    """
+    a, b, c = np.array(cell, dtype=float)
+    if not np.allclose(cell, np.tril(cell), atol=1e-10) or min(a[0], b[1], c[2]) <= 0:
+        raise EquistrideError(
+            "OpenMM needs a lower triangular cell with a positive diagonal",
+            found=np.array2string(np.asarray(cell)).replace("\n", " "),
+            mend="rotate cell and atoms together (ASE: atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True))",
+        )
+    b -= a * np.round(b[0] / a[0])
+    c -= b * np.round(c[1] / b[1])
+    c -= a * np.round(c[0] / a[0])
+    return np.tril(np.array([a, b, c]))
+
+
+def topology_from_ase(atoms: Atoms) -> tuple[app.Topology, unit.Quantity]:
+    """Return an OpenMM topology (one chain, one residue) and the positions [N, 3] with units.
+
+    Parameters
+    ----------
+    atoms
+        Periodic along all axes, or along none.
+    """
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise EquistrideError(
+            "OpenMM knows boxes that are periodic along all axes or none", found=f"pbc = {atoms.pbc.tolist()}"
+        )
+    topology = app.Topology()
+    residue = topology.addResidue("CELL", topology.addChain())
+    for k, symbol in enumerate(atoms.get_chemical_symbols()):
+        topology.addAtom(f"{symbol}{k + 1}", app.Element.getBySymbol(symbol), residue)
+    if atoms.pbc.all():
+        vectors = reduced_cell(atoms.cell.array) / ANGSTROM_PER_NM
+        topology.setPeriodicBoxVectors([Vec3(*map(float, row)) for row in vectors] * unit.nanometer)
+    return topology, [Vec3(*map(float, p)) for p in atoms.positions / ANGSTROM_PER_NM] * unit.nanometer

@@ -1,0 +1,157 @@
+"""What a model must know of an OpenMM topology or System, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import openmm
+from openmm import app
+
+from equistride.errors import EquistrideError
+
+
+def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[int]:
+    """Return the indices of the atoms that the model sees, checked.
+
+    Parameters
+    ----------
+    topology
+        OpenMM's topology.
+    atoms
+        Indices, or None for all atoms.
+
+    Raises
+    ------
+    EquistrideError
+        Where the topology or the choice is empty, or an index is out of range or twice in the list.
+    """
+    count = topology.getNumAtoms()
+    if count == 0:
+        raise EquistrideError("the topology has no atoms", mend="read the structure into it first")
+    if atoms is None:
+        return list(range(count))
+    chosen = [int(atom) for atom in atoms]
+    if not chosen:
+        raise EquistrideError("no atoms were chosen for the model", mend="leave atoms out to choose all of them")
+    for atom in chosen:
+        if not 0 <= atom < count:
+            raise EquistrideError("an atom is not in the topology", expected=f"0 to {count - 1}", found=atom)
+    if len(set(chosen)) < len(chosen):
+        raise EquistrideError("an atom was chosen twice", mend="give each index once")
+    return chosen
+
+
+def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequence[str]) -> list[str]:
+    """Return the element symbols of the chosen atoms.
+
+    Parameters
+    ----------
+    topology
+        OpenMM's topology.
+    atoms
+        Indices as ``choose_atoms`` gives them.
+    known
+        Element symbols that the model knows.
+
+    Raises
+    ------
+    EquistrideError
+        For an atom without an element (a virtual site) and for an element that the model does not know.
+    """
+    everyone = list(topology.atoms())
+    symbols = []
+    for index in atoms:
+        atom = everyone[index]
+        if atom.element is None:
+            raise EquistrideError(
+                f"atom {index} ({atom.name} of {atom.residue.name}) has no element: it is a virtual site or "
+                "an extra particle, which a model of atoms cannot see",
+                mend="leave it out with atoms=...",
+            )
+        symbols.append(atom.element.symbol)
+    unknown = sorted(set(symbols) - set(known))
+    if unknown:
+        raise EquistrideError(
+            f"the structure has elements that the model does not know ({', '.join(unknown)})",
+            expected=", ".join(known),
+            found=", ".join(sorted(set(symbols))),
+            mend="choose another model, or leave these atoms out with atoms=...",
+        )
+    return symbols
+
+
+def has_box(topology: app.Topology, periodic: bool | None, required: bool) -> bool:
+    """Tell whether the model shall see a box.
+
+    Parameters
+    ----------
+    topology
+        OpenMM's topology.
+    periodic
+        The user's wish; None to follow the topology.
+    required
+        The model was trained on periodic systems alone.
+
+    Raises
+    ------
+    EquistrideError
+        Where a box is wanted or required and the topology has none.
+    """
+    box = topology.getPeriodicBoxVectors() is not None
+    wanted = box if periodic is None else bool(periodic)
+    mend = "set topology.setPeriodicBoxVectors(...)"
+    if wanted and not box:
+        raise EquistrideError("periodic=True needs a box, and the topology has none", mend=mend)
+    if required and not wanted:
+        raise EquistrideError(
+            "the model was trained on periodic systems alone, and this one has no box",
+            expected="a topology with box vectors",
+            found="periodic=False" if box else "a topology without them",
+            mend=mend,
+        )
+    return wanted
+
+
+def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[int]) -> None:
+    """Refuse a System in which the model's atoms are not free.
+
+    Raises
+    ------
+    EquistrideError
+        Where System and topology do not fit, or an atom of the model is constrained or is a virtual site.
+    """
+    if system.getNumParticles() != topology.getNumAtoms():
+        raise EquistrideError(
+            "the System does not fit the topology",
+            expected=f"{topology.getNumAtoms()} particles",
+            found=system.getNumParticles(),
+            mend="make the System from this topology",
+        )
+    ours = set(atoms)
+    for atom in atoms:
+        if system.isVirtualSite(atom):
+            raise EquistrideError(
+                f"particle {atom} is a virtual site, which a model of atoms cannot see",
+                mend="leave it out with atoms=...",
+            )
+    for index in range(system.getNumConstraints()):
+        first, second, _ = system.getConstraintParameters(index)
+        touched = ours & {first, second}
+        if touched:
+            raise EquistrideError(
+                f"the distance between particles {first} and {second} is constrained, and the model sees "
+                f"{'both' if len(touched) == 2 else f'particle {touched.pop()}'}",
+                expected="free atoms, as the model was trained",
+                mend="make the System with constraints=None and rigidWater=False",
+            )
+
+
+def bare_system(topology: app.Topology) -> openmm.System:
+    """Return a System with the masses of the elements [amu] and the topology's box, and no forces."""
+    system = openmm.System()
+    box = topology.getPeriodicBoxVectors()
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*box)
+    for atom in topology.atoms():
+        system.addParticle(0.0 if atom.element is None else atom.element.mass)
+    return system

@@ -1,0 +1,39 @@
+"""Fixtures that the engine tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import toy_artifact
+from openmm_systems import CUBIC, TRICLINIC, Structure
+
+
+@pytest.fixture(scope="session")
+def artifact64(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A double-precision artifact."""
+    return toy_artifact.write(tmp_path_factory.mktemp("toy") / "toy64.pt", dtype="float64")
+
+
+@pytest.fixture(scope="session")
+def artifact32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single-precision artifact."""
+    return toy_artifact.write(tmp_path_factory.mktemp("toy") / "toy32.pt", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def molecule() -> Structure:
+    """Twelve atoms without a box."""
+    return Structure(12, None)
+
+
+@pytest.fixture(scope="session")
+def crystal() -> Structure:
+    """Thirty atoms in an orthorhombic box."""
+    return Structure(30, CUBIC)
+
+
+@pytest.fixture(scope="session")
+def skewed() -> Structure:
+    """Sixteen atoms in a triclinic box narrower than two cutoffs."""
+    return Structure(16, TRICLINIC)

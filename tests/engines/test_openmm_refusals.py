@@ -1,0 +1,142 @@
+"""What create_force and create_system refuse, each with a sentence; and what arrives at run time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pytest
+import toy_artifact
+from openmm import app
+from openmm_systems import Structure, context, energy_forces
+
+from equistride.engines.openmm import choose_backend, create_force, create_system
+from equistride.errors import EquistrideError
+
+BACKENDS = ["plugin", "python"]
+
+
+def topology_of(*symbols: str | None) -> app.Topology:
+    """A topology without a box; None is a virtual site."""
+    topology = app.Topology()
+    residue = topology.addResidue("X", topology.addChain())
+    for symbol in symbols:
+        topology.addAtom("A", None if symbol is None else app.Element.getBySymbol(symbol), residue)
+    return topology
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_topologies(artifact64: Path, backend: str) -> None:
+    with pytest.raises(EquistrideError, match=r"no atoms"):
+        create_system(artifact64, app.Topology(), backend=backend)
+    with pytest.raises(EquistrideError, match=r"does not know \(C, N\).*H, O, Si"):
+        create_force(artifact64, topology_of("H", "N", "C"), backend=backend)
+    with pytest.raises(EquistrideError, match=r"atom 1 .*virtual site"):
+        create_force(artifact64, topology_of("O", None), backend=backend)
+    with pytest.raises(EquistrideError, match=r"not in the topology.*0 to 1.*found 2"):
+        create_force(artifact64, topology_of("O", "H"), atoms=[0, 2], backend=backend)
+    with pytest.raises(EquistrideError, match="twice"):
+        create_force(artifact64, topology_of("O", "H"), atoms=[0, 0], backend=backend)
+    with pytest.raises(EquistrideError, match="no atoms were chosen"):
+        create_force(artifact64, topology_of("O", "H"), atoms=[], backend=backend)
+    create_force(artifact64, topology_of("O", None, "C"), atoms=[0], backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_box(tmp_path: Path, artifact64: Path, backend: str, crystal: Structure) -> None:
+    bulk = toy_artifact.write(tmp_path / "bulk.pt", change={"periodic": "required"})
+    with pytest.raises(EquistrideError, match=r"periodic systems alone.*box"):
+        create_force(bulk, topology_of("O", "H"), backend=backend)
+    with pytest.raises(EquistrideError, match=r"periodic systems alone.*periodic=False"):
+        create_force(bulk, crystal.topology, backend=backend, periodic=False)
+    with pytest.raises(EquistrideError, match=r"periodic=True needs a box"):
+        create_force(artifact64, topology_of("O", "H"), backend=backend, periodic=True)
+    assert create_force(bulk, crystal.topology, backend=backend).usesPeriodicBoundaryConditions()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_propagator(tmp_path: Path, backend: str) -> None:
+    change = {"kind": "propagator", "stride_fs": 7.0, "ensemble": "nve"}
+    file = toy_artifact.write(tmp_path / "stride.pt", change=change)
+    with pytest.raises(EquistrideError, match="propagator"):
+        create_force(file, topology_of("O", "H"), backend=backend)
+
+
+def test_options(artifact64: Path) -> None:
+    water = topology_of("O", "H", "H")
+    with pytest.raises(EquistrideError, match=r"backend is not known.*plugin.*found gpu"):
+        create_force(artifact64, water, backend="gpu")  # type: ignore[arg-type]
+    with pytest.raises(EquistrideError, match=r"precision is not known.*single.*found half"):
+        create_force(artifact64, water, precision="half")  # type: ignore[arg-type]
+    with pytest.raises(EquistrideError, match=r"force group.*0 to 31.*32"):
+        create_force(artifact64, water, force_group=32)
+    with pytest.raises(EquistrideError, match=r"openmm-torch cannot run here"):
+        choose_backend("openmm-torch")
+    assert choose_backend("auto") == "plugin"
+
+
+def test_given_systems(artifact64: Path) -> None:
+    water = topology_of("O", "H", "H")
+
+    def system(particles: int = 3) -> openmm.System:
+        made = openmm.System()
+        for _ in range(particles):
+            made.addParticle(1.0)
+        return made
+
+    with pytest.raises(EquistrideError, match=r"does not fit.*3 particles.*found 2"):
+        create_system(artifact64, water, system=system(2))
+    constrained = system()
+    constrained.addConstraint(0, 1, 0.1)
+    with pytest.raises(EquistrideError, match=r"particles 0 and 1 is constrained.*sees both"):
+        create_system(artifact64, water, system=constrained)
+    with pytest.raises(EquistrideError, match=r"constrained.*sees particle 1.*rigidWater=False"):
+        create_system(artifact64, water, system=constrained, atoms=[1, 2])
+    assert create_system(artifact64, water, system=constrained, atoms=[2]).getNumForces() == 1
+    virtual = system()
+    virtual.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+    with pytest.raises(EquistrideError, match=r"particle 2 is a virtual site"):
+        create_system(artifact64, water, system=virtual)
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_errors_of_a_run_arrive_and_the_process_lives(
+    artifact64: Path, backend: str, platform: str, molecule: Structure
+) -> None:
+    made = context(create_system(artifact64, molecule.topology, backend=backend), molecule.positions, platform)
+    expected = energy_forces(made)
+    together = molecule.positions.copy()
+    together[5] = together[2]
+    made.setPositions(together / 10)
+    with pytest.raises(openmm.OpenMMException, match=r"atoms 2 and 5 are on top of each other"):
+        energy_forces(made)
+    lost = molecule.positions.copy()
+    lost[3, 1] = np.inf
+    made.setPositions(lost / 10)
+    with pytest.raises(openmm.OpenMMException, match=r"the position of atom 3 is not finite|coordinate is NaN"):
+        made.getState(forces=True)
+    lost[3, 1] = np.nan
+    made.setPositions(lost / 10)
+    with pytest.raises(openmm.OpenMMException, match=r"the position of atom 3 is not finite|coordinate is NaN"):
+        made.getIntegrator().step(1)
+    made.setPositions(molecule.positions / 10)
+    again = energy_forces(made)
+    assert again[0] == expected[0]
+    assert (again[1] == expected[1]).all()
+
+
+def test_numbers_in_messages_are_those_of_the_system(artifact64: Path, molecule: Structure) -> None:
+    together = molecule.positions.copy()
+    together[9] = together[4]
+    system = create_system(artifact64, molecule.topology, atoms=[11, 9, 4, 2], backend="plugin")
+    with pytest.raises(openmm.OpenMMException, match="atoms 9 and 4 are on top"):
+        energy_forces(context(system, together))
+
+
+def test_a_network_that_gives_no_number(tmp_path: Path, molecule: Structure) -> None:
+    file = toy_artifact.write(tmp_path / "broken.pt", explode_beyond=3.9)
+    system = create_system(file, molecule.topology, backend="plugin")
+    with pytest.raises(openmm.OpenMMException, match=r"the energy of atom \d+ is not finite.*training data"):
+        energy_forces(context(system, molecule.positions))
