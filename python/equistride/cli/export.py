@@ -1,0 +1,79 @@
+"""``equistride export``: from a checkpoint to the file that engines load."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equistride.errors import EquistrideError
+
+
+class Target(StrEnum):
+    """What the file is for."""
+
+    artifact = "artifact"
+    openmm = "openmm"
+
+
+def _figures(assignments: list[str]) -> dict[str, float]:
+    figures = {}
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        try:
+            figures[name] = float(value)
+        except ValueError:
+            raise EquistrideError(
+                f"--accuracy {assignment!r} is no figure", expected="NAME=NUMBER", found=assignment
+            ) from None
+    return figures
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm) an artifact.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    target: Annotated[
+        Target, typer.Option("--for", help="artifact: every engine of ours; openmm: a stock TorchForce.")
+    ] = Target.artifact,
+    structure: Annotated[
+        Path | None,
+        typer.Option(help="For openmm: the system (PDB or anything ASE reads); a TorchForce knows no elements."),
+    ] = None,
+    description: Annotated[str, typer.Option(help="One line for the metadata.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    reference: Annotated[list[str] | None, typer.Option(help="What to cite; may be given again.")] = None,
+    accuracy: Annotated[
+        list[str] | None, typer.Option(help="A measured error, NAME_UNIT=VALUE; again for more.")
+    ] = None,
+) -> None:
+    """Write a trained potential as one TorchScript file with its metadata and a self-test."""
+    if target is Target.artifact:
+        from equistride.artifact.export import export as write
+
+        metadata = write(
+            checkpoint,
+            output,
+            dtype=dtype,
+            description=description,
+            licence=licence,
+            references=reference,
+            accuracy=_figures(accuracy or []),
+        )
+        typer.echo(
+            f"{output}: {metadata.architecture} {metadata.kind}, {metadata.num_parameters:,} parameters, {metadata.dtype}"
+        )
+        return
+    if structure is None:
+        raise EquistrideError(
+            "a TorchForce needs to know the system",
+            mend="add --structure FILE with the atoms in the order of the topology",
+        )
+    from equistride.data.structures import read_atoms
+    from equistride.engines.openmm_export import write_torchforce
+
+    atoms = read_atoms(structure)
+    write_torchforce(checkpoint, output, atoms.get_chemical_symbols(), periodic=bool(atoms.pbc.all()))
+    typer.echo(f"{output}: TorchForce for {len(atoms)} atoms (nm, kJ/mol)")
