@@ -1,0 +1,106 @@
+"""The released quartz potential: held-out errors, flat energy, flat memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import openmm
+import psutil
+import pytest
+import torch
+from openmm import unit
+from openmm.app import Simulation
+
+from equistride.analysis.drift import energy_drift
+from equistride.artifact import load
+from equistride.data.frames import Frames
+from equistride.data.frames import load as load_frames
+from equistride.data.quartz import Condition, QuartzRecipe, generate, quartz
+from equistride.engines.openmm import create_system
+from equistride.engines.openmm_recorder import Recorder
+from equistride.engines.openmm_structure import topology_from_ase
+
+MODEL = Path(__file__).parents[2] / "models" / "quartz-esen" / "quartz-esen.pt"
+FORCE_MAE, ENERGY_MAE = 15.0, 0.3  # meV/A: 1.5 % of the rms force; meV/atom
+
+
+def held_out_errors(frames: Frames) -> tuple[float, float]:
+    """Return force MAE [meV/A] and energy MAE [meV/atom]; one constant is taken from the energies, whose zero is free."""
+    model = load(MODEL)
+    species = model.species_index(frames.numbers.tolist())
+    forces, energies = [], []
+    for k in range(len(frames)):
+        out = model.compute(frames.positions[k], species, frames.cell[k], frames.pbc)
+        forces.append(out.forces.double().numpy() - frames.forces[k])
+        energies.append(float(out.atomic_energies.sum()) - frames.energy[k])
+    per_atom = np.array(energies) / len(frames.numbers)
+    return 1000 * float(np.abs(forces).mean()), 1000 * float(np.abs(per_atom).mean())
+
+
+def test_errors_on_fresh_reference_frames() -> None:
+    recipe = QuartzRecipe(72, (Condition(300.0, 2),), frames=6, seed=4711)
+    frames = Frames.concatenate([part for _, _, part in generate(recipe)])
+    force, energy = held_out_errors(frames)
+    assert force <= FORCE_MAE
+    assert energy <= 2 * ENERGY_MAE  # two segments are few for a mean of energies; the slow test holds the bar itself
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quartz72_vash1990_300K", "quartz162_vash1990_300K"])
+def test_errors_on_independent_reference_data(shared_data: Path, name: str) -> None:
+    (frames,) = load_frames(shared_data / "reference" / f"{name}.npz")
+    force, energy = held_out_errors(frames)
+    print(f"{name}: force MAE {force:.2f} meV/A, energy MAE {energy:.3f} meV/atom")
+    assert force <= FORCE_MAE
+    assert energy <= ENERGY_MAE
+
+
+def test_mirror_image_has_the_same_energy() -> None:
+    """Left and right quartz are mirror images; the model saw only one of them."""
+    atoms = quartz((2, 2, 2))
+    atoms.rattle(0.05, seed=3)
+    model = load(MODEL, dtype=torch.float64)
+    species = model.species_index(atoms.get_chemical_symbols())
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    right = model.compute(atoms.positions, species, atoms.cell.array, True)
+    left = model.compute(atoms.positions @ mirror, species, atoms.cell.array @ mirror, True)
+    assert abs(float(right.atomic_energies.sum() - left.atomic_energies.sum())) < 1e-10 * abs(
+        float(right.atomic_energies.sum())
+    )
+    assert torch.allclose(right.forces @ torch.from_numpy(mirror), left.forces, atol=1e-10, rtol=0)
+
+
+@pytest.mark.slow
+def test_ten_picoseconds_of_nve_are_flat_in_energy_and_memory() -> None:
+    """10,000 steps of 1 fs at 300 K: drift at most 0.05 meV/atom/ps, resident memory flat to 5 MB after the first 500."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    atoms = quartz((3, 3, 2))
+    topology, positions = topology_from_ase(atoms)
+    system = create_system(MODEL, topology)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    bath = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 10 / unit.picosecond, 1 * unit.femtosecond)
+    bath.setRandomNumberSeed(5)
+    warm = Simulation(topology, system, bath, platform)
+    warm.context.setPositions(positions)
+    warm.context.setVelocitiesToTemperature(600 * unit.kelvin, 5)
+    warm.step(1000)
+    nve = Simulation(topology, system, openmm.VerletIntegrator(1 * unit.femtosecond), platform)
+    nve.context.setState(warm.context.getState(positions=True, velocities=True))
+    recorder = Recorder(10)
+    nve.reporters.append(recorder)
+    nve.step(500)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    nve.step(9500)
+    grown = (process.memory_info().rss - before) / 2**20
+    frames = len(recorder) * 2 * atoms.positions.nbytes / 2**20  # what the recorder itself keeps
+    drift = energy_drift(recorder.time_fs, recorder.potential_energy + recorder.kinetic_energy, len(atoms))
+    temperature = 2 * recorder.kinetic_energy.mean() / ((3 * len(atoms) - 3) * 8.617333262e-5)
+    print(
+        f"drift {drift.slope:+.5f} meV/atom/ps, interval {drift.interval}, {temperature:.1f} K, memory {grown - frames:+.2f} MB"
+    )
+    assert 250 < temperature < 350
+    assert abs(drift.slope) <= 0.05
+    assert grown - frames <= 5.0
