@@ -1,0 +1,75 @@
+// The paths as the loops want them: grouped by coupling, with the coefficients as short lists of what is not zero.
+#pragma once
+#include "tensor_product/kernels.h"
+#include "tensor_product/tensor_product.h"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+namespace equistride {
+
+// Paths that differ in the blocks of x and of the output only: they share a matrix M[m1, m3].
+struct Group {
+    size_t first_path, last_path;
+    int64_t entry, entries; // of M, among the entries of all groups
+    size_t first_term, last_term;
+};
+
+template <class Real> struct Plan {
+    std::vector<Path> paths; // group by group; so the blocks of x of one degree stay in cache
+    std::vector<Group> groups;
+    int64_t entries = 0;
+    std::vector<Term<Real>> terms;       // in the order of the entries
+    std::vector<Term<Real>> by_harmonic; // of a group, in the order of the harmonics, with entries counted from its own
+    int64_t x_width, y_width, weights_width, out_width;
+
+    Plan(const Paths &from, ArrayRef<double> couplings, int64_t x_columns, int64_t y_columns)
+        : paths(from.all), x_width(x_columns), y_width(y_columns), weights_width(from.weights_width),
+          out_width(from.out_width) {
+        const auto coupling = [](const Path &path) {
+            return std::make_tuple(path.l1, path.l2, path.l3, path.y, path.couplings);
+        };
+        std::stable_sort(paths.begin(), paths.end(),
+                         [&](const Path &a, const Path &b) { return coupling(a) < coupling(b); });
+        for (size_t p = 0; p < paths.size(); ++p) {
+            if (p == 0 || coupling(paths[p]) != coupling(paths[p - 1]))
+                add_group(p, couplings.data() + paths[p].couplings);
+            groups.back().last_path = p + 1;
+        }
+    }
+
+private:
+    void add_group(size_t p, const double *coefficients) {
+        const size_t first_term = terms.size();
+        const int64_t first = entries;
+        add_terms(paths[p], coefficients);
+        groups.push_back({p, p, first, entries - first, first_term, terms.size()});
+        std::vector<Term<Real>> own(terms.begin() + int64_t(first_term), terms.end());
+        for (Term<Real> &term : own)
+            term.entry -= int32_t(first);
+        std::stable_sort(own.begin(), own.end(), [](const auto &a, const auto &b) { return a.harmonic < b.harmonic; });
+        by_harmonic.insert(by_harmonic.end(), own.begin(), own.end());
+    }
+
+    void add_terms(const Path &path, const double *coefficients) {
+        const int l1 = int(path.l1), l2 = int(path.l2), l3 = int(path.l3), d2 = 2 * l2 + 1, d3 = 2 * l3 + 1;
+        for (int m1 = -l1; m1 <= l1; ++m1)
+            for (int m3 = -l3; m3 <= l3; ++m3)
+                for (int m2 = -l2; m2 <= l2; ++m2) {
+                    const double value = coefficients[((m1 + l1) * d2 + m2 + l2) * d3 + m3 + l3];
+                    // The loops skip what this rule excludes, and take M as a multiple of the unit matrix for l2 = 0.
+                    TORCH_CHECK_VALUE((value == 0 || couples(l1, l2, l3, m1, m2, m3)) &&
+                                          (l2 != 0 || std::fabs(value - (m1 == m3 ? coefficients[0] : 0)) < 1e-12),
+                                      "couplings must be Wigner 3j symbols of real spherical harmonics; found ", value,
+                                      " for degrees ", l1, ", ", l2, ", ", l3, " and orders ", m1, ", ", m2, ", ", m3,
+                                      "; take them from equistride.nn.tensor_product");
+                    if (value != 0)
+                        terms.push_back(
+                            {int32_t(entries + (m1 + l1) * d3 + m3 + l3), int32_t(path.y + m2 + l2), Real(value)});
+                }
+        entries += (2 * l1 + 1) * d3;
+    }
+};
+
+} // namespace equistride
