@@ -71,7 +71,9 @@ def test_from_data_to_a_validated_artifact(workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "val force mae" in done.stdout
     assert refused("train", "config.yaml", "-o", "run", cwd=workplace).count("--resume") == 1
-    more = equistride("train", "config.yaml", "trainer.steps=6", "-o", "run", "--resume", "--no-progress", cwd=workplace)
+    more = equistride(
+        "train", "config.yaml", "trainer.steps=6", "-o", "run", "--resume", "--no-progress", cwd=workplace
+    )
     assert more.returncode == 0, more.stderr
     checkpoint = "run/checkpoints/last.ckpt"
     assert torch.load(workplace / checkpoint, weights_only=True)["global_step"] == 6
@@ -148,7 +150,9 @@ class _Touch:
         return (Path.touch, (self.target,))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "noise", "pickle", "torch.save", "plain script", "newer", "altered"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "truncated", "noise", "pickle", "torch.save", "plain script", "newer", "altered"]
+)
 def test_a_file_that_is_no_artifact(tmp_path: Path, random_artifact64: Path, kind: str) -> None:
     path, trap = tmp_path / "model.pt", tmp_path / "trap"
     good = random_artifact64.read_bytes()

@@ -111,9 +111,7 @@ def golden_folder(shared_data: Path) -> Path:
     return folder
 
 
-def deviations(
-    potential: ConservativePotential, golden: np.lib.npyio.NpzFile, system: str
-) -> tuple[float, float]:
+def deviations(potential: ConservativePotential, golden: np.lib.npyio.NpzFile, system: str) -> tuple[float, float]:
     """Return the deviation of the energy [eV] and the largest one of a force component [eV/A]."""
     positions, cell = (torch.tensor(golden[f"{system}_{k}"]).double() for k in ("positions", "cell"))
     species = torch.tensor(golden[f"{system}_numbers"])

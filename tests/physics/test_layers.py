@@ -124,5 +124,7 @@ def test_radial_network_equals_its_plain_form() -> None:
     basis, sender, receiver = torch.randn(9, 6).double(), torch.randn(3, 5).double(), torch.randn(3, 5).double()
     i, j = torch.randint(0, 3, (2, 9))
     joined = torch.cat([basis, sender[j], receiver[i]], 1)
-    plain = nn.Sequential(network.first, network.norm1, nn.SiLU(), network.second, network.norm2, nn.SiLU(), network.last)
+    plain = nn.Sequential(
+        network.first, network.norm1, nn.SiLU(), network.second, network.norm2, nn.SiLU(), network.last
+    )
     assert torch.allclose(network(basis, sender, receiver, 3 * i + j), plain(joined), rtol=0, atol=1e-13)

@@ -66,7 +66,9 @@ def test_matrices_are_orthogonal_and_equal_e3nn() -> None:
 def test_matrices_turn_harmonics() -> None:
     """Y(R x) = D(R) Y(x) for any x, with e3nn's harmonics, which are polynomials and exact."""
     n = directions(50)
-    x = torch.nn.functional.normalize(torch.randn(len(n), 3, generator=torch.Generator().manual_seed(1)).double(), dim=1)
+    x = torch.nn.functional.normalize(
+        torch.randn(len(n), 3, generator=torch.Generator().manual_seed(1)).double(), dim=1
+    )
 
     def harmonics(vectors: torch.Tensor) -> torch.Tensor:
         return o3.spherical_harmonics(list(range(5)), vectors, normalize=False, normalization="norm")

@@ -68,6 +68,7 @@ class SO2Convolution(nn.Module):
         self.weight_widths = [(l_max + 1) * channels_in, *(n * channels_in for n in degrees)]
         self.input_widths = [(l_max + 1) * channels_in, *(2 * n * channels_in for n in degrees)]
         self.num_weights = sum(self.weight_widths)
+        self.num_rows = l_max + 1 + 2 * sum(degrees)
 
     def forward(self, x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return features [E, K, channels_out] and gate scalars [E, num_gates].
@@ -87,4 +88,4 @@ class SO2Convolution(nn.Module):
                 scale = scales[m + 1]
                 xm = (xm.view(num_edges, 2, scale.size(1)) * scale[:, None]).view(num_edges, 2 * scale.size(1))
             parts.append(layer(xm))
-        return torch.cat(parts, 1).view(num_edges, -1, self.channels_out), gates
+        return torch.cat(parts, 1).view(num_edges, self.num_rows, self.channels_out), gates

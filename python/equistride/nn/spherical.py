@@ -84,8 +84,8 @@ class Gate(nn.Module):
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Return the gated features; ``x`` [M, K, C], ``gates`` [M, l_max * C] before the sigmoid."""
         scalars, rest = x.split([1, x.size(1) - 1], 1)
-        g = torch.sigmoid(gates).view(x.size(0), -1, x.size(2)).index_select(1, self.gate_of_row)
-        return torch.cat([nn.functional.silu(scalars), rest * g], 1)
+        per_degree = torch.sigmoid(gates).view(x.size(0), gates.size(1) // x.size(2), x.size(2))
+        return torch.cat([nn.functional.silu(scalars), rest * per_degree.index_select(1, self.gate_of_row)], 1)
 
 
 class SpectralFeedForward(nn.Module):
