@@ -7,11 +7,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check --quiet
 NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* openmm_plugin/*.* openmm_plugin/*/*.*)
-# threads that spin while they wait cost more than they gain on a shared machine; large arrays are kept, not given
-# back to the system and cleared again at the next step
+# threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
-export MALLOC_MMAP_THRESHOLD_ ?= 1000000000
-export MALLOC_TRIM_THRESHOLD_ ?= 2000000000
 
 .PHONY: all demo test slow lint format docs clean
 all: $(VENV)/.built

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include "model/allocator.h"
 #include "model/archive.h"
 #include "model/checks.h"
 #include "model/reference.h"
@@ -9,7 +10,7 @@
 
 namespace equistride {
 
-Model::Model(Metadata metadata) : metadata_(std::move(metadata)) {}
+Model::Model(Metadata metadata) : metadata_(std::move(metadata)) { keep_freed_memory(); }
 
 std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
     return from_bytes(read_file(path), path, verify);
