@@ -61,11 +61,10 @@ template <class Real> struct TabulatedWeights {
     int64_t ahead(int64_t) const { return 0; }
     SplineRow<Real> at(int64_t e) const {
         const double r = double(lengths[e]), last = double(rows - 3), place = (r - start) / step;
-        // Half a float32 unit in the last place may lie beyond either end.
+        // Rounding may put a length of float32 a little beyond either end.
         TORCH_CHECK_VALUE(place > -1e-3 && place < last + 1e-3,
-                          "an edge is longer or shorter than the radial table; "
-                          "expected a length between ",
-                          start, " and ", start + last * step, "; found ", r, " at edge ", e,
+                          "an edge is longer or shorter than the radial table; expected a length between ", start,
+                          " and ", start + last * step, "; found ", r, " at edge ", e,
                           "; look at what moved the atoms there, or make the table for this range");
         const double knot = std::min(std::max(std::floor(place), 0.0), last - 1), t = place - knot, u = 1 - t;
         const double scale = 1 / step;

@@ -191,8 +191,8 @@ def tensor_product_reference(
     for start in range(0, len(paths), 10):
         width = max(width, paths[start + 7] + 2 * paths[start + 2] * paths[start + 8] + paths[start + 3])
     coefficients = torch.empty(len(couplings), dtype=x.dtype)
-    for k, value in enumerate(couplings):  # TorchScript's torch.tensor would round to float32
-        coefficients[k] = value
+    for k, value in enumerate(couplings):  # TorchScript's torch.tensor would round them to float32
+        coefficients[k].fill_(value)
     coefficients = coefficients.to(x.device)
     columns = torch.arange(width, device=x.device)
     out = x.new_zeros([num_receivers, width])

@@ -1,0 +1,217 @@
+"""The fused convolution against e3nn's: CPU time, memory, and the distance from what the machine can do.
+
+    OMP_NUM_THREADS=1 python benchmarks/tensor_product.py [--repeats 7] [--no-e3nn] [--json out.json]
+
+Channel-wise tensor product, 64 channels, l <= 2, on 216 atoms with 8,000 edges: gather, product, sum over edges. One
+thread, process CPU time, median of the repeats. The limit of the machine is the larger of the floating-point work at the
+measured rate of a matrix product and of the bytes that must move at the measured rate of a copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from equistride.nn.radial_table import RadialTable
+from equistride.nn.tensor_product import TabulatedConvolution, TensorProductConvolution
+
+ATOMS, EDGES, CUTOFF = 216, 8000, 5.0
+CASES = {
+    "TrajCast, 30 paths": "64x0o + 64x0e + 64x1o + 64x1e + 64x2o + 64x2e",
+    "first layer, 15 paths": "64x0e + 64x1o + 64x2e",
+}
+
+
+def cpu_time(call: Callable[[], object], repeats: int) -> float:
+    """Median CPU seconds of the process."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor()
+
+
+def machine(dtype: torch.dtype, repeats: int) -> tuple[float, float]:
+    """Measured rates of a 1,024-square matrix product [FLOP/s] and of a copy of 64 MB [bytes/s, read and written]."""
+    a = torch.randn(1024, 1024, dtype=dtype)
+    source, target = torch.ones(8 << 20, dtype=torch.float64), torch.ones(8 << 20, dtype=torch.float64)
+    return 2 * 1024**3 / cpu_time(lambda: a @ a, repeats), 128 * 2**20 / cpu_time(lambda: target.copy_(source), repeats)
+
+
+def work(convolution: TensorProductConvolution) -> int:
+    """Multiplications and additions of a forward pass with every M[m1, m3] known, counting only what is not zero."""
+    flops = 0
+    for at in range(0, len(convolution.paths), 10):
+        l1, l2, l3, channels = convolution.paths[at : at + 4]
+        start = convolution.paths[at + 9]
+        d1, d2, d3 = 2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1
+        table = torch.tensor(convolution.couplings[start : start + d1 * d2 * d3]).view(d1, d2, d3)
+        flops += (2 * int((table != 0).any(1).sum()) + min(d1, d3)) * channels
+    return flops
+
+
+def e3nn_convolution(convolution: TensorProductConvolution, edge_index: Tensor) -> Callable[..., Tensor]:
+    """Gather, e3nn's tensor product, index_add."""
+    instructions = [(p.i_in, p.i_sh, p.i_out, "uvu", True) for p in convolution.instructions]
+    product = o3.TensorProduct(
+        convolution.irreps_in,
+        convolution.irreps_sh,
+        convolution.irreps_paths,
+        instructions,
+        shared_weights=False,
+        internal_weights=False,
+    )
+
+    def call(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        out = x.new_zeros(x.size(0), product.irreps_out.dim)
+        return out.index_add(0, edge_index[0], product(x[edge_index[1]], y, weights))
+
+    return call
+
+
+def table(columns: int, dtype: torch.dtype) -> RadialTable:
+    """A radial network of 8 Bessel functions, 64-64-64 hidden, as TrajCast's, tabulated to 1e-5."""
+    torch.manual_seed(1)
+    sizes = [8, 64, 64, 64, columns]
+    layers = [torch.randn(a, b, dtype=torch.float64) / a**0.5 for a, b in itertools.pairwise(sizes)]
+    k = torch.arange(1, 9, dtype=torch.float64) * torch.pi / CUTOFF
+
+    def network(r: Tensor) -> Tensor:
+        u = r[:, None] / CUTOFF
+        h = 2 / CUTOFF * torch.sin(k * r[:, None]) / (r[:, None] + 1e-5) * (1 - 28 * u**6 + 48 * u**7 - 21 * u**8)
+        for layer in layers[:-1]:
+            h = 1.679 * torch.nn.functional.silu(h @ layer)
+        return h @ layers[-1]
+
+    return RadialTable.tabulate(network, 1.0, CUTOFF, tolerance=1e-5).to(dtype)
+
+
+def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool) -> dict[str, float]:
+    """All figures of one case: seconds, ratios, FLOP, bytes, share of the machine's limit."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    convolution = TensorProductConvolution(irreps, "0e + 1o + 2e")
+    edge_index = torch.randint(0, ATOMS, (2, EDGES))
+    edge_index = edge_index[:, edge_index[0].argsort(stable=True)]
+    x, y, weights = (
+        torch.randn(ATOMS, convolution.irreps_in.dim),
+        torch.randn(EDGES, 9),
+        torch.randn(EDGES, convolution.weight_numel),
+    )
+    inputs = [t.clone().requires_grad_() for t in (x, y, weights)]
+    seed = torch.randn(ATOMS, convolution.width)
+
+    def both(call: Callable[..., Tensor], inputs: list[Tensor]) -> object:
+        return torch.autograd.grad(call(*inputs), inputs, seed)
+
+    def fused(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        return convolution(x, y, weights, edge_index)
+
+    radial = table(convolution.weight_numel, dtype)
+    tabulated = TabulatedConvolution(convolution, radial)
+    lengths = 1 + (CUTOFF - 1) * torch.rand(EDGES)
+    with torch.no_grad():
+        figures = {
+            "forward": cpu_time(lambda: fused(x, y, weights), repeats),
+            "forward, table": cpu_time(lambda: tabulated(x, y, lengths, edge_index), repeats),
+        }
+    figures["forward + backward"] = cpu_time(lambda: both(fused, inputs), repeats)
+    figures["forward + backward of x, weights"] = cpu_time(
+        lambda: both(fused_without_y(fused, y), inputs[::2]), repeats
+    )
+    figures["FLOP forward"] = work(convolution) * EDGES
+    figures["bytes forward"] = sum(t.nbytes for t in (x, y, weights, seed, edge_index))
+    figures["table intervals"], figures["table error"] = radial.coefficients.size(0) - 3, radial.error
+    gemm, copy = machine(dtype, repeats)
+    figures["GFLOP/s of a matrix product"], figures["GB/s of a copy"] = gemm / 1e9, copy / 1e9
+    limit = max(figures["FLOP forward"] / gemm, figures["bytes forward"] / copy)
+    figures["forward, share of the limit"] = limit / figures["forward"]
+    if with_e3nn:
+        theirs = e3nn_convolution(convolution, edge_index)
+        with torch.no_grad():
+            figures["e3nn forward"] = cpu_time(lambda: theirs(x, y, weights), max(3, repeats // 2))
+        figures["e3nn forward + backward"] = cpu_time(lambda: both(theirs, inputs), max(3, repeats // 2))
+        for name in ("forward", "forward + backward"):
+            figures[f"ratio {name}"] = figures[f"e3nn {name}"] / figures[name]
+    return figures
+
+
+def fused_without_y(call: Callable[..., Tensor], y: Tensor) -> Callable[..., Tensor]:
+    """The call with y fixed: what training a propagator differentiates."""
+    return lambda x, weights: call(x, y, weights)
+
+
+def peak_memory(irreps: str) -> float:
+    """Growth of the peak resident size over a forward and backward pass, as a multiple of inputs and outputs."""
+    import psutil
+
+    torch.set_default_dtype(torch.float32)
+    convolution = TensorProductConvolution(irreps, "0e + 1o + 2e")
+    atoms, edges = 4374, 40 * 4374
+    edge_index = torch.stack([torch.arange(atoms).repeat_interleave(40), torch.randint(0, atoms, (edges,))])
+    x, y = torch.randn(atoms, convolution.irreps_in.dim), torch.randn(edges, 9)
+    weights, seed = torch.randn(edges, convolution.weight_numel), torch.randn(atoms, convolution.width)
+    arguments = (edge_index, convolution.paths, convolution.couplings)
+    reset = Path("/proc/self/clear_refs")
+    reset.write_text("5")
+    before = psutil.Process().memory_info().rss
+    out = torch.ops.equistride.tensor_product(x, y, weights, *arguments, atoms)
+    grads = torch.ops.equistride.tensor_product_backward(seed, x, y, weights, *arguments, [True] * 3)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    grown = int(status["VmHWM"].split()[0]) * 1024 - before
+    outputs = sum(t.nbytes for t in (out, *grads))
+    inputs = sum(t.nbytes for t in (x, y, weights, seed, edge_index))
+    return (grown - outputs) / (inputs + outputs)
+
+
+def main() -> None:
+    """Print every case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--no-e3nn", action="store_true", help="leave the comparison out")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure memory on 4,374 atoms instead (needs 4 GB, Linux)"
+    )
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, object] = {"processor": processor(), "torch": torch.__version__}
+    print(f"{processor()}, one thread, torch {torch.__version__}, {ATOMS} atoms, {EDGES} edges")
+    for name, irreps in CASES.items():
+        if arguments.memory:
+            extra = peak_memory(irreps)
+            results[name] = extra
+            print(f"{name}: memory beyond inputs and outputs {100 * extra:.1f} % of them")
+            continue
+        for dtype in (torch.float32, torch.float64):
+            figures = measure(irreps, dtype, arguments.repeats, not arguments.no_e3nn)
+            results[f"{name}, {dtype}"] = figures
+            print(f"\n{name}, {str(dtype).removeprefix('torch.')}")
+            for key, value in figures.items():
+                seconds = key.startswith(("forward", "e3nn")) and "share" not in key
+                print(f"  {key:34s} {value * 1e3:10.2f} ms" if seconds else f"  {key:34s} {value:10.4g}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
