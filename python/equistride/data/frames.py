@@ -151,6 +151,20 @@ def _from_ase(images: Iterable[object]) -> list[Frames]:
     return result
 
 
+def _check_shapes(frames: Frames, path: Path) -> None:
+    """Every array must fit the number of frames and atoms; an error names the first that does not."""
+    number, atoms = len(frames), len(frames.numbers)
+    vectors, matrices, scalars = (number, atoms, 3), (number, 3, 3), (number,)
+    shapes = {"numbers": (atoms,), "pbc": (3,), "cell": matrices, "virial": matrices}
+    shapes |= dict.fromkeys(("positions", "forces", "velocities"), vectors)
+    shapes |= dict.fromkeys(("energy", "segment", "time_fs", "temperature_K", "total_energy"), scalars)
+    for name, shape in shapes.items():
+        value = getattr(frames, name)
+        if value is not None and value.shape != shape:
+            what = f"the array {name!r} of {path} does not fit the others"
+            raise EquistrideError(what, expected=f"shape {list(shape)}", found=f"shape {list(value.shape)}")
+
+
 def load(path: str | Path) -> list[Frames]:
     """Read labelled frames from npz, extxyz or an ASE database; one entry a composition.
 
@@ -192,6 +206,7 @@ def load(path: str | Path) -> list[Frames]:
     for frames in groups:
         if not len(frames):
             raise EquistrideError(f"{path} holds no frames")
+        _check_shapes(frames, path)
         for name in ("positions", "energy", "forces"):
             if not np.isfinite(getattr(frames, name)).all():
                 bad = int(np.argwhere(~np.isfinite(getattr(frames, name)))[0][0])

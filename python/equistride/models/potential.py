@@ -58,7 +58,9 @@ class ConservativePotential(nn.Module):
     def atomic_energies(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N] in eV, double precision."""
         out = self.network(vectors, species, edge_index).double()
-        references = torch.tensor(self.references, dtype=torch.float64, device=vectors.device)
+        # one by one: TorchScript rounds torch.tensor(list) to the default precision
+        each = [torch.full([1], e, dtype=torch.float64, device=vectors.device) for e in self.references]
+        references = torch.cat(each)
         return out * self.scale + references.index_select(0, species)
 
     def forward(

@@ -63,7 +63,7 @@ class TrainerConfig(_Section):
     checkpoint_every: AtLeastOne = 500
     precision: Literal["float32", "float64"] = "float32"
     threads: AtLeastOne = 1
-    seed: int = 1
+    seed: Count = 1
 
 
 class TrainConfig(_Section):
@@ -110,7 +110,13 @@ def _set(tree: dict[str, Any], assignment: str) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
-    tree[last] = yaml.safe_load(value)
+        if not isinstance(tree, dict):
+            raise EquistrideError(f"the override {assignment!r} does not fit", expected=f"{parent!r} to hold keys")
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise EquistrideError(f"the override {assignment!r} is not an assignment of a YAML value: {reason}") from error
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from equistride.data.frames import Frames, load
 from equistride.errors import EquistrideError
@@ -102,6 +102,24 @@ class GraphDataset(Dataset[Batch]):
 
     def __getitem__(self, k: int) -> Batch:
         return self.items[k]
+
+
+class EpochShuffle(Sampler[int]):
+    """An order of the frames that depends on the seed and the epoch alone, so that a resumed run meets the same."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return iter(order.tolist())
 
 
 def collate(items: Sequence[Batch]) -> Batch:

@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from equistride import __version__
-from equistride.artifact.export import build_potential
+from equistride.artifact.export import build_potential, read_checkpoint
 from equistride.data.frames import Frames
 from equistride.errors import EquistrideError
 from equistride.training.config import TrainConfig
-from equistride.training.data import GraphDataset, collate, elements, fit_references, read, split
+from equistride.training.data import EpochShuffle, GraphDataset, collate, elements, fit_references, read, split
 from equistride.training.module import PotentialModule
 
 
@@ -52,10 +52,8 @@ def _facts(groups: Sequence[Frames], config: TrainConfig, root: Path) -> dict[st
 def _loader(groups: Sequence[Frames], species: list[str], config: TrainConfig, shuffle: bool) -> DataLoader[Any]:
     dtype = getattr(torch, config.trainer.precision)
     dataset = GraphDataset(groups, species, config.model.cutoff, dtype)
-    generator = torch.Generator().manual_seed(config.trainer.seed)
-    return DataLoader(
-        dataset, config.data.batch_size, shuffle=shuffle, collate_fn=collate, generator=generator, drop_last=shuffle
-    )
+    order = EpochShuffle(len(dataset), config.trainer.seed) if shuffle else None
+    return DataLoader(dataset, config.data.batch_size, sampler=order, collate_fn=collate, drop_last=shuffle)
 
 
 def train(
@@ -88,11 +86,27 @@ def train(
         )
     if not resume and last.is_file():
         raise EquistrideError(f"{output} already holds a run", mend="add --resume to go on, or choose another folder")
+    if resume:
+        before, now = read_checkpoint(last)["equistride"]["config"]["model"], config.model.model_dump(mode="json")
+        changed = [k for k in now if before.get(k, now[k]) != now[k]]
+        if changed:
+            raise EquistrideError(
+                f"the run in {output} is of another model",
+                expected=", ".join(f"{k} = {before[k]}" for k in changed),
+                found=", ".join(f"{k} = {now[k]}" for k in changed),
+                mend="start a new run in another folder",
+            )
     torch.set_num_threads(config.trainer.threads)
     lightning.seed_everything(config.trainer.seed, verbose=False)
     groups = read(config.data.files, root)
     parts = [split(g, config.data.validation_fraction, config.trainer.seed) for g in groups]
     training, validation = [p[0][:: config.data.thin] for p in parts], [p[1] for p in parts]
+    count = sum(len(g) for g in training)
+    if count < config.data.batch_size:
+        raise EquistrideError(
+            "there are fewer training frames than a batch holds", expected=f"{config.data.batch_size} or more",
+            found=count, mend="lower data.batch_size or data.thin, or add data",
+        )  # fmt: skip
     facts = _facts(training, config, root)
     model = build_potential(config.model, facts).to(getattr(torch, config.trainer.precision))
     module = PotentialModule(model, config, facts)
@@ -100,14 +114,16 @@ def train(
     saver = ModelCheckpoint(
         output / "checkpoints", save_last=True, save_top_k=0, every_n_train_steps=settings.checkpoint_every
     )
-    callbacks = [saver, LearningRateMonitor("step"), EMAWeightAveraging(decay=config.optimiser.ema_decay)]
+    # weights alone: the mean of an integer table is rounded down, and the network would read other coefficients
+    average = EMAWeightAveraging(decay=config.optimiser.ema_decay, use_buffers=False)
+    callbacks = [saver, LearningRateMonitor("step"), average]
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         accelerator="auto",
         devices="auto",
         callbacks=callbacks,
         logger=CSVLogger(output, name="log", flush_logs_every_n_steps=50),
-        precision="64-true" if settings.precision == "float64" else "32-true",
+        precision="32-true",  # that is: as they are; model and batches have their precision already
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
@@ -125,7 +141,7 @@ def train(
         train_loader,
         val_loader,
         ckpt_path=str(last) if resume else None,
-        weights_only=None if not resume else False,
+        weights_only=True if resume else None,
     )
     results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
     trainer.save_checkpoint(last)
