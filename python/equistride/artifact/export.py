@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from equistride import __version__
@@ -41,7 +42,9 @@ def save(module: nn.Module, metadata: Metadata, path: Path) -> None:
         scripted = torch.jit.script(module)
     extra = {
         "metadata.json": metadata.model_dump_json(indent=1),
-        "reference.json": reference_json(module, len(metadata.species), metadata.cutoff, metadata.dtype),
+        "reference.json": reference_json(
+            module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed
+        ),
     }
     partial = path.with_name(path.name + ".partial")
     try:
@@ -111,8 +114,15 @@ def export(
     facts = content["equistride"]
     if dtype not in ("float32", "float64"):
         raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
-    config = ESENConfig.model_validate(facts["config"]["model"])
-    potential = build_potential(config, facts)
+    try:
+        config = ESENConfig.model_validate(facts["config"]["model"])
+        potential = build_potential(config, facts).double()
+    except (ValidationError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise EquistrideError(
+            f"{checkpoint} is no checkpoint of equistride: its configuration cannot be read ({reason})",
+            mend="give checkpoints/last.ckpt of a run of `equistride train`",
+        ) from None
     weights = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     try:
         potential.load_state_dict(weights)

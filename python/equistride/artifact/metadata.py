@@ -44,6 +44,8 @@ class Metadata(BaseModel):
     """"required": trained on periodic systems alone, a system without a box is refused."""
     stride_fs: float | None = None
     """fs, propagators only."""
+    max_speed: float | None = None
+    """A/fs, propagators only: faster atoms are refused."""
     ensemble: str | None = None
     """Ensemble of a propagator's training data."""
     num_parameters: int = 0

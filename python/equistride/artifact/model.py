@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
@@ -33,8 +34,26 @@ class Stride(NamedTuple):
 def _sentence(error: Exception) -> EquistrideError:
     """Turn an error of the native library into one sentence, without its stack."""
     text = str(error).split("\nException raised from")[0].strip()
-    lines = [line for line in text.splitlines() if line.strip()]
-    return EquistrideError(lines[-1].removeprefix("ValueError: ") if lines else type(error).__name__)
+    if "TorchScript interpreter" in text:
+        text = text.splitlines()[-1].partition("Error: ")[2] or text.splitlines()[-1]
+    return EquistrideError(" ".join(text.removeprefix("ValueError: ").split()) or type(error).__name__)
+
+
+def _array(values: Any, name: str, shape: str) -> Tensor:
+    """Return numbers as a tensor; anything else is an error."""
+    try:
+        # by way of NumPy, which reads Python's floats in double precision
+        tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, order="C"))
+    except (TypeError, ValueError, RuntimeError):
+        found = type(values).__name__
+        raise EquistrideError(f"{name} must be an array of numbers", expected=f"shape {shape}", found=found) from None
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise EquistrideError(f"{name} must be real numbers", expected="float32 or float64", found=str(tensor.dtype))
+    return tensor.detach()
+
+
+def _symbol(number: int) -> str:
+    return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"with atomic number {number}"
 
 
 class Model:
@@ -51,10 +70,18 @@ class Model:
     def __init__(self, native: Any, device: str, dtype: torch.dtype | None) -> None:
         self.metadata = Metadata.model_validate_json(native.metadata())
         self._native = native
-        self.device = torch.device(device)
         self.dtype = dtype or getattr(torch, self.metadata.dtype)
-        if device != "cpu" or dtype is not None:
-            native.to(device, self.dtype == torch.float64)
+        if self.dtype not in (torch.float32, torch.float64):
+            raise EquistrideError(
+                "the precision is not known", expected="torch.float32 or torch.float64", found=str(dtype)
+            )
+        try:
+            self.device = torch.device(device)
+            if device != "cpu" or dtype is not None:
+                native.to(device, self.dtype == torch.float64)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise EquistrideError(f"the device {device!r} cannot be used ({reason})", mend="use device='cpu'") from None
 
     def species_index(self, elements: Sequence[str] | Sequence[int]) -> Tensor:
         """Return the species index [N] (int64) of element symbols or atomic numbers.
@@ -64,7 +91,7 @@ class Model:
         EquistrideError
             For an element that the model does not know.
         """
-        symbols = [e if isinstance(e, str) else chemical_symbols[int(e)] for e in elements]
+        symbols = [e if isinstance(e, str) else _symbol(int(e)) for e in elements]
         unknown = sorted(set(symbols) - set(self.metadata.species), key=lambda s: atomic_numbers.get(s, 0))
         if unknown:
             raise EquistrideError(
@@ -75,11 +102,19 @@ class Model:
         return torch.tensor([self.metadata.species.index(s) for s in symbols], dtype=torch.int64)
 
     def _run(self, positions: Any, velocities: Any, species: Any, cell: Any, pbc: Any) -> list[Tensor]:
-        positions = torch.as_tensor(positions)
+        positions = _array(positions, "positions", "[N, 3]")
         if positions.dim() != 2 or positions.size(1) != 3 or positions.size(0) == 0:
             found = "an empty system" if positions.numel() == 0 else f"shape {list(positions.shape)}"
             raise EquistrideError("positions must be those of one atom or more", expected="shape [N, 3]", found=found)
-        pbc = torch.as_tensor(pbc, dtype=torch.bool).expand(3).contiguous()
+        species = self._species(species, positions.size(0))
+        cell = torch.zeros(3, 3, dtype=torch.float64) if cell is None else _array(cell, "the cell", "[3, 3]")
+        if cell.shape != (3, 3):
+            raise EquistrideError("the cell must be three lattice vectors, one a row", expected="shape [3, 3]",
+                                  found=f"shape {list(cell.shape)}")  # fmt: skip
+        pbc = torch.as_tensor(pbc, dtype=torch.bool)
+        if pbc.numel() not in (1, 3):
+            raise EquistrideError("pbc must be one flag or one an axis", expected="1 or 3 flags", found=pbc.numel())
+        pbc = pbc.reshape(-1).expand(3).contiguous()
         if self.metadata.periodic == "required" and not bool(pbc.all()):
             raise EquistrideError(
                 "the model was trained on periodic systems alone",
@@ -87,11 +122,29 @@ class Model:
                 found=f"pbc = {pbc.tolist()}",
                 mend="give the structure a cell, or use another model",
             )
-        cell = torch.zeros(3, 3, dtype=torch.float64) if cell is None else torch.as_tensor(cell)
+        # an axis that is open has no lattice vector: propagators keep angular momentum where there is none
+        cell = torch.where(pbc.to(cell.device)[:, None], cell, 0.0)
+        velocities = None if velocities is None else _array(velocities, "velocities", "[N, 3]")
         try:
-            return self._native.compute(positions, velocities, torch.as_tensor(species), cell, pbc)
-        except (RuntimeError, ValueError, IndexError) as error:
+            return self._native.compute(positions, velocities, species, cell, pbc)
+        except (RuntimeError, ValueError, IndexError, torch.jit.Error) as error:
             raise _sentence(error) from None
+
+    def _species(self, values: Any, count: int) -> Tensor:
+        """Check species indices: one an atom, whole numbers, each that of an element of the model."""
+        species = _array(values, "species", f"[{count}]")
+        whole = not species.is_floating_point()
+        if list(species.shape) != [count] or not whole:
+            found = f"{species.dtype} of shape {list(species.shape)}"
+            raise EquistrideError(
+                "species must be one index an atom", expected=f"int64 of shape [{count}]", found=found
+            )
+        last = len(self.metadata.species) - 1
+        wrong = torch.nonzero((species < 0) | (species > last)).flatten()
+        if len(wrong):
+            raise EquistrideError(f"the species index of atom {int(wrong[0])} is not one of the model", expected=f"0 to {last}",
+                                  found=int(species[wrong[0]]), mend="take it from Model.species_index")  # fmt: skip
+        return species.long()
 
     def compute(self, positions: Any, species: Any, cell: Any = None, pbc: Any = False) -> Outputs:
         """Evaluate a potential.
@@ -127,7 +180,7 @@ class Model:
             raise EquistrideError(
                 "this artifact cannot propagate", expected="a propagator", found=f"a {self.metadata.kind}"
             )
-        return Stride(*self._run(positions, torch.as_tensor(velocities), species, cell, pbc))
+        return Stride(*self._run(positions, velocities, species, cell, pbc))
 
 
 def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, *, verify: bool = True) -> Model:
@@ -154,6 +207,10 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
         raise EquistrideError(f"the artifact {path} does not exist", mend="write it with `equistride export`")
     try:
         native = torch.classes.equistride.Model(str(path), verify)
-    except (RuntimeError, ValueError) as error:
-        raise _sentence(error) from None
+    except (RuntimeError, ValueError, IndexError) as error:
+        sentence = _sentence(error)
+        if str(path) in str(sentence):
+            raise sentence from None
+        mend = "it is damaged: copy or export it again"
+        raise EquistrideError(f"the artifact {path} fails its self-test ({sentence})", mend=mend) from None
     return Model(native, device, dtype)

@@ -30,17 +30,36 @@ def reference_structure(num_species: int, cutoff: float) -> tuple[Tensor, Tensor
     return positions, torch.arange(len(grid)) % num_species, cell
 
 
-def reference_json(model: nn.Module, num_species: int, cutoff: float, dtype: str) -> str:
-    """Return ``reference.json`` of a potential: the frame, its outputs and the tolerance.
+def reference_velocities(num_atoms: int, max_speed: float) -> Tensor:
+    """Return velocities [N, 3] A/fs in all directions, with speeds from a tenth to a half of ``max_speed``."""
+    generator = torch.Generator().manual_seed(20251113)
+    directions = torch.randn(num_atoms, 3, generator=generator, dtype=torch.float64)
+    speeds = (0.1 + 0.4 * torch.rand(num_atoms, generator=generator, dtype=torch.float64)) * max_speed
+    return directions / directions.norm(dim=1, keepdim=True) * speeds[:, None]
+
+
+def reference_json(
+    model: nn.Module, num_species: int, cutoff: float, dtype: str, *, max_speed: float | None = None
+) -> str:
+    """Return ``reference.json``: the frame, its outputs and the tolerance.
 
     The model must be in double precision: the outputs stored are exact, and a load in float32 is held to a float32 tolerance.
+    A propagator has a ``max_speed`` [A/fs]; what it gives is small beside 1, and the tolerance is a share of it.
     """
     positions, species, cell = reference_structure(num_species, cutoff)
     edges, shifts = neighbor_list(positions, cell, torch.ones(3, dtype=torch.bool), cutoff)
-    energies, forces, virial = model(positions, species, cell, edges, shifts)
-    frame = {
-        "positions": positions.tolist(), "species": species.tolist(), "cell": cell.tolist(), "pbc": [True] * 3,
-        "outputs": {"atomic_energies": energies.tolist(), "forces": forces.tolist(), "virial": virial.tolist()},
-        "tolerance": TOLERANCE[dtype],
-    }  # fmt: skip
+    frame: dict[str, object] = {"positions": positions.tolist(), "species": species.tolist(), "cell": cell.tolist()}
+    names = ["atomic_energies", "forces", "virial"]
+    tolerance = TOLERANCE[dtype]
+    if max_speed is None:
+        outputs = model(positions, species, cell, edges, shifts)
+    else:
+        velocities = reference_velocities(len(positions), max_speed)
+        outputs = model(positions, velocities, species, cell, edges, shifts)
+        frame["velocities"] = velocities.tolist()
+        names = ["displacements", "velocities"]
+        tolerance *= min(1.0, max(float(out.abs().max()) for out in outputs))
+    frame["pbc"] = [True] * 3
+    frame["outputs"] = {name: out.tolist() for name, out in zip(names, outputs, strict=True)}
+    frame["tolerance"] = tolerance
     return json.dumps(frame)

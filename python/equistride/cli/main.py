@@ -7,7 +7,7 @@ import sys
 import typer
 
 from equistride import __version__
-from equistride.cli import data, demo, export, inspect, report, train, validate
+from equistride.cli import data, demo, export, import_, inspect, report, train, validate
 from equistride.errors import EquistrideError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ def _options(
 
 
 app.add_typer(data.app, name="data")
+app.add_typer(import_.app, name="import")
 app.command()(train.train)
 app.command()(export.export)
 app.command()(inspect.inspect)

@@ -1,0 +1,100 @@
+"""Write propagators as artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from equistride import __version__
+from equistride.artifact.export import save
+from equistride.artifact.metadata import Metadata
+from equistride.errors import EquistrideError
+from equistride.models.propagator import Propagator
+from equistride.models.trajcast import TrajCast, TrajCastConfig
+
+
+def build_propagator(config: TrajCastConfig, facts: dict[str, Any]) -> Propagator:
+    """Build an untrained propagator.
+
+    ``facts`` has species, masses [amu] (one an element), stride_fs, rms_displacement [A], rms_velocity [A/fs], and keep_spin
+    where the data came from open systems.
+    """
+    network = TrajCast(config, len(facts["species"]))
+    rms = (facts["rms_displacement"], facts["rms_velocity"])
+    spin = facts.get("keep_spin", True)
+    return Propagator(
+        network, facts["species"], facts["masses"], config.cutoff, facts["stride_fs"], rms, keep_spin=spin
+    )
+
+
+def save_propagator(
+    propagator: Propagator, output: Path, *, dtype: str = "float32", tables: float | None = None, shortest: float = 0.5,
+    periodic: bool = False, description: str = "", licence: str = "", references: list[str] | None = None,
+    accuracy: dict[str, float] | None = None, provenance: dict[str, Any] | None = None,
+) -> Metadata:  # fmt: skip
+    """Write a TrajCast propagator as an artifact; dead parameters of the last layer are left out.
+
+    Parameters
+    ----------
+    propagator, output
+        With a :class:`~equistride.models.trajcast.TrajCast` network; where the file goes.
+    dtype
+        ``"float32"`` or ``"float64"``: the precision in which engines run the network. Momenta are kept in double either way.
+    tables
+        Where given, weights of bonds come from splines with this relative error instead of a network: about twice as fast.
+    shortest
+        Shortest bond that the tables cover [A].
+    periodic
+        Trained on periodic systems alone.
+    description, licence, references, accuracy, provenance
+        For the metadata.
+
+    Raises
+    ------
+    EquistrideError
+        For an unknown precision, weights that are not finite, or tables that cannot reach their error.
+    """
+    if dtype not in ("float32", "float64"):
+        raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
+    network = propagator.network
+    if not isinstance(network, TrajCast):
+        raise EquistrideError(
+            "this network cannot be saved as a propagator", expected="a TrajCast", found=type(network).__name__
+        )
+    for name, weight in network.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise EquistrideError(f"the weights {name} are not finite", mend="the training diverged: lower its rate")
+    config = network.config
+    network = network.pruned().double()
+    count = sum(p.numel() for p in network.parameters())
+    if tables is not None:
+        network = network.with_tables(shortest, tables)
+    rms = (propagator.rms_displacement, propagator.rms_velocity)
+    served = Propagator(
+        network, propagator.species, propagator.masses, config.cutoff, propagator.stride_fs, rms,
+        keep_spin=propagator.keep_spin,
+    )  # fmt: skip
+    metadata = Metadata(
+        kind="propagator",
+        architecture=config.architecture,
+        description=description,
+        species=propagator.species,
+        masses=propagator.masses,
+        cutoff=config.cutoff,
+        num_layers=config.num_layers,
+        interaction_range=config.num_layers * config.cutoff,
+        dtype=dtype,  # type: ignore[arg-type]
+        periodic="required" if periodic else "any",
+        stride_fs=propagator.stride_fs,
+        max_speed=config.max_speed,
+        ensemble="NVE",
+        num_parameters=count,
+        provenance={"exported_by": f"equistride {__version__}, torch {torch.__version__}", **(provenance or {})},
+        licence=licence,
+        references=references or ["arXiv:2503.23794"],
+        accuracy=accuracy or {},
+    )
+    save(served, metadata, output)
+    return metadata

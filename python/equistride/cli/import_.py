@@ -1,0 +1,54 @@
+"""``equistride import``: checkpoints of other packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equistride.errors import EquistrideError
+
+app = typer.Typer(help="Import checkpoints of other packages.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command()
+def trajcast(
+    config: Annotated[Path, typer.Argument(help="Upstream's YAML, of the model or of the training run.")],
+    state: Annotated[Path, typer.Argument(help="Upstream's state dict or training checkpoint.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    stride: Annotated[float, typer.Option(help="Stride of its training data [fs]; upstream's files do not say.")],
+    species: Annotated[
+        str, typer.Option(help="Elements in the order of its training, as O,Si; from the YAML where it says.")
+    ] = "",
+    masses: Annotated[
+        str, typer.Option(help="Masses of its training data [amu], as 15.999,28.085; standard ones by default.")
+    ] = "",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    tables: Annotated[
+        float | None, typer.Option(help="Replace the bonds' networks by splines with this relative error: faster.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="One line for the metadata.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+) -> None:
+    """Turn a checkpoint of IBM/trajcast into an artifact."""
+    from equistride.artifact.trajcast_import import import_trajcast
+
+    try:
+        weights = [float(m) for m in masses.split(",") if m.strip()]
+    except ValueError:
+        raise EquistrideError("the masses are no numbers", expected="as 15.999,28.085", found=masses) from None
+    symbols = [s.strip() for s in species.split(",") if s.strip()]
+    metadata = import_trajcast(
+        config, state, output, stride_fs=stride, species=symbols, masses=weights, dtype=dtype, tables=tables,
+        description=description, licence=licence,
+    )  # fmt: skip
+    typer.echo(
+        f"{output}: {metadata.architecture} {metadata.kind} of {metadata.stride_fs:g} fs for {', '.join(metadata.species)}, "
+        f"{metadata.num_parameters:,} parameters, {metadata.dtype}"
+    )

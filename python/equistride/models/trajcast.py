@@ -1,0 +1,406 @@
+"""TrajCast (arXiv 2503.23794): an equivariant network that jumps from one frame to the next, with no forces between.
+
+Message passing over bonds, conditioned on every atom's velocity; two vectors an atom come out, displacement and new
+velocity. Units and conservation laws are added by :class:`equistride.models.propagator.Propagator`.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, NamedTuple
+
+import torch
+from e3nn.o3 import Irrep
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from equistride.errors import EquistrideError
+from equistride.nn.equivariant import Block, Gate, IrrepLinear, both_parities, natural_irreps, with_channels
+from equistride.nn.harmonics import SphericalHarmonics
+from equistride.nn.radial_table import RadialTable
+from equistride.nn.scalar_network import ScalarNetwork
+from equistride.nn.speed import LengthBasis, SpeedBasis
+from equistride.nn.tensor_product import TabulatedConvolution, TensorProductConvolution
+
+Size = Annotated[int, Field(ge=1)]
+EVEN: Final = Irrep("0e")
+VECTOR: Final = Irrep("1o")
+"""What is read out."""
+
+
+PORTION: Final = 256
+"""Atoms that go through a layer at once on a CPU when serving; of the order of 10 MB at the published size."""
+
+
+class TrajCastConfig(BaseModel):
+    """Sizes of a TrajCast network; the defaults are those of the paper."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: Literal["trajcast"] = "trajcast"
+    cutoff: float = Field(4.5, gt=0)
+    """Cutoff radius [A]."""
+    max_speed: float = Field(gt=0)
+    """A/fs; faster atoms are refused. 3.5 to 5 times the thermal speed of the lightest element."""
+    avg_num_neighbors: float = Field(gt=0)
+    """Divides the sum over neighbours."""
+    num_layers: Size = 4
+    l_max: int = Field(2, ge=1, le=4)
+    channels: int = Field(64, ge=4)
+    num_radial: Size = 8
+    num_speed: Size = 8
+    radial_widths: tuple[Size, ...] = (64, 64, 64)
+    """Hidden layers of the networks that weight the bonds."""
+    speed_widths: tuple[Size, ...] = (64, 64, 64)
+    """Hidden layers of the networks that weight the velocities."""
+    envelope_exponent: int = Field(6, ge=2)
+
+
+class Bonds(NamedTuple):
+    """What every layer reads of the bonds.
+
+    ``ends`` [2, E] receiver and sender; ``lengths`` [E] A; ``harmonics`` [E, (l_max+1)^2]; ``basis`` [E, B] functions of
+    the lengths (no columns where all layers have tables).
+    """
+
+    ends: Tensor
+    lengths: Tensor
+    harmonics: Tensor
+    basis: Tensor
+
+
+class Motion(NamedTuple):
+    """What every layer reads of the atoms: ``itself`` [2, N] edges from each atom to itself, ``harmonics`` [N, (l_max+1)^2]
+    of the velocities, ``basis`` [N, n] of speed and element, ``one_hot`` [N, S] elements."""
+
+    itself: Tensor
+    harmonics: Tensor
+    basis: Tensor
+    one_hot: Tensor
+
+
+class WeightedConvolution(nn.Module):
+    """Messages from the neighbours, weighted by a network of the bond length."""
+
+    def __init__(self, convolution: TensorProductConvolution, widths: list[int]) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.network = ScalarNetwork([*widths, convolution.weight_numel])
+
+    def forward(self, x: Tensor, bonds: Bonds, num_receivers: int) -> Tensor:
+        """Return the sums over neighbours [num_receivers, columns] of features ``x`` [N, columns]."""
+        return self.convolution(x, bonds.harmonics, self.network(bonds.basis), bonds.ends, num_receivers)
+
+
+class TabledConvolution(nn.Module):
+    """The same with the network replaced by a spline of the bond length, for serving."""
+
+    def __init__(self, convolution: TensorProductConvolution, table: RadialTable) -> None:
+        super().__init__()
+        self.convolution = TabulatedConvolution(convolution, table)
+
+    def forward(self, x: Tensor, bonds: Bonds, num_receivers: int) -> Tensor:
+        """Return the sums over neighbours [num_receivers, columns] of features ``x`` [N, columns]."""
+        return self.convolution(x, bonds.harmonics, bonds.lengths, bonds.ends, num_receivers)
+
+
+def _contraction(convolution: TensorProductConvolution, outputs: dict[Irrep, int], divisor: float) -> IrrepLinear:
+    return IrrepLinear([Block(ir, mul, outputs[ir]) for mul, ir in convolution.irreps_out], divisor)
+
+
+class TrajCastLayer(nn.Module):
+    """One step of message passing, conditioned on the velocities.
+
+    Parameters
+    ----------
+    config, num_species
+        Sizes.
+    inputs
+        Irreps of the features, C channels each.
+    outputs
+        Irreps wanted; only what they need is computed.
+    fused
+        Run the native convolution, or the plain one.
+    """
+
+    def __init__(
+        self,
+        config: TrajCastConfig,
+        num_species: int,
+        inputs: Sequence[Irrep],
+        outputs: Sequence[Irrep],
+        *,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        c = config.channels
+        harmonics = natural_irreps(config.l_max)
+        sh = with_channels(harmonics, 1)
+        everything = both_parities(config.l_max)
+        self.inputs, self.outputs = sorted(inputs), sorted(outputs)
+        targets = {*self.outputs, EVEN}  # scalars gate whatever else is wanted
+        messages = [ir for ir in everything if any(out in targets for y in harmonics for out in ir * y)]
+
+        edge = TensorProductConvolution(with_channels(self.inputs, c), sh, with_channels(messages, c), fused=fused)
+        self.messages = WeightedConvolution(edge, [config.num_radial, *config.radial_widths])
+        messages = [ir for _, ir in edge.irreps_out]
+        self.contraction = _contraction(edge, dict.fromkeys(messages, c), config.avg_num_neighbors)
+
+        self.conditioning = TensorProductConvolution(
+            with_channels(messages, c), sh, with_channels(sorted(targets), c), fused=fused
+        )
+        self.speed_network = ScalarNetwork([config.num_speed, *config.speed_widths, self.conditioning.weight_numel])
+        reached = {ir for _, ir in self.conditioning.irreps_out}
+        self.outputs = [ir for ir in self.outputs if ir in reached]
+        self.gate = Gate(self.outputs, c)
+        self.update = _contraction(self.conditioning, self.gate.input_channels(), 1.0)
+
+        kept = [ir for ir in self.inputs if ir in self.outputs]
+        rows_in = [ir for ir in self.inputs for _ in range(ir.dim)]
+        rows_out = [ir for ir in self.outputs for _ in range(ir.dim)]
+        self.input_widths = [c] * len(rows_in)
+        self.rows_kept = [row for row, ir in enumerate(rows_in) if ir in kept]
+        self.old_row = [-1] * len(rows_out)  # for each row out, its place among the rows kept
+        for place, row in enumerate(row for row, ir in enumerate(rows_out) if ir in kept):
+            self.old_row[row] = place
+        self.residual = IrrepLinear([Block(ir, c * num_species, c) for ir in kept])
+        self.share = 1.0 / math.sqrt(2.0)
+        self.portion = PORTION
+
+    def forward(self, x: Tensor, bonds: Bonds, motion: Motion) -> Tensor:
+        """Return the updated features [N, columns] of ``x`` [N, columns].
+
+        Without gradients, a portion of atoms at a time goes through: what it needs between stays in the cache.
+        """
+        count = x.size(0)
+        if count <= self.portion or x.requires_grad or x.is_cuda:
+            return self.update_atoms(x, x, bonds, motion)
+        firsts = torch.arange(0, count, self.portion, device=x.device)
+        starts: list[int] = torch.searchsorted(bonds.ends[0].contiguous(), firsts).tolist()
+        starts.append(bonds.ends.size(1))
+        out: list[Tensor] = []
+        for k in range(firsts.size(0)):
+            first, last = k * self.portion, min((k + 1) * self.portion, count)
+            start, stop = starts[k], starts[k + 1]
+            receivers, senders = bonds.ends[:, start:stop].unbind(0)
+            mine = Bonds(
+                torch.stack([receivers - first, senders]),
+                bonds.lengths[start:stop],
+                bonds.harmonics[start:stop],
+                bonds.basis[start:stop],
+            )
+            own = Motion(
+                motion.itself[:, : last - first],
+                motion.harmonics[first:last],
+                motion.basis[first:last],
+                motion.one_hot[first:last],
+            )
+            out.append(self.update_atoms(x, x[first:last], mine, own))
+        return torch.cat(out, 0)
+
+    def update_atoms(self, x: Tensor, mine: Tensor, bonds: Bonds, motion: Motion) -> Tensor:
+        """Return the updated features of some atoms, ``mine`` [n, columns], which receive from all, ``x`` [N, columns]."""
+        count = mine.size(0)
+        message = torch.cat(self.contraction(self.messages(x, bonds, count)), 1)
+        weights = self.speed_network(motion.basis)
+        moved = self.conditioning(message, motion.harmonics, weights, motion.itself, count)
+        new = self.gate(self.update(moved))
+        rows = mine.split(self.input_widths, 1)
+        kept = torch.cat([rows[row] for row in self.rows_kept], 1) if len(self.rows_kept) < len(rows) else mine
+        old = self.residual((kept[:, :, None] * motion.one_hot[:, None, :]).flatten(1))
+        out: list[Tensor] = []
+        for row, place in enumerate(self.old_row):
+            out.append((new[row] + old[place] if place >= 0 else new[row]) * self.share)
+        return torch.cat(out, 1)
+
+
+class TrajCast(nn.Module):
+    """The TrajCast network.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    num_species
+        Number of elements; ``species`` indexes them.
+    fused
+        Run the native convolutions, or the plain ones.
+    complete
+        Let the last layer compute all its features as the published network does, although one is read; see
+        :meth:`pruned`.
+    """
+
+    def __init__(self, config: TrajCastConfig, num_species: int, *, fused: bool = True, complete: bool = False) -> None:
+        super().__init__()
+        self.config, self.num_species, self.fused, self.complete = config, num_species, fused, complete
+        c = config.channels
+        self.l_max, self.cutoff = config.l_max, config.cutoff
+        self.harmonics = SphericalHarmonics(config.l_max)
+        self.lengths = LengthBasis(config.cutoff, config.num_radial, config.envelope_exponent)
+        self.speeds = SpeedBasis(config.max_speed, config.num_speed, num_species)
+        irreps = natural_irreps(config.l_max)
+        widths = [num_species + config.num_speed, *[1] * config.l_max]
+        self.start = IrrepLinear([Block(ir, width, c) for ir, width in zip(irreps, widths, strict=True)])
+        layers = []
+        for k in range(config.num_layers):
+            last = k == config.num_layers - 1 and not complete
+            layer = TrajCastLayer(
+                config, num_species, irreps, [VECTOR] if last else both_parities(config.l_max), fused=fused
+            )
+            irreps = layer.outputs
+            layers.append(layer)
+        self.layers = nn.ModuleList(layers)
+        before = sum(ir.dim for ir in irreps if ir < VECTOR)
+        self.vector_columns = (before * c, (before + 3) * c)
+        self.compression = IrrepLinear([Block(VECTOR, c, c // 4)])
+        self.readout = IrrepLinear([Block(VECTOR, c // 4, 2)])
+        self.tabled = False
+        self.shortest = 0.0
+
+    def features(self, vectors: Tensor, velocities: Tensor, species: Tensor, edge_index: Tensor) -> list[Tensor]:
+        """Return the features [N, columns] at the start and after each layer; arguments as for :meth:`forward`."""
+        one_hot = torch.nn.functional.one_hot(species, self.num_species).to(velocities.dtype)
+        speeds = self.speeds(velocities, one_hot)
+        along = self.harmonics(velocities)
+        atoms = torch.arange(species.size(0), device=species.device)
+        motion = Motion(torch.stack([atoms, atoms]), along, speeds, one_hot)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        if self.tabled:
+            self.check_lengths(r, edge_index)
+            basis, r = vectors[:, :0], r.clamp(max=self.cutoff)
+        else:
+            basis = self.lengths(r)
+        bonds = Bonds(edge_index, r, self.harmonics(vectors), basis)
+
+        x = torch.cat(self.start(torch.cat([one_hot, speeds, along[:, 1:]], 1)), 1)
+        out = [x]
+        for layer in self.layers:
+            x = layer(x, bonds, motion)
+            out.append(x)
+        return out
+
+    def forward(self, vectors: Tensor, velocities: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
+        """Return displacement and new velocity [N, 2, 3], each in units of its rms in training, before conservation.
+
+        Parameters
+        ----------
+        vectors [E, 3]
+            r_sender - r_receiver, A.
+        velocities [N, 3]
+            A/fs.
+        species [N], edge_index [2, E]
+            Element indices; receiver and sender of each edge, sorted by receiver.
+
+        Raises
+        ------
+        EquistrideError
+            Where an atom is faster than the model covers (a ``RuntimeError`` from TorchScript).
+        """
+        x = self.features(vectors, velocities, species, edge_index)[-1]
+        first, last = self.vector_columns
+        compressed = torch.cat(self.compression(x[:, first:last]), 1)
+        return torch.stack(self.readout(compressed), 2)
+
+    def check_lengths(self, r: Tensor, edge_index: Tensor) -> None:
+        """Refuse bonds [E] that are shorter than the tables reach."""
+        if r.size(0) == 0:
+            return
+        shortest = float(r.min())
+        if not shortest >= self.shortest:
+            edge = int(r.argmin())
+            i, j = int(edge_index[0, edge]), int(edge_index[1, edge])
+            found, limit = int(shortest * 100), int(self.shortest * 100)
+            raise EquistrideError(
+                f"atoms {i} and {j} are {found} pm apart, closer than the model's tables reach; expected {limit} pm or more; "
+                + "the simulation has blown up, or the model needs tables that start at a shorter length"
+            )
+
+    def pruned(self) -> "TrajCast":
+        """Return a copy whose last layer has only the parameters that the output depends on; outputs are the same."""
+        if not self.complete:
+            return copy.deepcopy(self)
+        out = TrajCast(self.config, self.num_species, fused=self.fused).to(self.start.weight)
+        mine = self.state_dict()
+        prefix = f"layers.{len(self.layers) - 1}."
+        source, target = self.layers[-1], out.layers[-1]
+        assert isinstance(source, TrajCastLayer)
+        assert isinstance(target, TrajCastLayer)
+        state = {k: v for k, v in mine.items() if not k.startswith(prefix)}
+        state |= {prefix + k: v for k, v in _prune(source, target).items()}
+        out.load_state_dict(state)
+        return out
+
+    def with_tables(self, shortest: float = 0.5, tolerance: float = 1e-6) -> "TrajCast":
+        """Return a copy for serving, with the networks of the bond lengths replaced by splines.
+
+        Parameters
+        ----------
+        shortest
+            Shortest bond that the tables cover [A]; shorter ones are refused.
+        tolerance
+            Largest error of a weight, as a share of the largest one of its layer.
+
+        Raises
+        ------
+        EquistrideError
+            Where the tolerance cannot be reached.
+        """
+        out = copy.deepcopy(self)
+        exact = copy.deepcopy(self).double().requires_grad_(False)
+        for layer, source in zip(out.layers, exact.layers, strict=True):
+            weighted = source.messages
+            if not isinstance(weighted, WeightedConvolution):
+                raise EquistrideError(
+                    "the network has tables already", mend="make them from the network with its own weights"
+                )
+            weights = nn.Sequential(exact.lengths, weighted.network)
+            with torch.enable_grad():
+                table = RadialTable.tabulate(weights, shortest, self.cutoff, tolerance=tolerance)
+            layer.messages = TabledConvolution(weighted.convolution, table)
+        out.tabled, out.shortest = True, float(shortest)
+        return out.to(self.start.weight.dtype)
+
+
+def _columns_of_paths(source: TensorProductConvolution, target: TensorProductConvolution, channels: int) -> Tensor:
+    """Return the weights' columns of ``source`` that ``target``, with some of its paths, has."""
+
+    def paths(convolution: TensorProductConvolution) -> list[tuple[Irrep, int, Irrep]]:
+        return [
+            (convolution.irreps_in[p.i_in].ir, p.i_sh, convolution.irreps_paths[p.i_out].ir)
+            for p in convolution.instructions
+        ]
+
+    known = paths(source)
+    starts = torch.tensor([known.index(path) for path in paths(target)]) * channels
+    return (starts[:, None] + torch.arange(channels)).flatten()
+
+
+def _prune(source: TrajCastLayer, target: TrajCastLayer) -> dict[str, Tensor]:
+    """Return the state of ``target``, a layer that wants fewer outputs than ``source``."""
+    channels = source.gate.channels
+    state = source.state_dict()
+    for key, mine, theirs in (
+        ("messages.network", source.messages.convolution, target.messages.convolution),
+        ("speed_network", source.conditioning, target.conditioning),
+    ):
+        name = f"{key}.layers.{len(source.speed_network.layers) - 1}.weight"
+        if key == "messages.network":
+            name = f"{key}.layers.{len(source.messages.network.layers) - 1}.weight"
+        columns = _columns_of_paths(mine, theirs, channels)
+        state[name] = state[name].index_select(1, columns.to(state[name].device))
+    gates = {ir: k for k, ir in enumerate(ir for ir in source.gate.irreps if ir.l > 0)}
+    for name in ("contraction", "update", "residual"):
+        mine, theirs = getattr(source, name), getattr(target, name)
+        blocks = dict(zip((b.irrep for b in mine.blocks), mine.weight.detach().split(mine.sizes), strict=True))
+        kept = []
+        for ir, fan_in, fan_out in theirs.blocks:
+            weight = blocks[ir].view(fan_in, -1)
+            if name == "update" and ir == EVEN:
+                parts = list(weight.split(channels, 1))
+                wanted = [parts[0]] if target.gate.has_even else []
+                wanted += [parts[1 + gates[out]] for out in target.gate.irreps if out.l > 0]
+                weight = torch.cat(wanted, 1)
+            assert weight.size(1) == fan_out
+            kept.append(weight.flatten())
+        state[f"{name}.weight"] = torch.cat(kept)
+    return state
