@@ -1,0 +1,49 @@
+"""What a reader copies must run: the scripts in examples/ and the Python blocks of the README."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from openmm.app import PDBFile
+
+from equistride.data.quartz import quartz
+from equistride.engines.openmm_structure import topology_from_ase
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODEL = REPOSITORY / "models" / "quartz-esen" / "quartz-esen.pt"
+ARGUMENTS = {"quartz_nve.py": [str(MODEL), "20"]}
+
+
+def run(script: Path, arguments: list[str], folder: Path) -> str:
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_example(script: Path, tmp_path: Path) -> None:
+    assert script.name in ARGUMENTS, "say here how a test runs this example"
+    run(script, ARGUMENTS[script.name], tmp_path)
+
+
+def test_example_writes_its_trajectory(tmp_path: Path) -> None:
+    run(REPOSITORY / "examples" / "quartz_nve.py", ARGUMENTS["quartz_nve.py"], tmp_path)
+    assert (tmp_path / "quartz.dcd").stat().st_size > 2 * 162 * 12  # two frames of 162 atoms, three float32 each
+
+
+def test_python_blocks_of_the_readme(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "models").symlink_to(REPOSITORY / "models")
+    with (tmp_path / "demo" / "quartz.pdb").open("w") as f:
+        PDBFile.writeFile(*topology_from_ase(quartz((2, 2, 2))), f)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for k, block in enumerate(blocks):
+        script = tmp_path / f"block{k}.py"
+        script.write_text(block)
+        run(script, [], tmp_path)
