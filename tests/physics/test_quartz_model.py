@@ -21,6 +21,7 @@ from equistride.data.quartz import Condition, QuartzRecipe, generate, quartz
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_recorder import Recorder
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.units import BOLTZMANN
 
 MODEL = Path(__file__).parents[2] / "models" / "quartz-esen" / "quartz-esen.pt"
 FORCE_MAE, ENERGY_MAE = 15.0, 0.3  # meV/A: 1.5 % of the rms force; meV/atom
@@ -72,12 +73,9 @@ def test_mirror_image_has_the_same_energy() -> None:
     assert torch.allclose(right.forces @ torch.from_numpy(mirror), left.forces, atol=1e-10, rtol=0)
 
 
-@pytest.mark.slow
-def test_ten_picoseconds_of_nve_are_flat_in_energy_and_memory() -> None:
-    """10,000 steps of 1 fs at 300 K: drift at most 0.05 meV/atom/ps, resident memory flat to 5 MB after the first 500."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    atoms = quartz((3, 3, 2))
-    topology, positions = topology_from_ase(atoms)
+def nve_simulation(repeats: tuple[int, int, int], warm_steps: int) -> Simulation:
+    """Return quartz at about 300 K, ready for velocity Verlet at 1 fs."""
+    topology, positions = topology_from_ase(quartz(repeats))
     system = create_system(MODEL, topology)
     platform = openmm.Platform.getPlatformByName("Reference")
     bath = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 10 / unit.picosecond, 1 * unit.femtosecond)
@@ -85,22 +83,37 @@ def test_ten_picoseconds_of_nve_are_flat_in_energy_and_memory() -> None:
     warm = Simulation(topology, system, bath, platform)
     warm.context.setPositions(positions)
     warm.context.setVelocitiesToTemperature(600 * unit.kelvin, 5)
-    warm.step(1000)
+    warm.step(warm_steps)
     nve = Simulation(topology, system, openmm.VerletIntegrator(1 * unit.femtosecond), platform)
     nve.context.setState(warm.context.getState(positions=True, velocities=True))
+    return nve
+
+
+@pytest.mark.slow
+def test_ten_picoseconds_of_nve_do_not_drift() -> None:
+    """162 atoms, 10,000 steps of 1 fs at 300 K: at most 0.05 meV/atom/ps."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    nve, atoms = nve_simulation((3, 3, 2), 1000), 162
     recorder = Recorder(10)
     nve.reporters.append(recorder)
-    nve.step(500)
-    process = psutil.Process()
-    before = process.memory_info().rss
-    nve.step(9500)
-    grown = (process.memory_info().rss - before) / 2**20
-    frames = len(recorder) * 2 * atoms.positions.nbytes / 2**20  # what the recorder itself keeps
-    drift = energy_drift(recorder.time_fs, recorder.potential_energy + recorder.kinetic_energy, len(atoms))
-    temperature = 2 * recorder.kinetic_energy.mean() / ((3 * len(atoms) - 3) * 8.617333262e-5)
-    print(
-        f"drift {drift.slope:+.5f} meV/atom/ps, interval {drift.interval}, {temperature:.1f} K, memory {grown - frames:+.2f} MB"
-    )
+    nve.step(10_000)
+    drift = energy_drift(recorder.time_fs, recorder.potential_energy + recorder.kinetic_energy, atoms)
+    temperature = 2 * recorder.kinetic_energy.mean() / ((3 * atoms - 3) * BOLTZMANN)
+    print(f"drift {drift.slope:+.5f} meV/atom/ps, interval {drift.interval}, {temperature:.1f} K")
     assert 250 < temperature < 350
     assert abs(drift.slope) <= 0.05
-    assert grown - frames <= 5.0
+
+
+@pytest.mark.slow
+def test_ten_thousand_steps_keep_memory_flat() -> None:
+    """72 atoms, energies read every 10 steps, nothing kept: resident memory within 5 MB after the first 500 steps."""
+    torch.set_num_threads(1)
+    nve, process = nve_simulation((2, 2, 2), 300), psutil.Process()
+    resident = []
+    for _ in range(100):
+        for _ in range(10):
+            nve.step(10)
+            nve.context.getState(energy=True)
+        resident.append(process.memory_info().rss / 2**20)
+    print(f"resident memory {resident[4]:.1f} MB after 500 steps, {resident[-1]:.1f} MB after 10,000")
+    assert max(resident[5:]) - resident[4] <= 5.0
