@@ -5,19 +5,14 @@
 #include "model/checks.h"
 #include "model/reference.h"
 #include "model/torchscript.h"
+#include "model/utf8.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
 namespace equistride {
+namespace {
 
-Model::Model(Metadata metadata) : metadata_(std::move(metadata)) { keep_freed_memory(); }
-
-std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
-    return from_bytes(read_file(path), path, verify);
-}
-
-std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
-                                         bool verify) {
+std::unique_ptr<Model> read(std::shared_ptr<const std::string> bytes, const std::string &name, bool verify) {
     const ArchiveInfo info = inspect_archive(bytes, name);
     TORCH_CHECK_VALUE(info.container != Container::aoti, name,
                       " is an AOTInductor package, which this equistride cannot run yet; export it as TorchScript");
@@ -29,6 +24,23 @@ std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> byte
     if (verify)
         verify_reference(*model, info.reference, name);
     return model;
+}
+
+} // namespace
+
+Model::Model(Metadata metadata) : metadata_(std::move(metadata)) { keep_freed_memory(); }
+
+std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
+    return from_bytes(read_file(path), path, verify);
+}
+
+std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
+                                         bool verify) {
+    try {
+        return read(std::move(bytes), name, verify);
+    } catch (const c10::Error &error) {
+        C10_THROW_ERROR(ValueError, valid_utf8(error.what_without_backtrace()));
+    }
 }
 
 Outputs Model::compute(const Frame &frame) {

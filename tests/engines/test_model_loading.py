@@ -65,6 +65,25 @@ def test_damaged_bytes(artifact64: Path) -> None:
         load(bytes(content))
 
 
+def test_damaged_bytes_in_a_message(artifact64: Path) -> None:
+    """A message that quotes what is no text stays readable."""
+    content = artifact64.read_bytes()
+    with zipfile.ZipFile(artifact64) as archive:
+        code = next(n for n in archive.namelist() if "/code/" in n and n.endswith(".py"))
+        source = archive.read(code)
+    for junk in (b"\xbd\xff", b"\xed\xa0\x80", b"\xf0\x9f", "\u00e9".encode()):
+        damaged = rewritten(artifact64, code, source.replace(b"def forward", junk + b" forward", 1))
+        with pytest.raises(EquistrideError, match=r"cannot be loaded by this torch"):
+            load(damaged)
+        (where := artifact64.with_name("damaged.pt")).write_bytes(damaged)
+        with pytest.raises(EquistrideError, match=r"cannot be loaded by this torch"):
+            artifact.load(where)
+    bad = rewritten(artifact64, "metadata.json", b'{"format": "equistride", "kind": "\xbd\xff"}')
+    assert bad != content
+    with pytest.raises(EquistrideError, match="metadata"):
+        load(bad)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
