@@ -1,4 +1,5 @@
 // The convolution on the CPU: walk over the receivers (forward) or the edges (backward), block by block.
+#include "instruction_set.h"
 #include "tensor_product/plan.h"
 #include "tensor_product/sources.h"
 
@@ -6,33 +7,27 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <cstdlib>
-#include <string_view>
 
 namespace equistride {
+
+template <class Real> const Kernels<Real> &choose_kernels() {
+    switch (instruction_set()) {
+    case InstructionSet::avx512:
+        return avx512_kernels<Real>();
+    case InstructionSet::avx2:
+        return avx2_kernels<Real>();
+    default:
+        return portable_kernels<Real>();
+    }
+}
+
+template const Kernels<float> &choose_kernels<float>();
+template const Kernels<double> &choose_kernels<double>();
 
 namespace {
 
 constexpr int GRAD_BLOCK = 8;                    // edges whose gradients stay in cache together
 constexpr int64_t SLAB_BYTES = int64_t(4) << 20; // gradients of edges that wait for their senders
-
-// The best this processor runs, or what the environment variable EQUISTRIDE_SIMD names (as for the neighbour list).
-template <class Real> const Kernels<Real> &choose_kernels() {
-    const char *forced = std::getenv("EQUISTRIDE_SIMD");
-    const std::string_view name = forced == nullptr ? "" : forced;
-#if defined(__x86_64__) && defined(__GNUC__)
-    if ((name.empty() || name == "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return avx512_kernels<Real>();
-    if ((name.empty() || name == "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return avx2_kernels<Real>();
-#endif
-    TORCH_CHECK_VALUE(name.empty() || name == "portable" || name == "wide",
-                      "EQUISTRIDE_SIMD names an instruction set; expected portable, or avx2 or avx512 where the "
-                      "processor has it; found ",
-                      name, "; unset it to let the processor choose");
-    return portable_kernels<Real>();
-}
 
 template <class Real> struct Input {
     const Real *x, *y;

@@ -77,5 +77,6 @@ template <class Real> struct Kernels {
 template <class Real> const Kernels<Real> &portable_kernels();
 template <class Real> const Kernels<Real> &avx2_kernels();
 template <class Real> const Kernels<Real> &avx512_kernels();
+template <class Real> const Kernels<Real> &choose_kernels(); // for this processor
 
 } // namespace equistride

@@ -1,0 +1,293 @@
+"""Energy and forces of eSEN on a CPU: fairchem-core, our plain torch network, and the fused edge block.
+
+    OMP_NUM_THREADS=1 python benchmarks/esen_speed.py [--fairchem PYTHON] [--atoms 216 648 4374] [--json FILE]
+
+Quartz, 2 layers, 64 channels, L = M = 2, cutoff 5 A, 10 Gaussians, float32; same random weights, same atoms, same edges; one
+thread, process CPU time, median of the repeats; neighbour lists are made before. fairchem-core runs in an environment of its
+own, whose Python --fairchem names; without it, it is left out. The limit is the time that the block's matrix products take
+at the highest rate measured for a matrix product on this machine, torch's or ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).with_name("results") / "esen_speed.json"
+CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 4374: (9, 9, 6)}
+CUTOFF, CHANNELS, LAYERS = 5.0, 64, 2
+ELEMENTS = [8, 14]
+BACKBONE = {
+    "max_num_elements": 20, "sphere_channels": CHANNELS, "hidden_channels": CHANNELS, "edge_channels": CHANNELS,
+    "lmax": 2, "mmax": 2, "num_distance_basis": 10, "num_layers": LAYERS, "cutoff": CUTOFF, "act_type": "gate",
+    "ff_type": "spectral", "use_dataset_embedding": False, "otf_graph": False, "regress_forces": True,
+    "direct_forces": False, "regress_stress": False, "max_neighbors": 300,
+}  # fmt: skip
+
+
+def cpu_time(call: Callable[[], object], repeats: int) -> float:
+    """Median CPU seconds of the process."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory, as our loader of models does; fairchem-core gains from it too."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def fairchem_worker(folder: Path, repeats: int) -> None:
+    """In fairchem-core's environment: write weights, times, energies and forces for the structures in ``folder``."""
+    from fairchem.core.models.uma.escn_md import MLP_EFS_Head, eSCNMDBackbone
+
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    backbone = eSCNMDBackbone(**BACKBONE)
+    model = torch.nn.ModuleDict(
+        {"backbone": backbone, "output_heads": torch.nn.ModuleDict({"efs": MLP_EFS_Head(backbone)})}
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    model.requires_grad_(False).eval()
+    torch.save(model.state_dict(), folder / "weights.pt")
+    for path in sorted(folder.glob("quartz*.npz")):
+        graph = {key: torch.tensor(value) for key, value in np.load(path).items()}
+        count = len(graph["numbers"])
+        data: dict[str, Any] = {
+            "pos": graph["positions"].float(), "cell": graph["cell"].float()[None], "atomic_numbers": graph["numbers"],
+            "batch": torch.zeros(count, dtype=torch.long), "natoms": torch.tensor([count]),
+            "pbc": torch.ones(1, 3, dtype=torch.bool), "edge_index": graph["edge_index"].flip(0),
+            "cell_offsets": graph["shifts"].float(),
+            "nedges": torch.tensor([graph["edge_index"].shape[1]]), "charge": torch.zeros(1), "spin": torch.zeros(1),
+            "dataset": ["omat"],
+        }  # fmt: skip
+
+        def call(data: dict[str, Any] = data) -> dict[str, torch.Tensor]:
+            fresh = FairchemData(data)
+            fresh["pos"] = data["pos"].clone().requires_grad_()
+            return model["output_heads"]["efs"](fresh, model["backbone"](fresh))
+
+        try:
+            seconds = cpu_time(call, repeats if count < 1000 else 2)
+        except (MemoryError, RuntimeError) as error:
+            print(f"fairchem-core fails on {count} atoms: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
+        out = {key: value[key] if isinstance(value, dict) else value for key, value in call().items()}
+        np.savez(
+            folder / f"theirs{count}.npz",
+            seconds=seconds,
+            energy=float(out["energy"]),
+            forces=out["forces"].detach().numpy(),
+        )
+
+
+class FairchemData(dict):
+    """A dictionary that fairchem-core's network may also read by attribute."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+    def get(self, key: str, default: object = None) -> object:
+        """As of a dictionary, with a keyword."""
+        return super().get(key, default)
+
+
+def flops(mirror: bool) -> dict[str, float]:
+    """Multiplications and additions of an edge in all layers: what the block's layers need, forward and backward."""
+    c, first, second = CHANNELS, 0.0, 0.0
+    for m, rows in enumerate((3, 2, 1)):
+        matrices = 1 if m == 0 else (2 if mirror else 3)  # with W1 and W2: a complex product of three real ones
+        gates = 2 * c if m == 0 else 0
+        first += matrices * rows * 2 * c * (gates + rows * c)
+        second += matrices * rows * c * rows * c
+    radial = c * 6 * 2 * c
+    forward = 2 * (first + second + radial) * LAYERS
+    return {"forward": forward, "backward": forward + 2 * radial * LAYERS}
+
+
+def gemm_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of torch's matrix product, 1,024 square."""
+    a = torch.randn(1024, 1024, dtype=dtype)
+    return 2 * 1024**3 / cpu_time(lambda: a @ a, 5)
+
+
+def block_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of our matrix products: a block that is nothing but its largest, with so many channels that the rest is lost."""
+    from equistride.nn.edge_block import Bonds, EdgeBlock
+    from equistride.nn.so2 import SO2Convolution
+
+    c, edges = 768, 480
+    first = SO2Convolution(0, 0, 2 * c, c, mirror=True).to(dtype)
+    second = SO2Convolution(0, 0, c, c, mirror=True).to(dtype)
+    block = EdgeBlock(first, second, torch.nn.Linear(8, first.num_weights).to(dtype), 0)
+    vectors = torch.randn(edges, 3, dtype=dtype)
+    bonds = Bonds(vectors, vectors[:, :0], vectors[:, 0], torch.arange(edges).repeat(2, 1))
+    x, hidden = torch.randn(edges, 1, c, dtype=dtype), torch.randn(edges, 8, dtype=dtype)
+    work = 2 * edges * (2 * c * c + c * c + 8 * 2 * c)
+    return work / cpu_time(lambda: block(x, bonds, hidden), 5)
+
+
+def build(state: dict[str, torch.Tensor] | None, mirror: bool) -> Any:
+    """Our potential for O and Si with fairchem-core's weights, or random ones."""
+    from equistride.artifact.fairchem_import import config_of, translate
+    from equistride.models.esen import ESEN
+    from equistride.models.potential import ConservativePotential
+
+    config = config_of(BACKBONE)
+    if state is None:
+        config = config.model_copy(update={"mirror": mirror, "charge_spin": "off"})
+    torch.manual_seed(3)
+    network = ESEN(config, len(ELEMENTS))
+    if state is not None:
+        weights = translate(state, config)
+        for name in ("embedding.weight", "sender", "receiver"):
+            weights[name] = weights[name][ELEMENTS]
+        network.load_state_dict(weights)
+    potential = ConservativePotential(network, ["O", "Si"], CUTOFF, 1.0, [0.0, 0.0]).float()
+    return potential.requires_grad_(False)
+
+
+def measure(atoms: int, graph: tuple, potentials: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """CPU seconds of every potential, and how far apart they are."""
+    figures: dict[str, Any] = {"atoms": atoms, "edges": graph[3].size(1)}
+    outputs = {}
+    for name, potential in potentials.items():
+        try:
+            figures[name] = cpu_time(lambda p=potential: p(*graph), repeats if atoms < 1000 else 2)
+        except (MemoryError, RuntimeError) as error:
+            print(f"  {name} fails on {atoms} atoms: {str(error).splitlines()[0]}")
+            continue
+        outputs[name] = potential(*graph)
+    if {"plain", "fused"} <= outputs.keys():
+        forces = outputs["plain"][1]
+        figures["fused against plain, forces"] = float((outputs["fused"][1] - forces).abs().max() / forces.abs().max())
+    figures["forces"] = outputs["fused"][1].double().numpy()
+    return figures
+
+
+def quartz_graph(atoms: int) -> tuple:
+    """Positions, species, cell, edges and shifts of displaced quartz, float32."""
+    from equistride.data.quartz import quartz
+    from equistride.graph import neighbor_list
+
+    crystal = quartz(CELLS[atoms])
+    crystal.rattle(0.05, seed=1)
+    positions, cell = torch.tensor(crystal.positions).float(), torch.tensor(crystal.cell.array).float()
+    return (positions, torch.tensor(crystal.numbers == 14).long(), cell, *neighbor_list(positions, cell, True, CUTOFF))
+
+
+def theirs(python: str | None, graphs: dict[int, tuple], repeats: int, folder: Path) -> dict[int, Any]:
+    """Run fairchem-core in its environment on all structures; its figures by number of atoms."""
+    if python is None:
+        print("fairchem-core is left out: name the Python of its environment with --fairchem")
+        return {}
+    for atoms, graph in graphs.items():
+        names = ("positions", "numbers", "cell", "edge_index", "shifts")
+        arrays = {k: v.numpy() for k, v in zip(names, graph, strict=True)}
+        arrays["numbers"] = np.array(ELEMENTS)[arrays["numbers"]]
+        np.savez(folder / f"quartz{atoms}.npz", **arrays)
+    command = [python, __file__, "--worker", str(folder), "--repeats", str(repeats)]
+    try:
+        subprocess.run(command, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"fairchem-core is left out: {error}")
+        return {}
+    found = {atoms: folder / f"theirs{atoms}.npz" for atoms in graphs}
+    return {atoms: dict(np.load(path)) for atoms, path in found.items() if path.exists()}
+
+
+def main() -> None:
+    """Print the table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fairchem", help="Python of an environment with fairchem-core")
+    parser.add_argument("--atoms", type=int, nargs="+", choices=CELLS, default=[216, 648])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", type=float, help="refuse to use more than this [GB]")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        limit = int(arguments.memory * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    keep_freed_memory()
+    if arguments.worker:
+        fairchem_worker(arguments.worker, arguments.repeats)
+        return
+    from equistride.models.esen_fused import fuse
+
+    torch.set_num_threads(1)
+    graphs = {atoms: quartz_graph(atoms) for atoms in arguments.atoms}
+    with tempfile.TemporaryDirectory() as name:
+        others = theirs(arguments.fairchem, graphs, arguments.repeats, Path(name))
+        weights = Path(name) / "weights.pt"
+        state = torch.load(weights, weights_only=True) if weights.exists() else None
+    results: dict[str, Any] = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        results["processor"] = lines[0].split(":", 1)[1].strip() if lines else results["processor"]
+    rates = {"torch": gemm_rate(torch.float32) / 1e9, "block": block_rate(torch.float32) / 1e9}
+    results["GFLOP/s of matrix products"] = rates
+    print(f"{results['processor']}, one thread, torch {torch.__version__}, float32")
+    print("matrix products: torch {torch:.0f}, ours {block:.0f} GFLOP/s".format(**rates))
+    for mirror in (False, True):
+        published = state if not mirror else None
+        potentials = {"plain": build(published, mirror)}
+        potentials["fused"] = build(published, mirror)
+        potentials["fused"].network = fuse(potentials["fused"].network)
+        results["spline error"] = potentials["fused"].network.error
+        work = flops(mirror)
+        title = "published layers" if not mirror else "mirror: true"
+        print(f"\n{title}: {sum(work.values()) / 1e6:.2f} MFLOP an edge (matrix products, forward and backward)")
+        print(
+            f"{'atoms':>6} {'edges':>8} {'fairchem':>10} {'plain':>10} {'fused':>10}   {'fairchem':>9} {'plain':>7}   of limit"
+        )
+        for atoms, graph in graphs.items():
+            figures = measure(atoms, graph, potentials, arguments.repeats)
+            forces = figures.pop("forces")
+            if not mirror and atoms in others:
+                figures["fairchem"] = float(others[atoms]["seconds"])
+                scale = np.abs(others[atoms]["forces"]).max()
+                figures["fused against fairchem, forces"] = float(
+                    np.abs(forces - others[atoms]["forces"]).max() / scale
+                )
+            figures["limit"] = sum(work.values()) * figures["edges"] / max(rates.values()) / 1e9
+            figures["share of the limit"] = figures["limit"] / figures["fused"]
+            for other in ("fairchem", "plain"):
+                if other in figures:
+                    figures[f"{other} / fused"] = figures[other] / figures["fused"]
+            times = [f"{figures[k]:9.3f}s" if k in figures else f"{'-':>10}" for k in ("fairchem", "plain", "fused")]
+            ratios = [f"{figures.get(f'{k} / fused', float('nan')):8.2f}x" for k in ("fairchem", "plain")]
+            print(
+                f"{atoms:6d} {figures['edges']:8d} {' '.join(times)}   {' '.join(ratios)}   {figures['share of the limit']:.2f}"
+            )
+            results[f"{title}, {atoms} atoms"] = figures
+            arguments.json.parent.mkdir(exist_ok=True)
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+// The edge block on the CPU: walk over the receivers, chunk by chunk of their edges.
+#include "edge_block/edge_block.h"
+#include "edges.h"
+#include "instruction_set.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <algorithm>
+#include <cmath>
+
+namespace equistride {
+
+namespace {
+
+constexpr int64_t CHUNK = 48;                    // edges that go through the block together: four tiles of rows
+constexpr int64_t SLAB_BYTES = int64_t(8) << 20; // gradients that wait for their senders, with several threads
+
+template <class Real> const EdgeKernels<Real> &choose_edge_kernels() {
+    switch (instruction_set()) {
+    case InstructionSet::avx512:
+        return avx512_edge_kernels<Real>();
+    case InstructionSet::avx2:
+        return avx2_edge_kernels<Real>();
+    default:
+        return portable_edge_kernels<Real>();
+    }
+}
+
+// The matrices of one linear map that commutes with rotations about the bond: one for m = 0, and for each m > 0 one,
+// W1 (mirror), or three, W1, -(W1 + W2) and W2 - W1.
+template <class Real> struct Layer {
+    const Real *scalar, *bias = nullptr, *orders[MAX_L + 1][3] = {};
+    int64_t in, out, gates_in, gates_out; // channels a row; scalars before the rows of m = 0
+};
+
+// All matrices, read off one after the other.
+template <class Real> struct Matrices {
+    const Real *radial, *radial_bias, *radial_back;
+    int64_t radial_channels;
+    Layer<Real> first, second, second_back, first_back;
+
+    Matrices(const Shape &shape, const Tensor &packed, int64_t channels)
+        : radial_channels(channels), next_(packed.const_data_ptr<Real>()) {
+        const int64_t in = 2 * shape.channels, mid = shape.hidden, out = shape.channels;
+        radial = take(channels, shape.weights);
+        radial_bias = take(1, shape.weights);
+        first = layer(shape, {.scalar = nullptr, .in = in, .out = mid, .gates_in = 0, .gates_out = shape.gates}, true);
+        second = layer(shape, {.scalar = nullptr, .in = mid, .out = out, .gates_in = 0, .gates_out = 0}, true);
+        second_back = layer(shape, {.scalar = nullptr, .in = out, .out = mid, .gates_in = 0, .gates_out = 0}, false);
+        first_back =
+            layer(shape, {.scalar = nullptr, .in = mid, .out = in, .gates_in = shape.gates, .gates_out = 0}, false);
+        radial_back = take(shape.weights, channels);
+    }
+
+private:
+    const Real *next_;
+
+    const Real *take(int64_t rows, int64_t columns) {
+        const Real *here = next_;
+        next_ += rows * ((columns + PANEL - 1) / PANEL * PANEL);
+        return here;
+    }
+    Layer<Real> layer(const Shape &shape, Layer<Real> made, bool bias) {
+        const int64_t n = shape.degrees[0];
+        made.scalar = take(made.gates_in + n * made.in, made.gates_out + n * made.out);
+        if (bias)
+            made.bias = take(1, made.gates_out + n * made.out);
+        for (int m = 1; m <= shape.m_max; ++m)
+            for (int k = 0; k < (shape.mirror ? 1 : 3); ++k)
+                made.orders[m][k] = take(shape.degrees[m] * made.in, shape.degrees[m] * made.out);
+        return made;
+    }
+};
+
+// The operator's arguments as pointers.
+template <class Real> struct Input {
+    const Shape &shape;
+    const EdgeKernels<Real> &kernels;
+    const Matrices<Real> &matrices;
+    const Edges &edges;
+    const Real *x, *vectors, *frames, *envelope, *hidden;
+
+    const Real *atom(const Real *features, int64_t i) const { return features + i * shape.size * shape.channels; }
+    EdgeIn<Real> edge(int64_t e, const Real *weights) const {
+        return {frames + e * shape.frame_size, atom(x, edges.sender[e]), atom(x, edges.receiver[e]), weights};
+    }
+};
+
+// What a chunk of edges needs between its steps; one for each thread.
+template <class Real> class Chunk {
+public:
+    explicit Chunk(const Input<Real> &in)
+        : in_(in), shape_(in.shape), weights_(CHUNK * shape_.weights), scaled_(CHUNK * shape_.scaled),
+          sum_(CHUNK * widest_order()), state_(CHUNK * shape_.state), rows_(CHUNK * shape_.rows * shape_.hidden),
+          on_z_(CHUNK * shape_.rows * shape_.channels), on_inner_(CHUNK * shape_.inner),
+          on_weights_(CHUNK * shape_.weights) {}
+
+    Real *scratch_state() { return state_.data(); }
+
+    // The state [edges, state] of some edges: what comes before the gate, and after the second layer.
+    void forward(int64_t begin, int64_t count, Real *state) {
+        radial(begin, count);
+        for (int64_t k = 0; k < count; ++k)
+            in_.kernels.rotate(shape_, in_.edge(begin + k, weights_.data() + k * shape_.weights),
+                               scaled_.data() + k * shape_.scaled);
+        apply(in_.matrices.first, count, scaled_.data(), shape_.scaled, state, shape_.state);
+        const int64_t width = shape_.rows * shape_.hidden;
+        for (int64_t k = 0; k < count; ++k)
+            in_.kernels.gate(shape_, state + k * shape_.state, rows_.data() + k * width);
+        apply(in_.matrices.second, count, rows_.data(), width, state + shape_.inner, shape_.state);
+    }
+
+    // Add the messages of some edges to their receivers.
+    void send(int64_t begin, int64_t count, const Real *state, Real *out) {
+        for (int64_t k = 0; k < count; ++k)
+            in_.kernels.rotate_back(shape_, in_.frames + (begin + k) * shape_.frame_size, in_.envelope[begin + k],
+                                    state + k * shape_.state + shape_.inner,
+                                    out + in_.edges.receiver[begin + k] * shape_.size * shape_.channels);
+    }
+
+    // Gradients of some edges. `to_sender` [count, size, channels] is written, `to_receiver` [N, size, channels] added
+    // to.
+    void backward(int64_t begin, int64_t count, const Real *state, const Real *grad, Real *to_sender, Real *to_receiver,
+                  Real *on_vectors, Real *on_envelope, Real *on_hidden) {
+        const int64_t width = shape_.rows * shape_.hidden, z_width = shape_.rows * shape_.channels;
+        const Generators<Real> &generators = rotation_generators<Real>();
+        Real torque[CHUNK][3] = {};
+        for (int64_t k = 0, e = begin; k < count; ++k, ++e)
+            on_envelope[e] = in_.kernels.unrotate_back(shape_, generators, in_.frames + e * shape_.frame_size,
+                                                       in_.envelope[e], in_.atom(grad, in_.edges.receiver[e]),
+                                                       state + k * shape_.state + shape_.inner,
+                                                       on_z_.data() + k * z_width, torque[k]);
+        apply(in_.matrices.second_back, count, on_z_.data(), z_width, rows_.data(), width);
+        for (int64_t k = 0; k < count; ++k)
+            in_.kernels.ungate(shape_, state + k * shape_.state, rows_.data() + k * width,
+                               on_inner_.data() + k * shape_.inner);
+        apply(in_.matrices.first_back, count, on_inner_.data(), shape_.inner, scaled_.data(), shape_.scaled);
+        radial(begin, count);
+        for (int64_t k = 0, e = begin; k < count; ++k, ++e) {
+            in_.kernels.unrotate(shape_, generators, in_.edge(e, weights_.data() + k * shape_.weights),
+                                 scaled_.data() + k * shape_.scaled,
+                                 {to_sender + k * shape_.size * shape_.channels,
+                                  to_receiver + in_.edges.receiver[e] * shape_.size * shape_.channels,
+                                  on_weights_.data() + k * shape_.weights, torque[k]});
+            turn(in_.vectors + 3 * e, torque[k], on_vectors + 3 * e);
+        }
+        const int64_t channels = in_.matrices.radial_channels;
+        in_.kernels.multiply({on_weights_.data(), shape_.weights, count, in_.matrices.radial_back, shape_.weights,
+                              channels, on_hidden + begin * channels, channels});
+    }
+
+private:
+    const Input<Real> &in_;
+    const Shape &shape_;
+    Buffer<Real> weights_, scaled_, sum_, state_, rows_, on_z_, on_inner_, on_weights_;
+
+    int64_t widest_order() const {
+        return shape_.m_max == 0 ? 0 : shape_.degrees[1] * std::max(2 * shape_.channels, shape_.hidden);
+    }
+
+    void radial(int64_t begin, int64_t count) {
+        const int64_t channels = in_.matrices.radial_channels;
+        in_.kernels.multiply({.a = in_.hidden + begin * channels,
+                              .lda = channels,
+                              .rows = count,
+                              .b = in_.matrices.radial,
+                              .k = channels,
+                              .n = shape_.weights,
+                              .c = weights_.data(),
+                              .ldc = shape_.weights,
+                              .bias = in_.matrices.radial_bias});
+    }
+
+    // y = layer(x), both [count, stride] with rows in m-major order.
+    void apply(const Layer<Real> &layer, int64_t count, const Real *x, int64_t x_stride, Real *y, int64_t y_stride) {
+        const auto &kernels = in_.kernels;
+        const int64_t n = shape_.degrees[0];
+        kernels.multiply({.a = x,
+                          .lda = x_stride,
+                          .rows = count,
+                          .b = layer.scalar,
+                          .k = layer.gates_in + n * layer.in,
+                          .n = layer.gates_out + n * layer.out,
+                          .c = y,
+                          .ldc = y_stride,
+                          .bias = layer.bias});
+        for (int m = 1; m <= shape_.m_max; ++m) {
+            const int64_t k = shape_.degrees[m] * layer.in, columns = shape_.degrees[m] * layer.out;
+            const Real *plus = x + layer.gates_in + shape_.first[m] * layer.in, *minus = plus + k;
+            Real *y_plus = y + layer.gates_out + shape_.first[m] * layer.out, *y_minus = y_plus + columns;
+            Multiply<Real> product{plus, x_stride, count, layer.orders[m][0], k, columns, y_plus, y_stride};
+            if (shape_.mirror) {
+                kernels.multiply(product);
+                product.a = minus;
+                product.c = y_minus;
+                kernels.multiply(product);
+                continue;
+            }
+            // A complex product with three real ones: y+ = W1 (a + b) - (W1 + W2) b, y- = W1 (a + b) + (W2 - W1) a.
+            for (int64_t e = 0; e < count; ++e)
+                kernels.add(plus + e * x_stride, minus + e * x_stride, k, sum_.data() + e * k);
+            product.a = sum_.data();
+            product.lda = k;
+            product.also = y_minus;
+            kernels.multiply(product);
+            kernels.multiply({.a = minus,
+                              .lda = x_stride,
+                              .rows = count,
+                              .b = layer.orders[m][1],
+                              .k = k,
+                              .n = columns,
+                              .c = y_plus,
+                              .ldc = y_stride,
+                              .add = true});
+            kernels.multiply({.a = plus,
+                              .lda = x_stride,
+                              .rows = count,
+                              .b = layer.orders[m][2],
+                              .k = k,
+                              .n = columns,
+                              .c = y_minus,
+                              .ldc = y_stride,
+                              .add = true});
+        }
+    }
+
+    // A rotation of everything by a small angle w turns the frame as a bond turned by -w does, so that the gradient to
+    // the bond is n x torque / r.
+    static void turn(const Real *vector, const Real *torque, Real *on_vector) {
+        const Real square = vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2];
+        for (int k = 0; k < 3; ++k) {
+            const int a = (k + 1) % 3, b = (k + 2) % 3;
+            on_vector[k] = (vector[a] * torque[b] - vector[b] * torque[a]) / square;
+        }
+    }
+};
+
+template <class F> auto with_input(const EdgeBlock &block, const Shape &shape, F &&call) {
+    check_block(block, shape);
+    const Tensor x = block.x.contiguous(), vectors = block.vectors.contiguous(), frames = block.frames.contiguous(),
+                 envelope = block.envelope.contiguous(), hidden = block.hidden.contiguous(),
+                 index = block.edge_index.contiguous(), weights = block.weights.contiguous();
+    const Edges edges(index, x.size(0), x.size(0));
+    return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_block", [&] {
+        const auto data = [](const Tensor &tensor) { return tensor.const_data_ptr<scalar_t>(); };
+        const Matrices<scalar_t> matrices(shape, weights, hidden.size(1));
+        return call(Input<scalar_t>{shape, choose_edge_kernels<scalar_t>(), matrices, edges, data(x), data(vectors),
+                                    data(frames), data(envelope), data(hidden)});
+    });
+}
+
+// Calls f(begin, count) for chunks of the edges of receivers [from, until); none holds edges before and after `border`.
+template <class F> void chunks(const Edges &edges, int64_t from, int64_t until, int64_t border, F &&f) {
+    const int64_t end = edges.first[size_t(until)];
+    for (int64_t begin = edges.first[size_t(from)]; begin < end;) {
+        const int64_t stop = std::min({begin + CHUNK, end, begin < border ? border : end});
+        f(begin, stop - begin);
+        begin = stop;
+    }
+}
+
+template <class Real> void forward_all(const Input<Real> &in, Real *out, Real *kept, int64_t num_kept) {
+    const int64_t receivers = int64_t(in.edges.first.size()) - 1;
+    const int64_t grain = std::max<int64_t>(1, receivers / (4 * at::get_num_threads()));
+    at::parallel_for(0, receivers, grain, [&](int64_t from, int64_t until) {
+        Chunk<Real> chunk(in);
+        chunks(in.edges, from, until, num_kept, [&](int64_t begin, int64_t count) {
+            Real *state = begin < num_kept ? kept + begin * in.shape.state : chunk.scratch_state();
+            chunk.forward(begin, count, state);
+            chunk.send(begin, count, state, out);
+        });
+    });
+}
+
+// Receivers take their terms in the order of the edges, senders theirs into a sum of their own; so no sum depends on
+// the number of threads. With one thread senders are served chunk by chunk, with more slab by slab, by columns.
+template <class Real> struct Backward {
+    const Input<Real> &in;
+    const Real *grad, *kept;
+    int64_t num_kept;
+    Real *on_senders, *on_receivers, *on_vectors, *on_envelope, *on_hidden;
+
+    void run() const {
+        const int64_t receivers = int64_t(in.edges.first.size()) - 1, width = in.shape.size * in.shape.channels;
+        const int threads = at::get_num_threads();
+        if (threads == 1 || at::in_parallel_region()) {
+            Buffer<Real> waiting(CHUNK * width);
+            range(0, receivers, waiting.data(), true);
+            return;
+        }
+        const int64_t fitting = SLAB_BYTES / int64_t(sizeof(Real)) / width;
+        const int64_t slab = std::max<int64_t>(CHUNK * threads, fitting);
+        std::vector<Real> waiting;
+        for (int64_t from = 0; from < receivers;) {
+            const int64_t begin = in.edges.first[size_t(from)];
+            int64_t until = from + 1;
+            while (until < receivers && in.edges.first[size_t(until) + 1] - begin <= slab)
+                ++until;
+            const int64_t end = in.edges.first[size_t(until)];
+            waiting.resize(std::max(waiting.size(), size_t((end - begin) * width)));
+            at::parallel_for(from, until, std::max<int64_t>(1, (until - from) / (4 * threads)),
+                             [&](int64_t a, int64_t b) {
+                                 range(a, b, waiting.data() + (in.edges.first[size_t(a)] - begin) * width, false);
+                             });
+            at::parallel_for(0, width, std::max<int64_t>(16, width / threads),
+                             [&](int64_t a, int64_t b) { serve(begin, end - begin, waiting.data(), a, b); });
+            from = until;
+        }
+    }
+
+private:
+    void range(int64_t from, int64_t until, Real *waiting, bool serve_at_once) const {
+        const int64_t width = in.shape.size * in.shape.channels;
+        Chunk<Real> chunk(in);
+        chunks(in.edges, from, until, num_kept, [&](int64_t begin, int64_t count) {
+            const Real *state = kept + begin * in.shape.state;
+            if (begin >= num_kept) {
+                chunk.forward(begin, count, chunk.scratch_state());
+                state = chunk.scratch_state();
+            }
+            chunk.backward(begin, count, state, grad, waiting, on_receivers, on_vectors, on_envelope, on_hidden);
+            if (serve_at_once)
+                serve(begin, count, waiting, 0, width);
+            else
+                waiting += count * width;
+        });
+    }
+
+    void serve(int64_t begin, int64_t count, const Real *waiting, int64_t first, int64_t last) const {
+        const int64_t width = in.shape.size * in.shape.channels;
+        for (int64_t k = 0; k < count; ++k) {
+            const Real *give = waiting + k * width;
+            Real *take = on_senders + in.edges.sender[begin + k] * width;
+            in.kernels.add(take + first, give + first, last - first, take + first);
+        }
+    }
+};
+
+} // namespace
+
+std::tuple<Tensor, Tensor> edge_block_cpu(const EdgeBlock &block, int64_t keep) {
+    const Shape shape = block.shape();
+    return with_input(block, shape, [&]<class Real>(const Input<Real> &in) {
+        const int64_t num_kept = kept_edges(shape, block.x, in.edges.count, keep).expect_int();
+        const Tensor out = at::zeros(block.x.sizes(), block.x.options()),
+                     kept = at::empty({num_kept, shape.state}, block.x.options());
+        forward_all(in, out.mutable_data_ptr<Real>(), kept.mutable_data_ptr<Real>(), num_kept);
+        return std::make_tuple(out, kept);
+    });
+}
+
+EdgeGradients edge_block_backward_cpu(const Tensor &grad, const EdgeBlock &block, const Tensor &kept) {
+    const Shape shape = block.shape();
+    return with_input(block, shape, [&]<class Real>(const Input<Real> &in) {
+        check_block_grad(grad, block, kept, shape);
+        const Tensor dense = grad.contiguous(), state = kept.contiguous();
+        const auto zeros = [&] { return at::zeros(block.x.sizes(), block.x.options()); };
+        const auto empty = [&](const Tensor &like) { return at::empty(like.sizes(), like.options()); };
+        Tensor on_senders = zeros(), on_receivers = zeros(), on_vectors = empty(block.vectors),
+               on_envelope = empty(block.envelope), on_hidden = empty(block.hidden);
+        const auto data = [](const Tensor &tensor) { return tensor.mutable_data_ptr<Real>(); };
+        Backward<Real>{in,
+                       dense.const_data_ptr<Real>(),
+                       state.const_data_ptr<Real>(),
+                       state.size(0),
+                       data(on_senders),
+                       data(on_receivers),
+                       data(on_vectors),
+                       data(on_envelope),
+                       data(on_hidden)}
+            .run();
+        return EdgeGradients(on_senders.add_(on_receivers), on_vectors, on_envelope, on_hidden);
+    });
+}
+
+} // namespace equistride

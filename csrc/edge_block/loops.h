@@ -1,0 +1,319 @@
+// The loops themselves, compiled once for each instruction set; see simd.h.
+#pragma once
+#include "edge_block/kernels.h"
+#include "simd.h"
+
+#include <type_traits>
+
+namespace equistride {
+
+namespace {
+
+// Matrix products: tiles of TILE_ROWS rows and two vectors, held in registers.
+
+constexpr int TILE_ROWS = EQUISTRIDE_VECTOR_BYTES == 64 ? 12 : 6;
+template <class Real> constexpr int TILE_COLUMNS = 2 * Simd<Real>::lanes;
+
+template <class Real, int ROWS>
+void tile(const Multiply<Real> &m, const Real *a, const Real *b, const Real *bias, Real *c, int64_t ldc, Real *also) {
+    constexpr int lanes = Simd<Real>::lanes;
+    Vector<Real> sum[ROWS][2];
+    if (m.add)
+        each<ROWS>(EACH(i) { each<2>(EACH(v) { sum[i][v] = load(c + i * ldc + v * lanes); }); });
+    else if (bias != nullptr)
+        each<ROWS>(EACH(i) { each<2>(EACH(v) { sum[i][v] = load(bias + v * lanes); }); });
+    else
+        each<ROWS>(EACH(i) { each<2>(EACH(v) { sum[i][v] = Vector<Real>{}; }); });
+    for (int64_t p = 0; p < m.k; ++p, b += PANEL) {
+        const Vector<Real> left = load(b), right = load(b + lanes);
+        each<ROWS>(EACH(i) {
+            const Real factor = a[i * m.lda + p];
+            sum[i][0] += factor * left;
+            sum[i][1] += factor * right;
+        });
+    }
+    each<ROWS>(EACH(i) { each<2>(EACH(v) { store(c + i * ldc + v * lanes, sum[i][v]); }); });
+    if (also != nullptr)
+        each<ROWS>(EACH(i) { each<2>(EACH(v) { store(also + i * ldc + v * lanes, sum[i][v]); }); });
+}
+
+template <class Real>
+void tile_rows(const Multiply<Real> &m, int rows, const Real *a, const Real *b, const Real *bias, Real *c, int64_t ldc,
+               Real *also) {
+    each<TILE_ROWS>(EACH(i) {
+        if (rows == i + 1)
+            tile<Real, i + 1>(m, a, b, bias, c, ldc, also);
+    });
+}
+
+template <class Real> INLINE void copy(const Real *from, int64_t count, Real *to) {
+    std::memcpy(to, from, size_t(count) * sizeof(Real));
+}
+
+template <class Real> void multiply(const Multiply<Real> &m) {
+    constexpr int64_t width = TILE_COLUMNS<Real>;
+    for (int64_t column = 0; column < m.n; column += width) {
+        const Real *b = m.b + column / PANEL * PANEL * m.k + column % PANEL;
+        const Real *bias = m.bias == nullptr ? nullptr : m.bias + column;
+        const int64_t columns = m.n - column < width ? m.n - column : width;
+        for (int64_t row = 0; row < m.rows; row += TILE_ROWS) {
+            const int rows = m.rows - row < TILE_ROWS ? int(m.rows - row) : TILE_ROWS;
+            const Real *a = m.a + row * m.lda;
+            Real *c = m.c + row * m.ldc + column, *also = m.also == nullptr ? nullptr : m.also + (c - m.c);
+            if (columns == width) {
+                tile_rows(m, rows, a, b, bias, c, m.ldc, also);
+                continue;
+            }
+            Real edge[TILE_ROWS * width] = {}, start[width] = {};
+            if (bias != nullptr)
+                copy(bias, columns, start);
+            for (int i = 0; i < rows && m.add; ++i)
+                copy(c + i * m.ldc, columns, edge + i * width);
+            tile_rows<Real>(m, rows, a, b, bias == nullptr ? nullptr : start, edge, width, nullptr);
+            for (int i = 0; i < rows; ++i) {
+                copy(edge + i * width, columns, c + i * m.ldc);
+                if (also != nullptr)
+                    copy(edge + i * width, columns, also + i * m.ldc);
+            }
+        }
+    }
+}
+
+// Channels, vector by vector.
+
+template <class Real, class F> INLINE void over_channels(int64_t count, F &&body) {
+    int64_t c = 0;
+    for (; c + Simd<Real>::lanes <= count; c += Simd<Real>::lanes)
+        body(c, Channels<Real, 1>{0});
+    if (c < count)
+        body(c, Channels<Real, 0>{int(count - c)});
+}
+#define CHANNELS(c, lanes) [&](int64_t c, auto lanes) __attribute__((always_inline))
+
+template <class F> INLINE void over_degrees(const Shape &shape, F &&body) {
+    each<MAX_L + 1>(EACH(l) {
+        if (l <= shape.l_max)
+            body(l);
+    });
+}
+
+template <class Real> void add(const Real *a, const Real *b, int64_t count, Real *out) {
+    over_channels<Real>(
+        count, CHANNELS(c, lanes) { lanes.put(out + c, 0, lanes.get(a + c, 0) + lanes.get(b + c, 0)); });
+}
+
+// e^x by 2^n and a Taylor polynomial on |x| <= ln 2 / 2; arguments that overflow are clamped.
+template <class Real> INLINE Vector<Real> exponential(Vector<Real> x) {
+    using Bits = std::conditional_t<sizeof(Real) == 4, int32_t, int64_t>;
+    typedef Bits Whole __attribute__((vector_size(EQUISTRIDE_VECTOR_BYTES)));
+    constexpr bool single = sizeof(Real) == 4;
+    constexpr Real top = single ? 87 : 708, round = single ? Real(12582912.0) : Real(6755399441055744.0);
+    constexpr int terms = single ? 7 : 13, mantissa = single ? 23 : 52, offset = single ? 127 : 1023;
+    x = x > top ? Vector<Real>{} + top : x;
+    x = x < -top ? Vector<Real>{} - top : x;
+    const Vector<Real> shifted = x * Real(1.4426950408889634) + round, n = shifted - round;
+    constexpr Real high = single ? Real(0.693359375) : Real(0.693145751953125),
+                   low = single ? Real(-2.12194440054690583e-4) : Real(1.42860682030941723212e-6);
+    const Vector<Real> r = (x - n * high) - n * low;
+    Vector<Real> sum = Vector<Real>{} + 1;
+    each<terms>(EACH(k) { sum = 1 + r * sum * (Real(1) / Real(terms - k)); });
+    const Whole exponent = (__builtin_convertvector(n, Whole) + offset) << mantissa;
+    Vector<Real> scale;
+    std::memcpy(&scale, &exponent, sizeof scale);
+    return sum * scale;
+}
+
+template <class Real> INLINE Vector<Real> sigmoid(Vector<Real> x) { return 1 / (1 + exponential<Real>(-x)); }
+
+template <class Real> void gate(const Shape &shape, const Real *inner, Real *out) {
+    const int64_t h = shape.hidden;
+    const Real *rows = inner + shape.gates;
+    over_channels<Real>(
+        h, CHANNELS(c, lanes) {
+            const Vector<Real> scalar = lanes.get(rows + c, 0);
+            lanes.put(out + c, 0, scalar * sigmoid<Real>(scalar));
+            for (int l = 1; l <= shape.l_max; ++l) {
+                const Vector<Real> open = sigmoid<Real>(lanes.get(inner + (l - 1) * h + c, 0));
+                for (int k = 0; k <= 2 * l; ++k)
+                    if (const int64_t at = shape.row[l][k] * h + c; at >= 0)
+                        lanes.put(out + at, 0, open * lanes.get(rows + at, 0));
+            }
+        });
+}
+
+template <class Real> void ungate(const Shape &shape, const Real *inner, const Real *grad, Real *on_inner) {
+    const int64_t h = shape.hidden;
+    const Real *rows = inner + shape.gates;
+    Real *on_rows = on_inner + shape.gates;
+    over_channels<Real>(
+        h, CHANNELS(c, lanes) {
+            const Vector<Real> scalar = lanes.get(rows + c, 0), open = sigmoid<Real>(scalar);
+            lanes.put(on_rows + c, 0, lanes.get(grad + c, 0) * open * (1 + scalar * (1 - open)));
+            for (int l = 1; l <= shape.l_max; ++l) {
+                const Vector<Real> open = sigmoid<Real>(lanes.get(inner + (l - 1) * h + c, 0));
+                Vector<Real> on_gate = {};
+                for (int k = 0; k <= 2 * l; ++k)
+                    if (const int64_t at = shape.row[l][k] * h + c; at >= 0) {
+                        const Vector<Real> g = lanes.get(grad + at, 0);
+                        on_gate += g * lanes.get(rows + at, 0);
+                        lanes.put(on_rows + at, 0, g * open);
+                    }
+                lanes.put(on_inner + (l - 1) * h + c, 0, on_gate * open * (1 - open));
+            }
+        });
+}
+
+// Rotations. D^0 = 1 is not stored.
+
+template <int L, class Real> INLINE Vector<Real> entry_row(const Real *d, int m, const Vector<Real> *x) {
+    if constexpr (L == 0) {
+        return x[0];
+    } else {
+        Vector<Real> sum = d[m * (2 * L + 1)] * x[0];
+        each<2 * L>(EACH(k) { sum += d[m * (2 * L + 1) + k + 1] * x[k + 1]; });
+        return sum;
+    }
+}
+
+// y += D^T[:, m] a
+template <int L, class Real> INLINE void add_column(const Real *d, int m, Vector<Real> a, Vector<Real> *y) {
+    if constexpr (L == 0)
+        y[0] += a;
+    else
+        each<2 * L + 1>(EACH(k) { y[k] += d[m * (2 * L + 1) + k] * a; });
+}
+
+template <class Real>
+INLINE void add_torque(const Generator<Real> *generators, const Vector<Real> *on_x, const Vector<Real> *x,
+                       Vector<Real> *torque) {
+    each<3>(EACH(axis) {
+        const Generator<Real> &j = generators[axis];
+        for (int k = 0; k < j.count; ++k)
+            torque[axis] += j.value[k] * (on_x[j.row[k]] * x[j.column[k]] - on_x[j.column[k]] * x[j.row[k]]);
+    });
+}
+
+template <class Real> void rotate(const Shape &shape, const EdgeIn<Real> &in, Real *out) {
+    const int64_t channels = shape.channels;
+    for (int half = 0; half < 2; ++half) {
+        const Real *x = half == 0 ? in.sender : in.receiver;
+        over_channels<Real>(
+            channels, CHANNELS(c, lanes) {
+                const int64_t at = half * channels + c;
+                over_degrees(
+                    shape, EACH(l) {
+                        Vector<Real> v[2 * l + 1];
+                        each<2 * l + 1>(EACH(k) { v[k] = lanes.get(x + (l * l + k) * channels + c, 0); });
+                        each<2 * l + 1>(EACH(k) {
+                            constexpr int order = k < l ? l - k : k - l;
+                            if (order <= shape.m_max) {
+                                const int64_t weight = (shape.first_weight[order] + l - order) * 2 * channels + at;
+                                lanes.put(out + shape.row[l][k] * 2 * channels + at, 0,
+                                          lanes.get(in.weights + weight, 0) *
+                                              entry_row<l, Real>(in.frame + shape.frame[l], k, v));
+                            }
+                        });
+                    });
+            });
+    }
+}
+
+template <class Real>
+void unrotate(const Shape &shape, const Generators<Real> &generators, const EdgeIn<Real> &in, const Real *grad,
+              const EdgeGradient<Real> &to) {
+    const int64_t channels = shape.channels;
+    Vector<Real> torque[3] = {};
+    for (int half = 0; half < 2; ++half) {
+        const Real *x = half == 0 ? in.sender : in.receiver;
+        over_channels<Real>(
+            channels, CHANNELS(c, lanes) {
+                const int64_t at = half * channels + c;
+                over_degrees(
+                    shape, EACH(l) {
+                        const Real *d = in.frame + shape.frame[l];
+                        Vector<Real> v[2 * l + 1], on_v[2 * l + 1] = {}, on_weight[l + 1] = {};
+                        each<2 * l + 1>(EACH(k) { v[k] = lanes.get(x + (l * l + k) * channels + c, 0); });
+                        each<2 * l + 1>(EACH(k) {
+                            constexpr int order = k < l ? l - k : k - l;
+                            if (order <= shape.m_max) {
+                                const int64_t weight = (shape.first_weight[order] + l - order) * 2 * channels + at;
+                                const Vector<Real> g = lanes.get(grad + shape.row[l][k] * 2 * channels + at, 0);
+                                on_weight[order] += g * entry_row<l, Real>(d, k, v);
+                                add_column<l, Real>(d, k, g * lanes.get(in.weights + weight, 0), on_v);
+                            }
+                        });
+                        each<l + 1>(EACH(order) {
+                            if (order <= shape.m_max)
+                                lanes.put(to.weights + (shape.first_weight[order] + l - order) * 2 * channels + at, 0,
+                                          on_weight[order]);
+                        });
+                        each<2 * l + 1>(EACH(k) {
+                            const int64_t place = (l * l + k) * channels + c;
+                            if (half == 0)
+                                lanes.put(to.sender + place, 0, on_v[k]);
+                            else
+                                lanes.put(to.receiver + place, 0, lanes.get(to.receiver + place, 0) + on_v[k]);
+                        });
+                        add_torque<Real>(generators.of[l], on_v, v, torque);
+                    });
+            });
+    }
+    for (int axis = 0; axis < 3; ++axis)
+        to.torque[axis] += sum<Real>(torque[axis]);
+}
+
+template <class Real> void rotate_back(const Shape &shape, const Real *frame, Real factor, const Real *z, Real *out) {
+    const int64_t channels = shape.channels;
+    over_channels<Real>(
+        channels, CHANNELS(c, lanes) {
+            over_degrees(
+                shape, EACH(l) {
+                    Vector<Real> y[2 * l + 1];
+                    each<2 * l + 1>(EACH(k) { y[k] = lanes.get(out + (l * l + k) * channels + c, 0); });
+                    each<2 * l + 1>(EACH(k) {
+                        if (const int row = shape.row[l][k]; row >= 0)
+                            add_column<l, Real>(frame + shape.frame[l], k,
+                                                factor * lanes.get(z + row * channels + c, 0), y);
+                    });
+                    each<2 * l + 1>(EACH(k) { lanes.put(out + (l * l + k) * channels + c, 0, y[k]); });
+                });
+        });
+}
+
+template <class Real>
+Real unrotate_back(const Shape &shape, const Generators<Real> &generators, const Real *frame, Real factor,
+                   const Real *grad, const Real *z, Real *on_z, Real *torque) {
+    const int64_t channels = shape.channels;
+    Vector<Real> on_factor = {}, turn[3] = {};
+    over_channels<Real>(
+        channels, CHANNELS(c, lanes) {
+            over_degrees(
+                shape, EACH(l) {
+                    const Real *d = frame + shape.frame[l];
+                    Vector<Real> g[2 * l + 1], message[2 * l + 1] = {};
+                    each<2 * l + 1>(EACH(k) { g[k] = lanes.get(grad + (l * l + k) * channels + c, 0); });
+                    each<2 * l + 1>(EACH(k) {
+                        if (const int row = shape.row[l][k]; row >= 0) {
+                            const Vector<Real> turned = entry_row<l, Real>(d, k, g),
+                                               value = lanes.get(z + row * channels + c, 0);
+                            on_factor += turned * value;
+                            lanes.put(on_z + row * channels + c, 0, factor * turned);
+                            add_column<l, Real>(d, k, value, message);
+                        }
+                    });
+                    add_torque<Real>(generators.of[l], message, g, turn);
+                });
+        });
+    for (int axis = 0; axis < 3; ++axis)
+        torque[axis] += factor * sum<Real>(turn[axis]);
+    return sum<Real>(on_factor);
+}
+
+template <class Real> constexpr EdgeKernels<Real> make_edge_kernels(const char *name) {
+    return {name,       multiply<Real>,      add<Real>,    rotate<Real>,  rotate_back<Real>,
+            gate<Real>, unrotate_back<Real>, ungate<Real>, unrotate<Real>};
+}
+
+} // namespace
+
+} // namespace equistride

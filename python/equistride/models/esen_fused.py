@@ -1,0 +1,211 @@
+"""eSEN for serving on a CPU: the plain network's numbers through the fused edge block."""
+
+import copy
+from typing import Final, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+import equistride._library  # noqa: F401  (loads torch.ops.equistride)
+from equistride.errors import EquistrideError
+from equistride.models.esen import ESEN, Block
+from equistride.models.potential import ConservativePotential
+from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines
+from equistride.nn.exchange import exchange
+from equistride.nn.harmonics import SphericalHarmonics
+from equistride.nn.nearest import nearest
+from equistride.nn.radial import RadialNetwork, polynomial_envelope
+from equistride.nn.spherical import Gate
+from equistride.nn.tensor_product import TensorProductConvolution
+
+TOLERANCE: Final = 1e-10
+"""Largest error of a radial function's spline, as a share of its largest value; energies and forces change less than by
+rounding in float32."""
+TABLE_BYTES: Final = 256 << 20
+"""Largest size of a network's tables; with more pairs of elements the radial networks are computed."""
+TYPICAL_ROWS: Final = 4 * 1024
+"""Rows of a table, to judge its size before it is made."""
+KEEP_BYTES: Final = 2 << 30
+"""Memory that all layers together may use to spare the backward a second forward."""
+
+
+class Radial(nn.Module):
+    """A radial network of bond lengths, or its splines."""
+
+    def __init__(self, basis: nn.Module, network: RadialNetwork, sender: Tensor, receiver: Tensor) -> None:
+        super().__init__()
+        self.basis, self.network = copy.deepcopy(basis), copy.deepcopy(network)
+        self.sender, self.receiver = nn.Parameter(sender.detach().clone()), nn.Parameter(receiver.detach().clone())
+
+    def forward(self, lengths: Tensor, pair: Tensor) -> Tensor:
+        """Return [E, columns] for lengths [E] in A and pairs of elements [E]."""
+        return self.network(self.basis(lengths), self.sender, self.receiver, pair)
+
+    def splines(self, cutoff: float, tolerance: float) -> RadialSplines:
+        """Return the same as splines, from one hundredth of the cutoff on."""
+        exact = copy.deepcopy(self).double().requires_grad_(False)
+        with torch.enable_grad():
+            return RadialSplines.tabulate(exact, self.sender.size(0) ** 2, cutoff / 100, cutoff, tolerance)
+
+
+class FusedBlock(nn.Module):
+    """An eSEN block whose edgewise convolution is one operator."""
+
+    def __init__(self, block: Block, m_max: int, radial: nn.Module, keep: int) -> None:
+        super().__init__()
+        edgewise = block.edgewise
+        self.norm1, self.norm2, self.feed_forward = map(copy.deepcopy, (block.norm1, block.norm2, block.feed_forward))
+        self.radial = radial
+        self.edgewise = EdgeBlock(edgewise.first, edgewise.second, edgewise.radial.last, m_max, keep)
+
+    def forward(self, x: Tensor, bonds: Bonds, lengths: Tensor, pair: Tensor, system: Tensor | None) -> Tensor:
+        """Return the updated features [N, (l_max+1)^2, C]; ``system`` [C] is of charge and spin."""
+        x = x + self.edgewise(self.norm1(x, system), bonds, self.radial(lengths, pair))
+        return x + self.feed_forward(self.norm2(x))
+
+
+def _blocks(network: ESEN) -> list[Block]:
+    return [block for block in network.blocks if isinstance(block, Block)]
+
+
+class FusedESEN(nn.Module):
+    """An eSEN network with frozen weights for serving: same outputs, several times faster on a CPU.
+
+    It keeps the plain network for tensors on a GPU, where the fused operator has no kernel. Made by :func:`fuse`.
+
+    Parameters
+    ----------
+    plain
+        The network.
+    splines
+        Take radial functions from splines of this relative error; without it, from their networks.
+    """
+
+    def __init__(self, plain: ESEN, splines: float | None = TOLERANCE) -> None:
+        super().__init__()
+        self.plain = copy.deepcopy(plain)
+        self.cutoff, self.l_max, self.channels, self.size = plain.cutoff, plain.l_max, plain.channels, plain.size
+        self.num_species = plain.sender.size(0)
+        self.error, self.slope_error = 0.0, 0.0
+        layers = _blocks(plain)
+        m_max = len(layers[0].edgewise.first.orders)
+        blocks = []
+        for block in layers:
+            network = copy.deepcopy(block.edgewise.radial)
+            network.last = nn.Identity()  # type: ignore[assignment]
+            radial = self._radial(plain, network, splines)
+            blocks.append(FusedBlock(block, m_max, radial, KEEP_BYTES // len(layers)))
+        self.blocks = nn.ModuleList(blocks)
+        self.degree = self._radial(plain, plain.edge_degree, splines)
+        c = self.channels
+        harmonics = "+".join(f"1x{degree}{'eo'[degree % 2]}" for degree in range(self.l_max + 1))
+        self.harmonics = SphericalHarmonics(self.l_max)
+        self.spread = TensorProductConvolution(f"{c}x0e", harmonics)
+        scale = [(2 * degree + 1) ** -0.5 / plain.edge_degree_scale for degree in range(self.l_max + 1)]
+        rows = [factor for degree, factor in enumerate(scale) for _ in range(2 * degree + 1)]
+        self.register_buffer("scale", torch.tensor(rows, dtype=torch.float64), persistent=False)
+
+    scale: Tensor
+
+    def _radial(self, plain: ESEN, network: RadialNetwork, splines: float | None) -> nn.Module:
+        radial = Radial(plain.basis, network, plain.sender, plain.receiver)
+        columns = network.last.weight.size(0) if isinstance(network.last, nn.Linear) else network.channels
+        size = self.num_species**2 * TYPICAL_ROWS * columns * 8
+        if splines is None or size * (len(plain.blocks) + 1) > TABLE_BYTES:
+            return radial
+        try:
+            made = radial.splines(self.cutoff, splines)
+        except EquistrideError:  # too rough for a table of reasonable size: compute it
+            return radial
+        self.error, self.slope_error = max(self.error, made.error), max(self.slope_error, made.slope_error)
+        return made
+
+    @torch.jit.export
+    def set_system(self, charge: float, spin: float) -> None:
+        """Set total charge [e] and spin multiplicity, as :meth:`ESEN.set_system` does."""
+        self.plain.set_system(charge, spin)
+
+    def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
+        """Return atomic energies [N] in units of the target scale; arguments as for :meth:`ESEN.forward`, with edges sorted by
+        receiver."""
+        if vectors.is_cuda:
+            return self.plain(vectors, species, edge_index)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        if self.plain.max_neighbors > 0:
+            keep = nearest(r.detach(), edge_index[0], species.size(0), self.plain.max_neighbors)
+            vectors, r, edge_index = vectors.index_select(0, keep), r.index_select(0, keep), edge_index[:, keep]
+        envelope = torch.ones_like(r)
+        if self.plain.smooth:
+            envelope = polynomial_envelope(r / self.cutoff, self.plain.envelope_exponent)
+        frames = torch.ops.equistride.bond_frames(vectors.detach(), self.l_max)
+        bonds = Bonds(vectors, frames, envelope, edge_index)
+        pair = species.index_select(0, edge_index[0]) * self.num_species + species.index_select(0, edge_index[1])
+
+        system: Tensor | None = None
+        scalars = self.plain.embedding(species)
+        if self.plain.system is not None:
+            system = self.plain.system()
+            scalars = scalars + system
+        y = self.harmonics(vectors) * (envelope[:, None] * self.scale)
+        x = self.spread(torch.ones_like(scalars), y, self.degree(r, pair), edge_index).view(
+            -1, self.size, self.channels
+        )
+        x = torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], 1)
+        for block in self.blocks:
+            x = block(exchange(x), bonds, r, pair, system)
+        return self.plain.energies(self.plain.norm(x))
+
+
+def fusable(network: nn.Module) -> TypeGuard[ESEN]:
+    """Whether :func:`fuse` takes this network: an eSEN with gates on its edges, no force head, and degrees to 4."""
+    if not isinstance(network, ESEN) or network.force_head is not None or network.l_max > 4:
+        return False
+    return all(isinstance(block.edgewise.gate, Gate) for block in _blocks(network))
+
+
+def fuse(network: ESEN, splines: float | None = TOLERANCE) -> FusedESEN:
+    """Return a network for serving with the weights of this one.
+
+    Parameters
+    ----------
+    network
+        Trained; it is not changed.
+    splines
+        Largest error of the splines that stand for the radial networks, relative to their largest value; None computes the
+        networks. A network is computed too where 1024 intervals do not reach this error, or where tables of all
+        elements would take more than 256 MB.
+
+    Raises
+    ------
+    EquistrideError
+        Where the network has no fused form.
+    """
+    if not fusable(network):
+        raise EquistrideError(
+            "the network cannot be fused",
+            expected="an eSEN with gate activations, conservative forces and l_max up to 4",
+            found=type(network).__name__,
+            mend="serve it in plain torch",
+        )
+    fused = FusedESEN(network, splines)
+    weight = network.embedding.weight
+    return fused.to(weight.device, weight.dtype).requires_grad_(False)
+
+
+def serving(potential: ConservativePotential, dtype: str) -> ConservativePotential:
+    """Return the potential with its network in fused form where it has one, and as it is where it has none.
+
+    Parameters
+    ----------
+    potential
+        Trained.
+    dtype
+        Precision in which it will run: in ``"float32"`` splines stand for the radial networks, whose error is far below
+        rounding; in ``"float64"`` nothing is approximated.
+    """
+    if not fusable(potential.network):
+        return potential
+    network = fuse(potential.network, TOLERANCE if dtype == "float32" else None)
+    return ConservativePotential(
+        network, potential.species, potential.cutoff, potential.scale, potential.references
+    ).train(potential.training)

@@ -1,0 +1,198 @@
+"""The eSEN edge block for serving: one native operator from node features to summed messages.
+
+For weights that are frozen. The operator takes chunks of edges that stay in cache through gather, rotation into the bond frame,
+radial weights, two SO(2) layers with a gate between, rotation back and sum; the plain version of the same is
+:class:`equistride.models.esen.EdgewiseConvolution`. First gradients only, to the features and the bonds.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import equistride._library  # noqa: F401  (loads torch.ops.equistride)
+from equistride.errors import EquistrideError
+from equistride.nn.radial_table import RadialTable
+from equistride.nn.so2 import MirrorOrderLinear, OrderLinear, SO2Convolution
+
+__all__ = ["Bonds", "EdgeBlock", "RadialSplines", "pack"]
+
+PANEL = 32  # columns of a matrix that are stored together, as csrc/edge_block/kernels.h says
+
+
+class Bonds(NamedTuple):
+    """What every block reads of the bonds.
+
+    ``vectors`` [E, 3] sender - receiver, A; ``frames`` [E, ...] what ``torch.ops.equistride.bond_frames`` makes of them;
+    ``envelope`` [E]; ``edge_index`` [2, E] receivers and senders, sorted by receiver.
+    """
+
+    vectors: Tensor
+    frames: Tensor
+    envelope: Tensor
+    edge_index: Tensor
+
+
+def _panels(matrix: Tensor) -> Tensor:
+    """Store a matrix [k, n] as [panels, k, PANEL], with zeros beyond its last column."""
+    k, n = matrix.shape
+    padded = nn.functional.pad(matrix, (0, -n % PANEL))
+    return padded.view(k, -1, PANEL).transpose(0, 1).flatten()
+
+
+def _order_matrices(layer: nn.Module, transposed: bool) -> Iterator[Tensor]:
+    """Yield the matrices of an order m > 0, to be multiplied from the right; three make a complex product."""
+    if isinstance(layer, MirrorOrderLinear):
+        yield layer.weight if transposed else layer.weight.t()
+    elif isinstance(layer, OrderLinear):
+        w1, w2 = layer.weight.chunk(2, 0)
+        yield from (w1, w2 - w1, -w1 - w2) if transposed else (w1.t(), -(w1 + w2).t(), (w2 - w1).t())
+    else:
+        raise EquistrideError(
+            "the edge block cannot be fused", expected="linear layers of orders m > 0", found=type(layer).__name__
+        )
+
+
+def _layer(layer: SO2Convolution, transposed: bool) -> Iterator[Tensor]:
+    weight = layer.scalar.weight
+    yield _panels(weight if transposed else weight.t())
+    if not transposed:
+        yield _panels(layer.scalar.bias[None])
+    for order in layer.orders:
+        for matrix in _order_matrices(order, transposed):
+            yield _panels(matrix)
+
+
+def pack(first: SO2Convolution, second: SO2Convolution, radial: nn.Linear) -> Tensor:
+    """Return all matrices of a block in the order in which the operator reads them, [numbers].
+
+    Parameters
+    ----------
+    first, second
+        The layers before and after the gate.
+    radial
+        The last layer of the radial network, which gives the weights of the first layer's input.
+    """
+    parts = [_panels(radial.weight.t()), _panels(radial.bias[None])]
+    parts += [*_layer(first, False), *_layer(second, False), *_layer(second, True), *_layer(first, True)]
+    return torch.cat([*parts, _panels(radial.weight)]).detach()
+
+
+class EdgeBlock(nn.Module):
+    """The fused block with frozen weights.
+
+    Parameters
+    ----------
+    first, second, radial
+        Layers as for :func:`pack`.
+    m_max
+        Highest order in the bond frame.
+    keep
+        Bytes of what lies between the layers that the forward may keep for the backward; the rest is computed again, which
+        takes two thirds longer.
+
+    Raises
+    ------
+    EquistrideError
+        Where the layers are no gated block of mirrored or general order layers.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self, first: SO2Convolution, second: SO2Convolution, radial: nn.Linear, m_max: int, keep: int = 1 << 30
+    ) -> None:
+        super().__init__()
+        self.l_max, self.m_max, self.keep = first.l_max, m_max, keep
+        self.hidden_channels = first.channels_out
+        if first.num_gates != self.l_max * self.hidden_channels:
+            raise EquistrideError(
+                "the edge block cannot be fused",
+                expected=f"{self.l_max * self.hidden_channels} gates",
+                found=first.num_gates,
+                mend="serve this network in plain torch",
+            )
+        self.mirror = all(isinstance(layer, MirrorOrderLinear) for layer in (*first.orders, *second.orders))
+        self.register_buffer("weights", pack(first, second, radial))
+
+    def forward(self, x: Tensor, bonds: Bonds, hidden: Tensor) -> Tensor:
+        """Return the summed messages [N, (l_max+1)^2, C].
+
+        Parameters
+        ----------
+        x [N, (l_max+1)^2, C]
+            Features, float32 or float64.
+        bonds
+            Geometry, of the same type.
+        hidden [E, channels]
+            Input of the last radial layer.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            Where shapes or types do not fit, edges are not sorted, or an edge names an atom that is not there.
+        """
+        keep = self.keep if x.requires_grad or bonds.vectors.requires_grad else 0
+        out, _ = torch.ops.equistride.edge_block(
+            x,
+            bonds.vectors,
+            bonds.frames,
+            bonds.envelope,
+            hidden,
+            bonds.edge_index,
+            self.weights,
+            self.l_max,
+            self.m_max,
+            self.hidden_channels,
+            self.mirror,
+            keep,
+        )
+        return out
+
+
+class RadialSplines(nn.Module):
+    """Functions of length, one for each kind of pair, as cubic splines (C2) in one native operator.
+
+    Parameters
+    ----------
+    tables
+        [pairs, intervals, 4, columns]: the cubic of each interval by its powers; a slope from B-spline coefficients would
+        lose three digits in float32.
+    start, step
+        First knot and distance of the knots [A]; beyond the ends the first and the last cubic go on.
+    error, slope_error
+        As in :class:`~equistride.nn.radial_table.RadialTable`.
+    """
+
+    tables: Tensor
+
+    def __init__(self, tables: Tensor, start: float, step: float, error: float, slope_error: float) -> None:
+        super().__init__()
+        self.register_buffer("tables", tables)
+        self.start, self.step, self.error, self.slope_error = start, step, error, slope_error
+
+    @classmethod
+    def tabulate(
+        cls, function: Callable[[Tensor, Tensor], Tensor], pairs: int, start: float, stop: float, tolerance: float
+    ) -> "RadialSplines":
+        """Tabulate ``function(lengths [K], pair [K]) -> [K, columns]`` for all pairs, with the same knots.
+
+        Arguments and errors as for :meth:`RadialTable.tabulate`; the error is relative to the largest value of all pairs,
+        and 1024 intervals are the most.
+        """
+
+        def all_pairs(lengths: Tensor) -> Tensor:
+            kinds = (torch.full([lengths.size(0)], kind) for kind in range(pairs))
+            return torch.cat([function(lengths, kind) for kind in kinds], 1)
+
+        table = RadialTable.tabulate(all_pairs, start, stop, tolerance=tolerance, max_intervals=1024)
+        intervals = table.coefficients.size(0) - 3
+        a, b, c, d = (table.coefficients[k : k + intervals] for k in range(4))
+        powers = [(a + 4 * b + c) / 6, (c - a) / 2, (a - 2 * b + c) / 2, (3 * b - a - 3 * c + d) / 6]
+        tables = torch.stack(powers, 1).view(intervals, 4, pairs, -1).permute(2, 0, 1, 3).contiguous()
+        return cls(tables, table.start, table.step, table.error, table.slope_error)
+
+    def forward(self, lengths: Tensor, pair: Tensor) -> Tensor:
+        """Return the values [E, columns] for lengths [E] in A and kinds of pairs [E] (int64)."""
+        return torch.ops.equistride.radial_splines(lengths, pair, self.tables, self.start, self.step)
