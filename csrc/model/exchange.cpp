@@ -1,0 +1,87 @@
+#include "model/exchange.h"
+
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace equistride {
+namespace {
+
+thread_local Exchange *current = nullptr;
+
+at::Tensor exchange(const at::Tensor &features) { return current ? current->forward(features) : features.clone(); }
+
+// Autograd may run the backward on another thread, so the forward notes who exchanged; 0 is nobody.
+at::Tensor exchange_backward(const at::Tensor &gradient, std::int64_t exchanger) {
+    auto *noted = reinterpret_cast<Exchange *>(exchanger); // NOLINT(performance-no-int-to-ptr)
+    return noted ? noted->backward(gradient) : gradient.clone();
+}
+
+at::Tensor like(const at::Tensor &tensor) { return at::empty_like(tensor); }
+at::Tensor like_gradient(const at::Tensor &tensor, std::int64_t) { return at::empty_like(tensor); }
+
+template <class Signature> auto find(const char *name) {
+    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+// Linear, so that its derivative has no derivative to speak of: exchanging the gradient of the gradient goes forward.
+class ExchangeBackward : public torch::autograd::Function<ExchangeBackward> {
+public:
+    static at::Tensor forward(torch::autograd::AutogradContext *, const at::Tensor &gradient, std::int64_t exchanger) {
+        static const auto op = find<at::Tensor(const at::Tensor &, std::int64_t)>("equistride::exchange_backward");
+        const at::AutoDispatchBelowADInplaceOrView below;
+        return op.call(gradient, exchanger);
+    }
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext *,
+                                                   const torch::autograd::variable_list &grads) {
+        static const auto op = find<at::Tensor(const at::Tensor &)>("equistride::exchange");
+        return {op.call(grads[0]), at::Tensor()};
+    }
+};
+
+class ExchangeForward : public torch::autograd::Function<ExchangeForward> {
+public:
+    static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &features) {
+        static const auto op = find<at::Tensor(const at::Tensor &)>("equistride::exchange");
+        context->saved_data["exchanger"] = reinterpret_cast<std::int64_t>(current);
+        const at::AutoDispatchBelowADInplaceOrView below;
+        return op.call(features);
+    }
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
+                                                   const torch::autograd::variable_list &grads) {
+        static const auto op = find<at::Tensor(const at::Tensor &, std::int64_t)>("equistride::exchange_backward");
+        return {op.call(grads[0], context->saved_data["exchanger"].toInt())};
+    }
+};
+
+at::Tensor exchange_autograd(const at::Tensor &features) { return ExchangeForward::apply(features); }
+at::Tensor exchange_backward_autograd(const at::Tensor &gradient, std::int64_t exchanger) {
+    return ExchangeBackward::apply(gradient, exchanger);
+}
+
+} // namespace
+
+ExchangeScope::ExchangeScope(Exchange *exchange) : before_(current) { current = exchange; }
+ExchangeScope::~ExchangeScope() { current = before_; }
+
+TORCH_LIBRARY_FRAGMENT(equistride, m) {
+    m.def("exchange(Tensor features) -> Tensor");
+    m.def("exchange_backward(Tensor gradient, int exchanger) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(equistride, CompositeExplicitAutograd, m) {
+    m.impl("exchange", exchange);
+    m.impl("exchange_backward", exchange_backward);
+}
+
+TORCH_LIBRARY_IMPL(equistride, Meta, m) {
+    m.impl("exchange", like);
+    m.impl("exchange_backward", like_gradient);
+}
+
+TORCH_LIBRARY_IMPL(equistride, Autograd, m) {
+    m.impl("exchange", exchange_autograd);
+    m.impl("exchange_backward", exchange_backward_autograd);
+}
+
+} // namespace equistride

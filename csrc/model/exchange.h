@@ -1,0 +1,34 @@
+// Atoms that another process owns: how their features are kept up to date between the layers of a network.
+#pragma once
+
+#include "model/export.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace equistride {
+
+/// What an engine with domain decomposition lends to the operator `equistride::exchange` while a model runs.
+class EQUISTRIDE_API Exchange {
+public:
+    virtual ~Exchange() = default;
+    /// Features [N, ...] with the rows of ghosts copied from the processes that own them.
+    virtual at::Tensor forward(const at::Tensor &features) = 0;
+    /// The transpose: gradients [N, ...] of ghosts are added to those of their owners, and are zero thereafter.
+    virtual at::Tensor backward(const at::Tensor &gradient) = 0;
+};
+
+/// The calling thread's models use `exchange` while this lives; without it (or with null) the operator changes nothing.
+class EQUISTRIDE_API ExchangeScope {
+public:
+    explicit ExchangeScope(Exchange *exchange);
+    ~ExchangeScope();
+    ExchangeScope(const ExchangeScope &) = delete;
+    ExchangeScope &operator=(const ExchangeScope &) = delete;
+
+private:
+    Exchange *before_;
+};
+
+} // namespace equistride

@@ -1,0 +1,79 @@
+// What both styles need of LAMMPS: units, errors, the box.
+#pragma once
+
+#include "equistride/units.h"
+
+#include "error.h"
+#include "exceptions.h"
+#include "update.h"
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <memory>
+#include <string>
+
+namespace LAMMPS_NS {
+class Comm;
+class Domain;
+class LAMMPS;
+} // namespace LAMMPS_NS
+
+namespace equistride::lammps {
+
+/// The units of a run: equistride's are eV, A and fs.
+struct RunUnits {
+    double energy;       ///< LAMMPS's units of energy in 1 eV
+    double femtoseconds; ///< fs in LAMMPS's unit of time
+};
+
+/// Raises c10::ValueError where the units are neither metal nor real.
+RunUnits units_of(const LAMMPS_NS::Update &update);
+
+/// A word of the input as a number. Raises c10::ValueError where it is none or is less than `least`.
+double number(const std::string &keyword, const std::string &word, double least);
+
+/// Lattice vectors as rows [3, 3] A, zeros along open axes.
+at::Tensor cell_of(const LAMMPS_NS::Domain &domain);
+/// Which axes are periodic [3].
+at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain);
+
+/// The device that `choice` (auto, cpu or cuda) names; the processes of one computer share its GPUs in turn.
+at::Device choose_device(const std::string &choice, MPI_Comm world);
+
+/// The bytes of a file, read by one process. Raises c10::ValueError on all where it cannot be read.
+std::shared_ptr<const std::string> read_once(const std::string &path, MPI_Comm world);
+
+/// The sentence that `body` fails with; empty where it does not.
+template <class Body> std::string failure_of(Body body) {
+    try {
+        body();
+    } catch (const LAMMPS_NS::LAMMPSException &) {
+        throw;
+    } catch (const c10::Error &failure) {
+        return failure.what_without_backtrace();
+    } catch (const std::exception &failure) {
+        return failure.what();
+    }
+    return {};
+}
+
+/// The first process's sentence, on all of them; empty where there is none.
+std::string shared_sentence(std::string sentence, MPI_Comm world);
+
+/// End the run with a sentence where `body` throws on this process.
+template <class Body> void guarded(LAMMPS_NS::Error *error, const std::string &style, Body body) {
+    const std::string sentence = failure_of(body);
+    if (!sentence.empty())
+        error->one(style, 0, LAMMPS_NS::Error::NOLASTLINE, style + ": " + sentence);
+}
+
+/// The same where all processes call it together: one sentence, once.
+template <class Body>
+void guarded_together(LAMMPS_NS::Error *error, MPI_Comm world, const std::string &style, Body body) {
+    const std::string sentence = shared_sentence(failure_of(body), world);
+    if (!sentence.empty())
+        error->all(style, 0, LAMMPS_NS::Error::NOLASTLINE, style + ": " + sentence);
+}
+
+} // namespace equistride::lammps

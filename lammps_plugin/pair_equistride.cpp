@@ -1,0 +1,290 @@
+#include "pair_equistride.h"
+
+#include "host.h"
+#include "words.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "domain.h"
+#include "force.h"
+#include "memory.h"
+#include "utils.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace equistride::lammps {
+namespace {
+
+constexpr char PAIR[] = "pair equistride";
+
+const char *name_of(Ghosts ghosts) {
+    return ghosts == Ghosts::local ? "local" : ghosts == Ghosts::wide ? "wide" : "exchange";
+}
+
+} // namespace
+
+PairEquistride::PairEquistride(LAMMPS_NS::LAMMPS *lmp)
+    : Pair(lmp), messenger_([this](int columns) { comm->forward_comm(this, columns); },
+                            [this](int columns) { comm->reverse_comm(this, columns); }) {
+    single_enable = 0;
+    restartinfo = 1;
+    one_coeff = 1;
+    manybody_flag = 1;
+    no_virial_fdotr_compute = 1;
+    centroidstressflag = LAMMPS_NS::CENTROID_AVAIL;
+    comm_forward = comm_reverse = Messenger::COLUMNS;
+}
+
+PairEquistride::~PairEquistride() {
+    if (allocated) {
+        memory->destroy(setflag);
+        memory->destroy(cutsq);
+    }
+}
+
+void PairEquistride::settings(int count, char **words) {
+    guarded_together(error, world, PAIR, [&] { read_settings(words_of(count, words)); });
+}
+
+void PairEquistride::read_settings(const std::vector<std::string> &words) {
+    device_ = ghost_choice_ = precision_ = "auto";
+    threshold_.reset();
+    check_ = true;
+    settings_ = words;
+    const auto choose = [](const std::string &keyword, const std::string &word, std::vector<std::string> choices) {
+        TORCH_CHECK_VALUE(std::find(choices.begin(), choices.end(), word) != choices.end(), "the value of ", keyword,
+                          " is not known; expected one of ", c10::Join(", ", choices), "; found ", word);
+        return word;
+    };
+    for (std::size_t k = 0; k < words.size(); k += 2) {
+        const std::string &keyword = words[k];
+        TORCH_CHECK_VALUE(k + 1 < words.size(), "the keyword ", keyword, " has no value");
+        const std::string &word = words[k + 1];
+        if (keyword == "device")
+            device_ = choose(keyword, word, {"auto", "cpu", "cuda"});
+        else if (keyword == "ghost")
+            ghost_choice_ = choose(keyword, word, {"auto", "local", "wide", "exchange"});
+        else if (keyword == "precision")
+            precision_ = choose(keyword, word, {"auto", "float32", "float64"});
+        else if (keyword == "uncertainty_threshold")
+            threshold_ = number(keyword, word, 0);
+        else if (keyword == "check")
+            check_ = choose(keyword, word, {"on", "off"}) == "on";
+        else
+            TORCH_CHECK_VALUE(false, "the keyword ", keyword, " is not known; expected device, ghost, precision, ",
+                              "uncertainty_threshold or check");
+    }
+}
+
+void PairEquistride::coeff(int count, char **words) {
+    guarded_together(error, world, PAIR, [&] { read_coefficients(words_of(count, words)); });
+}
+
+void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
+    const int types = atom->ntypes;
+    TORCH_CHECK_VALUE(words.size() >= 3 && words[0] == "*" && words[1] == "*",
+                      "pair_coeff is wrong; expected `pair_coeff * * FILE` and an element for each atom type");
+    TORCH_CHECK_VALUE(static_cast<int>(words.size()) == 3 + types,
+                      "the number of elements in pair_coeff is wrong; expected ", types, ", one an atom type; found ",
+                      words.size() - 3, "; name them after the file, as in `pair_coeff * * model.pt Si O`");
+    coefficients_ = words;
+    const std::string &file = words[2];
+    model_ = Model::from_bytes(read_once(file, world), file, /*verify=*/check_);
+    const Metadata &metadata = model_->metadata();
+    TORCH_CHECK_VALUE(metadata.kind == "potential", file, " is a ", metadata.kind,
+                      "; expected a potential; run a propagator with fix equistride/propagate");
+    const at::ScalarType dtype = precision_ == "auto"      ? model_->dtype()
+                                 : precision_ == "float64" ? at::kDouble
+                                                           : at::kFloat;
+    model_->to(choose_device(device_, world), dtype);
+    TORCH_CHECK_VALUE(!threshold_ || model_->estimates(), file, " cannot say how sure it is; expected an ensemble (`",
+                      "equistride ensemble`) for uncertainty_threshold");
+    at::set_num_threads(std::max(1, comm->nthreads));
+
+    if (!allocated) {
+        allocated = 1;
+        memory->create(setflag, types + 1, types + 1, "pair:setflag");
+        memory->create(cutsq, types + 1, types + 1, "pair:cutsq");
+    }
+    const bool hybrid = std::string(force->pair_style ? force->pair_style : "").rfind("hybrid", 0) == 0;
+    species_.assign(static_cast<std::size_t>(types + 1), -1);
+    std::string map;
+    for (int type = 1; type <= types; type++) {
+        const std::string &element = words[static_cast<std::size_t>(2 + type)];
+        TORCH_CHECK_VALUE(element != "NULL" || hybrid, "atom type ", type, " has no element (NULL); expected one of ",
+                          c10::Join(", ", metadata.species), "; NULL is for pair_style hybrid");
+        species_[static_cast<std::size_t>(type)] = element == "NULL" ? -1 : metadata.species_index(element);
+        map += "  atom type " + std::to_string(type) + ": " + (element == "NULL" ? "not seen" : element) + "\n";
+    }
+    for (int i = 1; i <= types; i++)
+        for (int j = 1; j <= types; j++)
+            setflag[i][j] =
+                species_[static_cast<std::size_t>(i)] >= 0 && species_[static_cast<std::size_t>(j)] >= 0 && i <= j;
+    if (comm->me == 0)
+        LAMMPS_NS::utils::logmesg(lmp, "pair equistride: {} ({}, cutoff {} A, {}, {})\n{}", file, metadata.architecture,
+                                  metadata.cutoff, dtype == at::kDouble ? "float64" : "float32", model_->device().str(),
+                                  map);
+}
+
+double PairEquistride::reach() const { return model_->metadata().cutoff * (ghosts_ == Ghosts::wide ? hops_ : 1); }
+
+void PairEquistride::choose_ghosts() {
+    const bool one = comm->nprocs == 1, divides = model_->divides(), exchanges = model_->exchanges() > 0;
+    hops_ = hops_of(*model_);
+    if (ghost_choice_ == "auto")
+        ghosts_ = one ? Ghosts::local : exchanges || hops_ == 1 ? Ghosts::exchange : Ghosts::wide;
+    else
+        ghosts_ = ghost_choice_ == "local" ? Ghosts::local : ghost_choice_ == "wide" ? Ghosts::wide : Ghosts::exchange;
+    TORCH_CHECK_VALUE(one || ghosts_ != Ghosts::local, "`ghost local` is for one process; found ", comm->nprocs,
+                      "; use `ghost auto`");
+    TORCH_CHECK_VALUE(divides || ghosts_ == Ghosts::local, "the model does not give energies from edge vectors, so it ",
+                      "cannot be divided among processes; run it on one process with `ghost auto`");
+    TORCH_CHECK_VALUE(ghosts_ != Ghosts::exchange || exchanges || hops_ == 1,
+                      "the model was exported without the exchange of features; use `ghost wide` or export it again");
+    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local || force->newton_pair,
+                      "forces on ghost atoms must be sent home; expected `newton on`; found `newton off`");
+}
+
+void PairEquistride::init_style() {
+    guarded_together(error, world, PAIR, [&] {
+        TORCH_CHECK_VALUE(model_, "there is no model; give `pair_coeff * * FILE` and an element for each atom type");
+        energy_unit_ = units_of(*update).energy;
+        TORCH_CHECK_VALUE(!model_->metadata().requires_box ||
+                              (domain->periodicity[0] && domain->periodicity[1] && domain->periodicity[2]),
+                          "the model was trained on periodic systems alone; expected `boundary p p p`");
+        choose_ghosts();
+    });
+    if (comm->me == 0)
+        LAMMPS_NS::utils::logmesg(lmp, "pair equistride: ghost {}, {} A of ghost atoms needed\n", name_of(ghosts_),
+                                  ghosts_ == Ghosts::local ? 0.0 : reach());
+}
+
+void PairEquistride::compute(int eflag, int vflag) {
+    ev_init(eflag, vflag);
+    guarded(error, PAIR, [&] { evaluate(); });
+}
+
+void PairEquistride::evaluate() {
+    surroundings_.find(*atom, *domain, species_, model_->metadata().cutoff, ghosts_, hops_);
+    if (model_->divides())
+        evaluate_part();
+    else
+        evaluate_whole();
+    if (threshold_)
+        check_uncertainty();
+}
+
+void PairEquistride::evaluate_part() {
+    messenger_.begin(surroundings_, atom->nlocal + atom->nghost);
+    const bool sends = ghosts_ == Ghosts::exchange && model_->exchanges() > 0;
+    const PartOutputs out =
+        model_->compute_part(surroundings_.frame, surroundings_.owned, sends ? &messenger_ : nullptr);
+    const at::Tensor edges = surroundings_.frame.edge_index.contiguous();
+    const at::Tensor gradient = out.gradient.contiguous(), vectors = out.vectors.contiguous();
+    const double *energy = out.atomic_energies.const_data_ptr<double>();
+    const double *g = gradient.const_data_ptr<double>(), *r = vectors.const_data_ptr<double>();
+    const std::int64_t count = edges.size(1);
+    const auto *receiver = edges.const_data_ptr<std::int64_t>(), *sender = receiver + count;
+    const std::vector<int> &row = surroundings_.atom;
+    double sums[6] = {0, 0, 0, 0, 0, 0};
+    const auto of = [&](std::int64_t place) { return row[static_cast<std::size_t>(place)]; };
+    for (std::int64_t e = 0; e < count; e++, g += 3, r += 3) {
+        const int i = of(receiver[e]), j = of(sender[e]);
+        for (int k = 0; k < 3; k++) {
+            atom->f[i][k] += energy_unit_ * g[k];
+            atom->f[j][k] -= energy_unit_ * g[k];
+            sums[k] -= r[k] * g[k];
+        }
+        sums[3] -= 0.5 * (r[0] * g[1] + r[1] * g[0]);
+        sums[4] -= 0.5 * (r[0] * g[2] + r[2] * g[0]);
+        sums[5] -= 0.5 * (r[1] * g[2] + r[2] * g[1]);
+        if (vflag_atom || cvflag_atom)
+            tally_atom(j, r, g);
+    }
+    if (vflag_global)
+        for (int k = 0; k < 6; k++)
+            virial[k] += energy_unit_ * sums[k];
+    for (std::int64_t k = 0; k < surroundings_.owned; k++) {
+        if (eflag_global)
+            eng_vdwl += energy_unit_ * energy[k];
+        if (eflag_atom)
+            eatom[of(k)] += energy_unit_ * energy[k];
+    }
+}
+
+// An edge belongs to its sender j: -r_ij (x) dE/dr_ij, times the velocity of j, is what the motion of j carries of the
+// energy from j to i.
+void PairEquistride::tally_atom(int j, const double *r, const double *g) {
+    const double w[9] = {r[0] * g[0], r[1] * g[1], r[2] * g[2], r[0] * g[1], r[0] * g[2],
+                         r[1] * g[2], r[1] * g[0], r[2] * g[0], r[2] * g[1]};
+    if (vflag_atom)
+        for (int k = 0; k < 6; k++)
+            vatom[j][k] -= energy_unit_ * (k < 3 ? w[k] : 0.5 * (w[k] + w[k + 3]));
+    if (cvflag_atom)
+        for (int k = 0; k < 9; k++)
+            cvatom[j][k] -= energy_unit_ * w[k];
+}
+
+void PairEquistride::evaluate_whole() {
+    TORCH_CHECK_VALUE(!vflag_atom && !cvflag_atom,
+                      "the model gives no stress of single atoms, because it does not give ",
+                      "energies from edge vectors; leave out computes of the stress of atoms");
+    Frame frame = surroundings_.frame;
+    const auto options = at::TensorOptions().device(model_->device()).dtype(model_->input_dtype());
+    for (at::Tensor *tensor : {&frame.positions, &frame.cell})
+        *tensor = tensor->to(options);
+    for (at::Tensor *tensor : {&frame.species, &frame.edge_index, &frame.shifts})
+        *tensor = tensor->to(model_->device());
+    const Outputs out = model_->compute(frame);
+    const auto home = [](const at::Tensor &tensor) { return tensor.to(at::kCPU, at::kDouble).contiguous(); };
+    const at::Tensor energies = home(out.atomic_energies), forces = home(out.forces), w = home(out.virial);
+    const double *f = forces.const_data_ptr<double>(), *energy = energies.const_data_ptr<double>();
+    for (std::int64_t k = 0; k < surroundings_.owned; k++) {
+        const int i = surroundings_.atom[static_cast<std::size_t>(k)];
+        for (int x = 0; x < 3; x++)
+            atom->f[i][x] += energy_unit_ * f[3 * k + x];
+        if (eflag_global)
+            eng_vdwl += energy_unit_ * energy[k];
+        if (eflag_atom)
+            eatom[i] += energy_unit_ * energy[k];
+    }
+    const double *v = w.const_data_ptr<double>();
+    const double six[6] = {v[0], v[4], v[8], 0.5 * (v[1] + v[3]), 0.5 * (v[2] + v[6]), 0.5 * (v[5] + v[7])};
+    if (vflag_global)
+        for (int k = 0; k < 6; k++)
+            virial[k] += energy_unit_ * six[k];
+}
+
+void PairEquistride::check_uncertainty() {
+    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local, "uncertainty_threshold is for one process; found ", comm->nprocs);
+    const at::Tensor spread = model_->uncertainty(surroundings_.frame);
+    const auto [largest, place] = spread.max(0);
+    const double found = largest.item<double>();
+    TORCH_CHECK_VALUE(found <= *threshold_, "the members of the ensemble disagree about the force on atom ",
+                      surroundings_.labels[static_cast<std::size_t>(place.item<std::int64_t>())], "; expected at most ",
+                      *threshold_, " eV/A; found ", found, " eV/A; the run has left the training data");
+}
+
+void PairEquistride::write_restart(FILE *file) {
+    write_restart_settings(file);
+    write_words(file, coefficients_);
+}
+
+void PairEquistride::read_restart(FILE *file) {
+    read_restart_settings(file);
+    const std::vector<std::string> words = read_words(file, world);
+    guarded_together(error, world, PAIR, [&] { read_coefficients(words); });
+}
+
+void PairEquistride::write_restart_settings(FILE *file) { write_words(file, settings_); }
+
+void PairEquistride::read_restart_settings(FILE *file) {
+    const std::vector<std::string> words = read_words(file, world);
+    guarded_together(error, world, PAIR, [&] { read_settings(words); });
+}
+
+} // namespace equistride::lammps

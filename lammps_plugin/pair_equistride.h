@@ -1,0 +1,60 @@
+// pair_style equistride: energies, forces and virials of an artifact of the kind potential.
+#pragma once
+
+#include "messenger.h"
+
+#include "pair.h"
+
+#include <memory>
+#include <optional>
+
+namespace equistride::lammps {
+
+class PairEquistride final : public LAMMPS_NS::Pair {
+public:
+    explicit PairEquistride(LAMMPS_NS::LAMMPS *lmp);
+    ~PairEquistride() override;
+
+    void settings(int count, char **words) override;
+    void coeff(int count, char **words) override;
+    void init_style() override;
+    double init_one(int, int) override { return reach(); }
+    void compute(int eflag, int vflag) override;
+
+    void write_restart(FILE *file) override;
+    void read_restart(FILE *file) override;
+    void write_restart_settings(FILE *file) override;
+    void read_restart_settings(FILE *file) override;
+
+    int pack_forward_comm(int n, int *list, double *buf, int, int *) override {
+        return messenger_.pack_forward(n, list, buf);
+    }
+    void unpack_forward_comm(int n, int first, double *buf) override { messenger_.unpack_forward(n, first, buf); }
+    int pack_reverse_comm(int n, int first, double *buf) override { return messenger_.pack_reverse(n, first, buf); }
+    void unpack_reverse_comm(int n, int *list, double *buf) override { messenger_.unpack_reverse(n, list, buf); }
+
+private:
+    void read_settings(const std::vector<std::string> &words);
+    void read_coefficients(const std::vector<std::string> &words);
+    void choose_ghosts();
+    double reach() const;
+    void evaluate();
+    void evaluate_whole();
+    void evaluate_part();
+    void check_uncertainty();
+    void tally_atom(int i, const double *r, const double *g);
+
+    Messenger messenger_;
+    Surroundings surroundings_;
+    std::unique_ptr<Model> model_;
+    std::vector<std::int64_t> species_; // of each type, from 1
+    std::vector<std::string> settings_, coefficients_;
+    std::string device_ = "auto", ghost_choice_ = "auto", precision_ = "auto";
+    std::optional<double> threshold_; // eV/A
+    bool check_ = true;
+    Ghosts ghosts_ = Ghosts::local;
+    int hops_ = 1;
+    double energy_unit_ = 1; // LAMMPS's units in 1 eV
+};
+
+} // namespace equistride::lammps

@@ -1,0 +1,33 @@
+"""The hook between layers of message passing, for engines that divide the atoms among processes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equistride import _library  # noqa: F401 (registers the operator)
+
+_PATTERN = "graph(%x):\n  %y : Tensor = equistride::exchange(%x)\n  return (%y)"
+_NOTHING = "graph(%x):\n  return (%x)"
+
+
+def exchange(features: Tensor) -> Tensor:
+    """Return features [N, ...] of the atoms, those that another process owns brought up to date by it.
+
+    In an exported model this is the operator ``equistride::exchange``, to which an engine lends its communication, forward
+    and, for the gradient, backward. Everywhere else nothing happens. Call it before every layer in which atoms read their
+    neighbours' features, but the first where those depend on the neighbour alone.
+    """
+    if torch.jit.is_scripting():
+        return torch.ops.equistride.exchange(features)
+    return features
+
+
+def without_exchange(model: torch.jit.ScriptModule) -> None:
+    """Take the operator out of a loaded model, in place, so that it runs where equistride is not installed."""
+    for module in model.modules():
+        script: Any = module._c
+        for name in script._method_names():
+            graph = script._get_method(name).graph
+            torch._C._jit_pass_inline(graph)
+            torch._C._jit_pass_custom_pattern_based_rewrite_graph(_PATTERN, _NOTHING, graph)

