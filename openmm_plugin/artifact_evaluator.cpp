@@ -3,6 +3,7 @@
 #include "equistride/units.h"
 #include "model/checks.h"
 #include "model/model.h"
+#include "model/placement.h"
 
 #include <ATen/ATen.h>
 
@@ -27,7 +28,8 @@ public:
         frame.species = species_;
         frame.positions = request.positions.to(model_->device()) * units::ANGSTROM_PER_NM;
         check_positions(frame);
-        place(frame, request.box);
+        const at::Tensor box = request.box.defined() ? request.box * units::ANGSTROM_PER_NM : request.box;
+        place(frame, frame.positions, box, box.defined(), *model_);
         find_edges(frame, pbc_, model_->metadata().cutoff);
         const Outputs outputs = model_->compute(frame);
         Result result;
@@ -39,22 +41,6 @@ public:
     }
 
 private:
-    // Move the atoms close to the origin while the numbers are still in the engine's precision: atoms that have
-    // drifted a hundred boxes away keep their digits in a float32 model. Neither changes any distance.
-    void place(Frame &frame, const at::Tensor &box) const {
-        at::Tensor &positions = frame.positions;
-        if (box.defined()) {
-            const at::Tensor cell = box.to(positions.options()) * units::ANGSTROM_PER_NM;
-            positions = positions - positions.matmul(at::linalg_inv(cell)).floor().matmul(cell);
-            frame.cell = cell.to(model_->dtype());
-        } else {
-            if (model_->dtype() != positions.scalar_type())
-                positions = positions - positions.mean(0, /*keepdim=*/true);
-            frame.cell = at::zeros({3, 3}, positions.options().dtype(model_->dtype()));
-        }
-        positions = positions.to(model_->dtype());
-    }
-
     std::unique_ptr<Model> model_;
     at::Tensor species_, pbc_;
 };

@@ -1,7 +1,9 @@
-// equistride._openmm: makes EquistrideForce objects and hands them to OpenMM's own (SWIG) Python module.
-// The Python class equistride.engines.openmm.Force holds the SWIG object; each function here takes it.
+// equistride._openmm: makes forces and integrators and hands them to OpenMM's own (SWIG) Python module.
+// The Python classes Force and TrajCastIntegrator of equistride.engines.openmm hold the SWIG object; each function here
+// takes it.
 #include "errors.h"
 #include "force.h"
+#include "integrator.h"
 #include "model/archive.h"
 
 #include <pybind11/pybind11.h>
@@ -17,12 +19,13 @@
 
 namespace py = pybind11;
 using equistride::EquistrideForce;
+using equistride::TrajCastIntegrator;
 using OpenMM::OpenMMException;
 
 namespace {
 
-swig_type_info *force_type() {
-    static swig_type_info *type = SWIG_TypeQuery("OpenMM::Force *");
+swig_type_info *swig_type(const char *name) {
+    swig_type_info *type = SWIG_TypeQuery(name);
     if (!type)
         throw OpenMMException(
             "openmm's Python module uses another SWIG runtime than equistride was built for; expected "
@@ -30,34 +33,96 @@ swig_type_info *force_type() {
     return type;
 }
 
-EquistrideForce *find(const py::object &object) {
+swig_type_info *type_of(const OpenMM::Force *) {
+    static swig_type_info *type = swig_type("OpenMM::Force *");
+    return type;
+}
+
+swig_type_info *type_of(const OpenMM::Integrator *) {
+    static swig_type_info *type = swig_type("OpenMM::Integrator *");
+    return type;
+}
+
+/// The C++ object of the class `Ours` in OpenMM's Python object, or null.
+template <typename Ours, typename Base> Ours *find(const py::object &object) {
     void *pointer = nullptr;
-    if (!SWIG_IsOK(SWIG_ConvertPtr(object.ptr(), &pointer, force_type(), 0)) || !pointer)
+    if (!SWIG_IsOK(SWIG_ConvertPtr(object.ptr(), &pointer, type_of(static_cast<Base *>(nullptr)), 0)) || !pointer)
         return nullptr;
-    return dynamic_cast<EquistrideForce *>(static_cast<OpenMM::Force *>(pointer));
+    return dynamic_cast<Ours *>(static_cast<Base *>(pointer));
 }
 
 EquistrideForce &get(const py::object &object) {
-    EquistrideForce *force = find(object);
+    auto *force = find<EquistrideForce, OpenMM::Force>(object);
     if (!force)
         throw OpenMMException("this is no equistride force; expected an equistride.engines.openmm.Force; found " +
                               py::repr(py::type::of(object)).cast<std::string>());
     return *force;
 }
 
-py::object new_force(const std::string &model, const std::string &file,
-                     const std::map<std::string, std::string> &properties) {
-    force_type();
-    auto bytes = std::make_shared<const std::string>(model);
-    OpenMM::Force *force = new EquistrideForce(std::move(bytes), file, properties);
+TrajCastIntegrator &integrator_of(const py::object &object) {
+    auto *integrator = find<TrajCastIntegrator, OpenMM::Integrator>(object);
+    if (!integrator)
+        throw OpenMMException("this is no propagating integrator; expected an "
+                              "equistride.engines.openmm.TrajCastIntegrator; found " +
+                              py::repr(py::type::of(object)).cast<std::string>());
+    return *integrator;
+}
+
+template <typename Base> py::object hand_over(Base *made) {
     return py::reinterpret_steal<py::object>(
-        SWIG_NewPointerObj(force, force_type(), SWIG_POINTER_OWN | SWIG_POINTER_NOSHADOW));
+        SWIG_NewPointerObj(made, type_of(made), SWIG_POINTER_OWN | SWIG_POINTER_NOSHADOW));
+}
+
+std::shared_ptr<const std::string> shared(const py::bytes &content) {
+    return std::make_shared<const std::string>(content);
+}
+
+py::object new_force(const py::bytes &model, const std::string &file,
+                     const std::map<std::string, std::string> &properties) {
+    type_of(static_cast<OpenMM::Force *>(nullptr));
+    return hand_over<OpenMM::Force>(new EquistrideForce(shared(model), file, properties));
+}
+
+py::object new_integrator(const py::bytes &model, const std::string &file) {
+    type_of(static_cast<OpenMM::Integrator *>(nullptr));
+    return hand_over<OpenMM::Integrator>(new TrajCastIntegrator(shared(model), file));
+}
+
+void bind_integrator(py::module_ &m) {
+    m.def("new_integrator", new_integrator);
+    m.def("require_integrator", [](const py::object &o) { integrator_of(o); });
+    m.def("is_our_integrator",
+          [](const py::object &o) { return find<TrajCastIntegrator, OpenMM::Integrator>(o) != nullptr; });
+    m.def("integrator_file", [](const py::object &o) { return integrator_of(o).getFile(); });
+    m.def("integrator_metadata", [](const py::object &o) { return integrator_of(o).getMetadata().text; });
+    m.def("set_integrator_elements",
+          [](const py::object &o, const std::vector<std::string> &v) { integrator_of(o).setElements(v); });
+    m.def("integrator_elements", [](const py::object &o) { return integrator_of(o).getElements(); });
+    m.def("set_integrator_periodic",
+          [](const py::object &o, bool v) { integrator_of(o).setUsesPeriodicBoundaryConditions(v); });
+    m.def("integrator_periodic", [](const py::object &o) { return integrator_of(o).usesPeriodicBoundaryConditions(); });
+    m.def("set_thermostat", [](const py::object &o, const std::string &kind, double temperature, double time) {
+        integrator_of(o).setThermostat({kind, temperature, time});
+    });
+    m.def("get_thermostat", [](const py::object &o) {
+        const equistride::Thermostat &t = integrator_of(o).getThermostat();
+        return py::make_tuple(t.kind, t.temperature, t.time);
+    });
+    m.def("set_seed", [](const py::object &o, int v) { integrator_of(o).setRandomNumberSeed(v); });
+    m.def("get_seed", [](const py::object &o) { return integrator_of(o).getRandomNumberSeed(); });
+    m.def("set_device", [](const py::object &o, const std::string &v) { integrator_of(o).setDevice(v); });
+    m.def("get_device", [](const py::object &o) { return integrator_of(o).getDevice(); });
+    m.def("set_guard", [](const py::object &o, const py::bytes &model, const std::string &file, const std::string &mode,
+                          std::int64_t every, double bound, bool rescale, double substep) {
+        integrator_of(o).setGuard({shared(model), file, {mode, every, bound, rescale, substep}});
+    });
+    m.def("guard_statistics", [](const py::object &o) { return integrator_of(o).getGuardStatistics(); });
 }
 
 } // namespace
 
 PYBIND11_MODULE(_openmm, m) {
-    m.doc() = "The compiled OpenMM force; equistride.engines.openmm is its public face.";
+    m.doc() = "The compiled OpenMM force and integrator; equistride.engines.openmm is their public face.";
     py::module_::import("openmm");
     py::register_exception_translator([](std::exception_ptr p) {
         const auto raise = [](const char *message) {
@@ -73,12 +138,9 @@ PYBIND11_MODULE(_openmm, m) {
         }
     });
 
-    m.def("new_force",
-          [](const py::bytes &model, const std::string &file, const std::map<std::string, std::string> &p) {
-              return new_force(std::string(model), file, p);
-          });
+    m.def("new_force", new_force);
     m.def("require", [](const py::object &o) { get(o); });
-    m.def("is_ours", [](const py::object &o) { return find(o) != nullptr; });
+    m.def("is_ours", [](const py::object &o) { return find<EquistrideForce, OpenMM::Force>(o) != nullptr; });
     m.def("get_file", [](const py::object &o) { return get(o).getFile(); });
     m.def("get_model", [](const py::object &o) { return py::bytes(*get(o).getModel()); });
     m.def("is_artifact", [](const py::object &o) { return get(o).isArtifact(); });
@@ -105,4 +167,5 @@ PYBIND11_MODULE(_openmm, m) {
     m.def("set_property",
           [](const py::object &o, const std::string &n, const std::string &v) { get(o).setProperty(n, v); });
     m.def("get_properties", [](const py::object &o) { return get(o).getProperties(); });
+    bind_integrator(m);
 }

@@ -7,12 +7,11 @@
 
 namespace equistride {
 
-at::Device choose_device(const EquistrideForce &force, at::Device automatic) {
-    const std::string &name = force.getProperties().at("device");
+at::Device choose_device(const std::string &name, at::Device automatic) {
     if (name == "auto")
         return automatic;
     const at::Device device(name);
-    TORCH_CHECK_VALUE(device.is_cpu() || device.is_cuda(), "the device of a force is cpu or cuda; found '", name, "'");
+    TORCH_CHECK_VALUE(device.is_cpu() || device.is_cuda(), "the device of a model is cpu or cuda; found '", name, "'");
     TORCH_CHECK_VALUE(!device.is_cuda() || at::hasCUDA(), "the device '", name,
                       "' is not there: this torch sees no CUDA GPU; use device='cpu' or install torch with CUDA");
     return device.is_cuda() && !device.has_index() ? at::Device(at::kCUDA, 0) : device;

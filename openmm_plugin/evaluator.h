@@ -41,7 +41,7 @@ std::unique_ptr<Evaluator> make_evaluator(const EquistrideForce &force, std::int
 /// Raises c10::ValueError where the file is no TorchScript module with a forward method.
 void check_torchforce_module(const std::shared_ptr<const std::string> &bytes, const std::string &name);
 
-/// The property `device`; `automatic` is what `auto` means. Raises c10::Error for a device that is not there.
-at::Device choose_device(const EquistrideForce &force, at::Device automatic);
+/// The device of a name; `automatic` is what `auto` means. Raises c10::Error for a device that is not there.
+at::Device choose_device(const std::string &name, at::Device automatic);
 
 } // namespace equistride

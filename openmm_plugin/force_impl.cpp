@@ -49,8 +49,8 @@ void EquistrideForceImpl::initialize_host(ContextImpl &context) {
     const GilRelease released;
     rethrow_as_openmm([&] {
         const at::Device automatic = at::hasCUDA() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-        evaluator_ = make_evaluator(owner_, static_cast<std::int64_t>(labels_.size()), choose_device(owner_, automatic),
-                                    at::kDouble);
+        evaluator_ = make_evaluator(owner_, static_cast<std::int64_t>(labels_.size()),
+                                    choose_device(owner_.getProperties().at("device"), automatic), at::kDouble);
     });
 }
 

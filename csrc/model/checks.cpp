@@ -54,7 +54,9 @@ at::Tensor edge_lengths(const Frame &frame) {
 
 } // namespace
 
-void check_frame(const Frame &frame, const Metadata &metadata, at::ScalarType dtype, at::Device device) {
+void check_frame(const Frame &frame, const Model &model) {
+    const at::ScalarType dtype = model.input_dtype();
+    const at::Device device = model.device();
     const at::Tensor &r = frame.positions;
     TORCH_CHECK_VALUE(r.defined() && r.dim() == 2 && r.size(1) == 3,
                       "positions have the wrong shape; expected [N, 3]; found ",
@@ -77,7 +79,7 @@ void check_frame(const Frame &frame, const Metadata &metadata, at::ScalarType dt
         TORCH_CHECK_VALUE(t->scalar_type() == dtype && t->device() == device,
                           "positions or cell do not fit the model; expected ", dtype, " on ", device, "; found ",
                           t->scalar_type(), " on ", t->device());
-    if (metadata.kind == "propagator")
+    if (model.metadata().kind == "propagator")
         TORCH_CHECK_VALUE(frame.velocities.defined() && frame.velocities.sizes() == r.sizes() &&
                               frame.velocities.scalar_type() == dtype,
                           "a propagator needs velocities of the shape and type of the positions");

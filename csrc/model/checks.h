@@ -8,7 +8,7 @@ namespace equistride {
 /// Atoms nearer than this are one on top of the other [A].
 inline constexpr double COINCIDENT = 1e-3;
 
-void check_frame(const Frame &frame, const Metadata &metadata, at::ScalarType dtype, at::Device device);
+void check_frame(const Frame &frame, const Model &model);
 /// Raises c10::ValueError: "<what> of atom <label> is not finite; <mend>".
 EQUISTRIDE_API void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *mend);
 /// check_finite() of the positions, with what to do about them.

@@ -102,6 +102,9 @@ Metadata read_metadata(const std::string &text, const std::string &name) {
         m.num_layers = static_cast<int>(layers->integer(reader.where("num_layers")));
     m.interaction_range =
         reader.find("interaction_range") ? reader.positive("interaction_range") : m.cutoff * std::max(1, m.num_layers);
+    // eSEN's first features are sums over neighbours too, which earlier files do not count.
+    if (m.architecture.find("esen") != std::string::npos)
+        m.interaction_range = std::max(m.interaction_range, m.cutoff * (m.num_layers + 1));
     m.dtype = reader.one_of("dtype", {"float32", "float64"});
     check_units(reader);
     if (reader.find("periodic"))

@@ -19,7 +19,7 @@ struct Metadata {
     std::vector<double> masses;       ///< amu, one a species; empty where not recorded
     double cutoff = 0;                ///< A
     int num_layers = 1;               ///< message-passing layers
-    double interaction_range = 0;     ///< A; num_layers * cutoff, less where the last layers do not look outwards
+    double interaction_range = 0;     ///< A; how far an atom's energy looks: cutoff times the sums over neighbours
     std::string dtype;                ///< "float32" or "float64"
     double stride_fs = 0;             ///< fs, propagators only
     std::string ensemble;             ///< propagators only

@@ -12,6 +12,15 @@
 namespace equistride {
 namespace {
 
+constexpr char OUT_OF_RANGE[] = "the structure is too far from the model's training data, or the model is broken";
+
+void check_inputs(const Frame &frame) {
+    check_positions(frame);
+    if (frame.velocities.defined())
+        check_finite(frame.velocities, frame, "the velocity", "use a shorter time step or set the velocities anew");
+    check_distances(frame);
+}
+
 std::unique_ptr<Model> read(std::shared_ptr<const std::string> bytes, const std::string &name, bool verify) {
     const ArchiveInfo info = inspect_archive(bytes, name);
     TORCH_CHECK_VALUE(info.container != Container::aoti, name,
@@ -43,22 +52,43 @@ std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> byte
     }
 }
 
-Outputs Model::compute(const Frame &frame) {
-    check_frame(frame, metadata_, dtype_, device_);
-    check_positions(frame);
-    if (frame.velocities.defined())
-        check_finite(frame.velocities, frame, "the velocity", "use a shorter time step or set the velocities anew");
-    check_distances(frame);
-    Outputs outputs = run(frame);
-    const char *mend = "the structure is too far from the model's training data, or the model is broken";
+Outputs Model::compute(const Frame &frame, bool forces) {
+    check_frame(frame, *this);
+    check_inputs(frame);
+    Outputs outputs = run(frame, forces);
+    const char *mend = OUT_OF_RANGE;
     if (metadata_.kind == "potential") {
         check_finite(outputs.atomic_energies, frame, "the energy", mend);
-        check_finite(outputs.forces, frame, "the force", mend);
+        if (outputs.forces.defined())
+            check_finite(outputs.forces, frame, "the force", mend);
     } else {
         check_finite(outputs.displacements, frame, "the displacement", mend);
         check_finite(outputs.velocities, frame, "the new velocity", mend);
     }
     return outputs;
+}
+
+PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange) {
+    check_inputs(frame);
+    const ExchangeScope scope(exchange);
+    PartOutputs outputs = run_part(frame, owned);
+    if (metadata_.kind == "potential") {
+        check_finite(outputs.atomic_energies, frame, "the energy", OUT_OF_RANGE);
+        check_finite(outputs.gradient, frame, "the force", OUT_OF_RANGE);
+    } else {
+        check_finite(outputs.displacements, frame, "the displacement", OUT_OF_RANGE);
+        check_finite(outputs.velocities, frame, "the new velocity", OUT_OF_RANGE);
+    }
+    return outputs;
+}
+
+PartOutputs Model::run_part(const Frame &, std::int64_t) {
+    TORCH_CHECK_VALUE(false, "the model cannot be evaluated in parts, because it does not give energies from edge "
+                             "vectors; run it on one process");
+}
+
+at::Tensor Model::uncertainty(const Frame &) {
+    TORCH_CHECK_VALUE(false, "the model cannot say how sure it is; expected an ensemble of models");
 }
 
 void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {

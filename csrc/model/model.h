@@ -2,6 +2,7 @@
 // Units: angstrom, eV, fs, amu. Shapes and signs as in the README of csrc/model.
 #pragma once
 
+#include "model/exchange.h"
 #include "model/export.h"
 #include "model/metadata.h"
 
@@ -14,7 +15,7 @@
 
 namespace equistride {
 
-/// One configuration. Floating tensors have the model's dtype, all tensors its device.
+/// One configuration. Floating tensors have the model's input_dtype(), all tensors its device.
 struct Frame {
     at::Tensor positions;  ///< [N, 3] A
     at::Tensor velocities; ///< [N, 3] A/fs, propagators only
@@ -34,6 +35,16 @@ struct Outputs {
     at::Tensor velocities;      ///< [N, 3] A/fs, propagators
 };
 
+/// What a model says of the first atoms of a frame, those that the caller owns; float64 on the CPU.
+struct PartOutputs {
+    at::Tensor atomic_energies; ///< [owned] eV, potentials
+    at::Tensor vectors;         ///< [E, 3] A, r_ij
+    at::Tensor gradient;        ///< [E, 3] eV/A, potentials: derivative of the owned atoms' energy to r_ij; with an
+                                ///< exchange, of the energy of all processes' atoms
+    at::Tensor displacements;   ///< [owned, 3] A, propagators: as the network gives them, momentum not yet kept
+    at::Tensor velocities;      ///< [owned, 3] A/fs, propagators: likewise
+};
+
 class EQUISTRIDE_API Model {
 public:
     virtual ~Model() = default;
@@ -48,15 +59,34 @@ public:
     const Metadata &metadata() const { return metadata_; }
     at::Device device() const { return device_; }
     at::ScalarType dtype() const { return dtype_; }
+    /// A propagator takes double precision, whatever its network's: it keeps momenta to that.
+    at::ScalarType input_dtype() const { return metadata_.kind == "propagator" ? at::kDouble : dtype_; }
     virtual void to(at::Device device, at::ScalarType dtype) = 0;
 
     /// Evaluate one frame. Raises c10::ValueError that names the atom for positions that are not finite, for atoms
     /// on top of each other and for outputs that are not finite.
-    Outputs compute(const Frame &frame);
+    /// @param forces  whether a potential's forces and virial are wanted; energies alone are cheaper
+    Outputs compute(const Frame &frame, bool forces = true);
+
+    /// Whether compute_part() is there: the model's energies come from edge vectors, and forces are their gradient.
+    virtual bool divides() const { return false; }
+    /// How often the network asks for its neighbours' features anew (`equistride::exchange`); 0 where it never does.
+    virtual int exchanges() const { return 0; }
+    /// Evaluate the first `owned` atoms of a frame; the others complete their surroundings. Tensors of the frame are in
+    /// double precision on the CPU. Every process must call it, also one without atoms, where there is an `exchange`.
+    /// Raises as compute() does.
+    PartOutputs compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange);
+
+    /// Whether uncertainty() is there: the model is an ensemble.
+    virtual bool estimates() const { return false; }
+    /// How far the members of an ensemble disagree about the force on each atom [N] eV/A, float64 on the CPU.
+    virtual at::Tensor uncertainty(const Frame &frame);
 
 protected:
     explicit Model(Metadata metadata);
-    virtual Outputs run(const Frame &frame) = 0;
+    /// May give forces and virial where they are not wanted.
+    virtual Outputs run(const Frame &frame, bool forces) = 0;
+    virtual PartOutputs run_part(const Frame &frame, std::int64_t owned);
 
     Metadata metadata_;
     at::Device device_ = at::kCPU;

@@ -57,7 +57,7 @@ void verify_reference(Model &model, const std::string &reference_json, const std
     TORCH_CHECK_VALUE(!reference_json.empty(), name,
                       " has no reference frame (reference.json), so it cannot be tested; export the model again");
     const Reference reference(reference_json, name);
-    const auto options = at::TensorOptions().device(model.device()).dtype(model.dtype());
+    const auto options = at::TensorOptions().device(model.device()).dtype(model.input_dtype());
     Frame frame;
     frame.species = reference.species(model.metadata()).to(model.device());
     const std::int64_t n = frame.species.size(0);

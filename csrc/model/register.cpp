@@ -22,7 +22,7 @@ struct TorchModel : torch::CustomClassHolder {
     /// Outputs in the order of Outputs' members that the model's kind has.
     std::vector<at::Tensor> compute(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
                                     const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
-        const auto options = at::TensorOptions().device(model->device()).dtype(model->dtype());
+        const auto options = at::TensorOptions().device(model->device()).dtype(model->input_dtype());
         Frame frame;
         frame.positions = positions.to(options);
         if (velocities)

@@ -3,9 +3,13 @@
 #include "model/archive.h"
 #include "model/gil.h"
 
+#include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/runtime/jit_exception.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 namespace equistride {
@@ -14,11 +18,37 @@ namespace {
 // A caller in torch.inference_mode() hands over tensors that autograd refuses.
 at::Tensor outside_inference(const at::Tensor &tensor) { return tensor.is_inference() ? tensor.clone() : tensor; }
 
+// What the interpreter says after its traceback: "RuntimeError: <sentence>".
+std::string last_sentence(const std::string &text) {
+    if (text.find("TorchScript interpreter") == std::string::npos)
+        return text;
+    const std::size_t at = text.rfind("\nRuntimeError: ");
+    std::string sentence = at == std::string::npos ? text : text.substr(at + 15);
+    sentence.erase(sentence.find_last_not_of(" \n") + 1);
+    return sentence;
+}
+
+int count_exchanges(const torch::jit::Block &block) {
+    static const auto name = c10::Symbol::fromQualString("equistride::exchange");
+    int count = 0;
+    for (const torch::jit::Node *node : block.nodes()) {
+        count += node->kind() == name;
+        for (const torch::jit::Block *inner : node->blocks())
+            count += count_exchanges(*inner);
+    }
+    return count;
+}
+
 class TorchScriptModel final : public Model {
 public:
     TorchScriptModel(torch::jit::Module module, Metadata metadata)
         : Model(std::move(metadata)), module_(std::move(module)) {
         module_.eval();
+        if (divides()) { // before the first call, which may rewrite the graph
+            const auto graph = module_.get_method(part_method()).graph()->copy();
+            torch::jit::Inline(*graph);
+            exchanges_ = count_exchanges(*graph->block());
+        }
         for (at::Tensor parameter : module_.parameters())
             stored_.push_back({parameter, parameter.detach().requires_grad_(false)});
         for (const at::Tensor &buffer : module_.buffers())
@@ -38,19 +68,21 @@ public:
     }
 
 protected:
-    Outputs run(const Frame &frame) override {
+    Outputs run(const Frame &frame, bool forces) override {
         // The module differentiates inside. The profiling executor would compile anew when the number of edges
         // changes, which it does at every step.
         const GilRelease released;
         const c10::InferenceMode no_inference(false);
         const c10::AutoGradMode gradients(true);
         const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+        if (!forces && metadata_.kind == "potential" && divides())
+            return energies(frame);
         std::vector<c10::IValue> inputs = {outside_inference(frame.positions)};
         if (metadata_.kind == "propagator")
             inputs.emplace_back(outside_inference(frame.velocities));
         for (const at::Tensor *tensor : {&frame.species, &frame.cell, &frame.edge_index, &frame.shifts})
             inputs.emplace_back(outside_inference(*tensor));
-        const c10::IValue result = module_.forward(std::move(inputs));
+        const c10::IValue result = call("forward", std::move(inputs));
         const bool potential = metadata_.kind == "potential";
         const std::size_t expected = potential ? 3 : 2;
         TORCH_CHECK_VALUE(result.isTuple() && result.toTupleRef().elements().size() == expected,
@@ -69,7 +101,85 @@ protected:
         return outputs;
     }
 
+    bool divides() const override { return module_.find_method(part_method()).has_value(); }
+
+    int exchanges() const override { return exchanges_; }
+
+    bool estimates() const override { return module_.find_method("uncertainty").has_value(); }
+
+    at::Tensor uncertainty(const Frame &frame) override {
+        if (!estimates())
+            return Model::uncertainty(frame);
+        const GilRelease released;
+        const c10::InferenceMode no_inference(false);
+        const c10::AutoGradMode gradients(true);
+        const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+        const auto real = at::TensorOptions().device(device_).dtype(dtype_);
+        const c10::IValue result =
+            call("uncertainty", {frame.positions.to(real), frame.species.to(device_), frame.cell.to(real),
+                                 frame.edge_index.to(device_), frame.shifts.to(device_)});
+        return result.toTensor().detach().to(at::kCPU, at::kDouble);
+    }
+
+    PartOutputs run_part(const Frame &frame, std::int64_t owned) override {
+        if (!divides())
+            return Model::run_part(frame, owned);
+        const GilRelease released;
+        const c10::InferenceMode no_inference(false);
+        const bool potential = metadata_.kind == "potential";
+        const c10::AutoGradMode gradients(potential);
+        const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+        const at::Tensor receivers = frame.edge_index[0], senders = frame.edge_index[1];
+        PartOutputs outputs;
+        outputs.vectors = frame.positions.index_select(0, senders) - frame.positions.index_select(0, receivers) +
+                          frame.shifts.to(at::kDouble).matmul(frame.cell);
+        const at::Tensor vectors = outputs.vectors.to(device_, dtype_).detach().clone().requires_grad_(potential);
+        const at::Tensor species = frame.species.to(device_), edges = frame.edge_index.to(device_);
+        const auto own = [&](const at::Tensor &all) { return all.narrow(0, 0, owned); };
+        if (potential) {
+            const at::Tensor energies = own(call(part_method(), {vectors, species, edges}).toTensor());
+            const at::Tensor gradient =
+                torch::autograd::grad({energies.sum()}, {vectors}, {}, std::nullopt, false, true)[0];
+            outputs.atomic_energies = energies.detach().to(at::kCPU, at::kDouble);
+            outputs.gradient =
+                gradient.defined() ? gradient.to(at::kCPU, at::kDouble) : at::zeros_like(outputs.vectors);
+        } else {
+            const at::Tensor velocities = frame.velocities.to(device_);
+            const c10::IValue result = call(part_method(), {velocities, species, vectors, edges});
+            const auto &items = result.toTupleRef().elements();
+            outputs.displacements = own(items[0].toTensor()).to(at::kCPU, at::kDouble);
+            outputs.velocities = own(items[1].toTensor()).to(at::kCPU, at::kDouble);
+        }
+        return outputs;
+    }
+
 private:
+    const char *part_method() const { return metadata_.kind == "potential" ? "atomic_energies" : "free_stride"; }
+
+    /// A refusal of the model reaches the user as the sentence that it was raised with.
+    c10::IValue call(const char *method, std::vector<c10::IValue> inputs) {
+        try {
+            return module_.get_method(method)(std::move(inputs));
+        } catch (const torch::jit::JITException &error) {
+            C10_THROW_ERROR(ValueError, error.getOriginalMsg().value_or(last_sentence(error.what())));
+        } catch (const c10::Error &) {
+            throw;
+        } catch (const std::runtime_error &error) {
+            TORCH_CHECK(false, last_sentence(error.what()));
+        }
+    }
+
+    /// A third of the work: no gradient.
+    Outputs energies(const Frame &frame) {
+        const c10::AutoGradMode no_gradients(false);
+        const at::Tensor images = frame.shifts.to(frame.cell.scalar_type()).matmul(frame.cell);
+        const at::Tensor vectors = frame.positions.index_select(0, frame.edge_index[1]) -
+                                   frame.positions.index_select(0, frame.edge_index[0]) + images;
+        Outputs outputs;
+        outputs.atomic_energies = call(part_method(), {vectors, frame.species, frame.edge_index}).toTensor();
+        return outputs;
+    }
+
     struct Stored {
         at::Tensor used;     ///< the module's own
         at::Tensor original; ///< as it was in the file
@@ -77,6 +187,7 @@ private:
 
     torch::jit::Module module_;
     std::vector<Stored> stored_;
+    int exchanges_ = 0;
 };
 
 } // namespace

@@ -49,7 +49,7 @@ void CudaCalcEquistrideForceKernel::initialize(ContextImpl &context, const Equis
         const c10::cuda::CUDAGuard guard(device);
         stream_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index());
         const at::ScalarType precision = cu_.getUseDoublePrecision() ? at::kDouble : at::kFloat;
-        evaluator_ = make_evaluator(force, n, choose_device(force, device), precision);
+        evaluator_ = make_evaluator(force, n, choose_device(force.getProperties().at("device"), device), precision);
         positions_ = at::zeros({n, 3}, at::TensorOptions().device(device).dtype(at::kDouble));
         check_cuda(cuCtxSynchronize(), "wait for the model to be copied");
     }

@@ -1,0 +1,82 @@
+// torch.classes.equistride.Propagation: strides, thermostats and guard for engines in Python.
+#include "propagation/propagation.h"
+
+#include <ATen/ATen.h>
+#include <torch/custom_class.h>
+#include <torch/library.h>
+
+namespace equistride {
+namespace {
+
+struct TorchPropagation : torch::CustomClassHolder {
+    std::unique_ptr<Propagation> run;
+
+    /// masses [N] amu, pbc [3] bool; thermostat (csvr, langevin, none) with temperature [K] and time [fs].
+    TorchPropagation(const std::string &artifact, const std::vector<std::string> &elements, const at::Tensor &masses,
+                     const at::Tensor &pbc, const std::string &thermostat, double temperature, double time,
+                     std::int64_t seed, const std::string &device) {
+        Atoms atoms{elements, masses.to(at::kCPU, at::kDouble).reshape({-1, 1}), pbc.to(at::kCPU, at::kBool)};
+        run = std::make_unique<Propagation>(Model::load(artifact), std::move(atoms),
+                                            Thermostat{thermostat, temperature, time}, static_cast<std::uint64_t>(seed),
+                                            at::Device(device));
+    }
+
+    void set_guard(const std::string &artifact, const std::string &mode, std::int64_t every, double bound, bool rescale,
+                   double substep) {
+        run->set_guard({mode, every, bound, rescale, substep}, Model::load(artifact));
+    }
+
+    void set_thermostat(const std::string &kind, double temperature, double time) {
+        run->set_thermostat({kind, temperature, time});
+    }
+
+    double stride_fs() const { return run->stride_fs(); }
+
+    /// New positions [N, 3] A and velocities [N, 3] A/fs after stride `number` in a cell [3, 3] A.
+    std::tuple<at::Tensor, at::Tensor> step(const at::Tensor &positions, const at::Tensor &velocities,
+                                            const at::Tensor &cell, std::int64_t number) {
+        Phase phase{positions.to(at::kDouble), velocities.to(at::kDouble)};
+        run->step(phase, cell.to(at::kDouble), number);
+        return {phase.positions, phase.velocities};
+    }
+
+    at::Tensor thermal_velocities(const at::Tensor &positions, double temperature, std::int64_t seed) {
+        SplitMix64 random(static_cast<std::uint64_t>(seed));
+        return equistride::thermal_velocities(positions.to(at::kDouble), run->atoms().masses, run->turns(), temperature,
+                                              random);
+    }
+
+    c10::Dict<std::string, double> statistics() {
+        c10::Dict<std::string, double> found;
+        if (Guard *guard = run->guard())
+            for (const auto &[name, value] : guard->statistics())
+                found.insert(name, value);
+        return found;
+    }
+
+    void reset() {
+        if (Guard *guard = run->guard())
+            guard->reset();
+    }
+    std::vector<std::int64_t> state() const { return run->state(); }
+    void set_state(const std::vector<std::int64_t> &state) { run->set_state(state); }
+};
+
+} // namespace
+
+TORCH_LIBRARY_FRAGMENT(equistride, m) {
+    m.class_<TorchPropagation>("Propagation")
+        .def(torch::init<const std::string &, const std::vector<std::string> &, const at::Tensor &, const at::Tensor &,
+                         const std::string &, double, double, std::int64_t, const std::string &>())
+        .def("set_guard", &TorchPropagation::set_guard)
+        .def("set_thermostat", &TorchPropagation::set_thermostat)
+        .def("stride_fs", &TorchPropagation::stride_fs)
+        .def("step", &TorchPropagation::step)
+        .def("thermal_velocities", &TorchPropagation::thermal_velocities)
+        .def("statistics", &TorchPropagation::statistics)
+        .def("reset", &TorchPropagation::reset)
+        .def("state", &TorchPropagation::state)
+        .def("set_state", &TorchPropagation::set_state);
+}
+
+} // namespace equistride

@@ -1,0 +1,77 @@
+#include "propagation/thermostat.h"
+
+#include "equistride/units.h"
+
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+
+#include <cmath>
+#include <random>
+
+namespace equistride {
+namespace {
+
+// Maxwell's distribution of the internal motion: the noise, less its rigid part.
+at::Tensor thermal_noise(const at::Tensor &masses, const RigidMotion &rigid, double temperature, SplitMix64 &random) {
+    at::Tensor noise = at::empty({masses.size(0), 3}, at::kDouble);
+    std::normal_distribution<double> normal;
+    double *x = noise.mutable_data_ptr<double>();
+    for (std::int64_t k = 0; k < noise.numel(); k++)
+        x[k] = normal(random);
+    noise = noise * (units::BOLTZMANN * temperature / units::EV_PER_KINETIC / masses).sqrt();
+    return noise - rigid.part(noise);
+}
+
+} // namespace
+
+double csvr_factor(double kinetic, double degrees, double temperature, double c1, SplitMix64 &random) {
+    const double share = (1.0 - c1) * 0.5 * units::BOLTZMANN * temperature / kinetic;
+    const double r1 = std::normal_distribution<double>()(random);
+    const double rest = degrees > 1.0 ? std::gamma_distribution<double>(0.5 * (degrees - 1.0), 2.0)(random) : 0.0;
+    const double square = c1 + share * (r1 * r1 + rest) + 2.0 * r1 * std::sqrt(c1 * share);
+    return std::copysign(std::sqrt(square), r1 + std::sqrt(c1 / share));
+}
+
+void Thermostat::check() const {
+    TORCH_CHECK_VALUE(kind == "none" || kind == "csvr" || kind == "langevin",
+                      "the thermostat is not known; expected csvr, langevin or none; found '", kind, "'");
+    if (!active())
+        return;
+    TORCH_CHECK_VALUE(std::isfinite(temperature) && temperature > 0,
+                      "the temperature of a thermostat makes no sense; expected more than 0 K; found ", temperature);
+    TORCH_CHECK_VALUE(std::isfinite(time) && time > 0, "the relaxation time of a thermostat makes no sense; expected ",
+                      "more than 0 fs; found ", time, " fs; check tau or friction");
+}
+
+void Thermostat::apply(Phase &phase, const at::Tensor &masses, bool turns, double dt, SplitMix64 &random) const {
+    if (!active())
+        return;
+    const RigidMotion rigid(phase.positions, masses, turns);
+    const auto degrees = static_cast<double>(phase.positions.numel() - rigid.degrees());
+    if (degrees <= 0)
+        return;
+    const at::Tensor whole = rigid.part(phase.velocities), internal = phase.velocities - whole;
+    const double c1 = std::exp(-dt / time);
+    if (kind == "csvr") {
+        const double kinetic = kinetic_energy(internal, masses);
+        TORCH_CHECK_VALUE(kinetic > 0,
+                          "the atoms are at rest, and velocities of 0 cannot be rescaled to a temperature; "
+                          "give them velocities of the temperature first");
+        phase.velocities = whole + csvr_factor(kinetic, degrees, temperature, c1, random) * internal;
+    } else
+        phase.velocities =
+            whole + c1 * internal + std::sqrt(1.0 - c1 * c1) * thermal_noise(masses, rigid, temperature, random);
+}
+
+at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses, bool turns, double temperature,
+                              SplitMix64 &random) {
+    const RigidMotion rigid(positions, masses, turns);
+    const auto degrees = static_cast<double>(positions.numel() - rigid.degrees());
+    const at::Tensor noise = thermal_noise(masses, rigid, temperature, random);
+    const double kinetic = kinetic_energy(noise, masses);
+    if (degrees <= 0 || kinetic <= 0)
+        return at::zeros_like(positions);
+    return noise * std::sqrt(0.5 * degrees * units::BOLTZMANN * temperature / kinetic);
+}
+
+} // namespace equistride

@@ -1,0 +1,33 @@
+// Thermostats for half-steps around a stride. They act on the internal motion alone, so that momentum, and in open
+// systems angular momentum, stay.
+#pragma once
+
+#include "propagation/motion.h"
+#include "propagation/random.h"
+
+#include <string>
+
+namespace equistride {
+
+struct EQUISTRIDE_API Thermostat {
+    std::string kind;       ///< "none"; "csvr", velocity rescaling (Bussi 2007); "langevin", friction and noise
+    double temperature = 0; ///< K
+    double time = 0;        ///< fs: tau of csvr, 1 / friction of langevin
+
+    bool active() const { return kind != "none"; }
+    /// Raises c10::ValueError for an unknown kind and for numbers that make no sense.
+    void check() const;
+    /// Act on the velocities for the time `dt` [fs].
+    void apply(Phase &phase, const at::Tensor &masses, bool turns, double dt, SplitMix64 &random) const;
+};
+
+/// The factor of csvr on velocities of kinetic energy `kinetic` [eV] with `degrees` of freedom (Bussi, Donadio,
+/// Parrinello 2007, eq. A7 and A8); `c1` is exp(-dt / tau).
+EQUISTRIDE_API double csvr_factor(double kinetic, double degrees, double temperature, double c1, SplitMix64 &random);
+
+/// Velocities [N, 3] of the given temperature [K]: Maxwell's distribution of the internal motion, scaled to the
+/// temperature exactly, without momentum, and where the system `turns` without angular momentum.
+EQUISTRIDE_API at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses, bool turns,
+                                             double temperature, SplitMix64 &random);
+
+} // namespace equistride

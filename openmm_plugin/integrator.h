@@ -1,0 +1,99 @@
+// The OpenMM integrator that moves atoms by a propagator: one step is one stride of the network.
+#pragma once
+
+#include "export.h"
+#include "propagation/propagation.h"
+
+#include <openmm/Integrator.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace equistride {
+
+/// Thermostat half-steps around a stride, with a guard or without. It needs no kernel, so it runs on every platform.
+///
+/// Every method raises OpenMM::OpenMMException or c10::Error with a sentence.
+class EQUISTRIDE_OPENMM_API TrajCastIntegrator : public OpenMM::Integrator {
+public:
+    using Bytes = std::shared_ptr<const std::string>;
+    /// A potential that watches over the strides.
+    struct Watch {
+        Bytes model;
+        std::string file;
+        GuardSettings settings;
+    };
+
+    /// @param model  content of an artifact of the kind `propagator`; shared, never changed
+    /// @param file   its name, for messages
+    TrajCastIntegrator(Bytes model, const std::string &file);
+    ~TrajCastIntegrator() override;
+
+    const std::string &getFile() const { return file_; }
+    const Bytes &getModel() const { return model_; }
+    const Metadata &getMetadata() const { return metadata_; }
+
+    /// Element symbols, one a particle; empty (the default) to tell them by the masses.
+    void setElements(const std::vector<std::string> &elements);
+    const std::vector<std::string> &getElements() const { return elements_; }
+    /// Whether the model sees the box.
+    void setUsesPeriodicBoundaryConditions(bool periodic) { periodic_ = periodic; }
+    bool usesPeriodicBoundaryConditions() const { return periodic_; }
+    /// Times in fs. May be changed while a Context runs.
+    void setThermostat(const Thermostat &thermostat);
+    const Thermostat &getThermostat() const { return thermostat_; }
+    /// 0 for another one in each Context.
+    void setRandomNumberSeed(int seed) { seed_ = seed; }
+    int getRandomNumberSeed() const { return seed_; }
+    /// auto, cpu, cuda, cuda:1 ...
+    void setDevice(const std::string &device) { device_ = device; }
+    const std::string &getDevice() const { return device_; }
+    void setGuard(const Watch &watch);
+    const std::optional<Watch> &getGuard() const { return watch_; }
+    /// What the guard did in this Context; empty without a guard.
+    std::map<std::string, double> getGuardStatistics() const;
+
+    /// The model's stride [ps]; no other can be set.
+    double getStepSize() const override;
+    void setStepSize(double size) override;
+    void step(int steps) override;
+    /// Velocities of exactly this temperature [K], without momentum, and without a box without angular momentum.
+    std::vector<OpenMM::Vec3> getVelocitiesForTemperature(const OpenMM::System &system, double temperature,
+                                                          int randomSeed) const override;
+
+protected:
+    void initialize(OpenMM::ContextImpl &context) override;
+    void cleanup() override;
+    std::vector<std::string> getKernelNames() override { return {}; }
+    void stateChanged(OpenMM::State::DataType changed) override;
+    double computeKineticEnergy() override;
+    bool kineticEnergyRequiresForce() const override { return false; }
+    void createCheckpoint(std::ostream &stream) const override;
+    void loadCheckpoint(std::istream &stream) override;
+    void serializeParameters(OpenMM::SerializationNode &node) const override;
+    void deserializeParameters(const OpenMM::SerializationNode &node) override;
+
+private:
+    void stride();
+    std::vector<std::int64_t> state() const;
+    void set_state(const std::vector<std::int64_t> &state);
+
+    Bytes model_;
+    std::string file_;
+    Metadata metadata_;
+    std::vector<std::string> elements_;
+    bool periodic_ = false;
+    Thermostat thermostat_{"none"};
+    int seed_ = 0;
+    std::string device_ = "auto";
+    std::optional<Watch> watch_;
+
+    std::unique_ptr<Propagation> run_; // while bound to a Context
+    std::int64_t next_step_ = -1;      // the Context's step count after our last stride
+    std::vector<OpenMM::Vec3> box_;    // [nm], of our last stride
+    bool own_change_ = false, loading_ = false;
+};
+
+} // namespace equistride

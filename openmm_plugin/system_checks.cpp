@@ -1,0 +1,74 @@
+#include "system_checks.h"
+
+#include <openmm/AndersenThermostat.h>
+#include <openmm/CMMotionRemover.h>
+#include <openmm/MonteCarloAnisotropicBarostat.h>
+#include <openmm/MonteCarloBarostat.h>
+#include <openmm/MonteCarloFlexibleBarostat.h>
+#include <openmm/MonteCarloMembraneBarostat.h>
+#include <openmm/OpenMMException.h>
+#include <openmm/System.h>
+
+#include <string>
+
+using OpenMM::Force;
+using OpenMM::OpenMMException;
+
+namespace equistride {
+namespace {
+
+template <typename... Kinds> bool is_one_of(const Force &force) {
+    return (... || (dynamic_cast<const Kinds *>(&force) != nullptr));
+}
+
+void check_particles(const OpenMM::System &system) {
+    if (system.getNumConstraints() > 0) {
+        int first = 0, second = 0;
+        double distance = 0;
+        system.getConstraintParameters(0, first, second, distance);
+        throw OpenMMException(
+            "the distance between particles " + std::to_string(first) + " and " + std::to_string(second) +
+            " is constrained, and a propagator moves free atoms; make the System with constraints=None "
+            "and rigidWater=False");
+    }
+    for (int i = 0; i < system.getNumParticles(); i++) {
+        if (system.isVirtualSite(i))
+            throw OpenMMException("particle " + std::to_string(i) +
+                                  " is a virtual site, which a propagator of atoms cannot move; make the System "
+                                  "without virtual sites");
+        if (system.getParticleMass(i) == 0)
+            throw OpenMMException("particle " + std::to_string(i) +
+                                  " has no mass, which fixes it in OpenMM, and a propagator moves all atoms; give it "
+                                  "the mass of its element");
+    }
+}
+
+void check_force(const Force &force, bool thermostat, int groups) {
+    const std::string name = "the force " + force.getName();
+    if (is_one_of<OpenMM::MonteCarloBarostat, OpenMM::MonteCarloAnisotropicBarostat, OpenMM::MonteCarloFlexibleBarostat,
+                  OpenMM::MonteCarloMembraneBarostat>(force))
+        throw OpenMMException(name + " is a barostat, and a propagator knows no pressure; take it out of the System");
+    if (is_one_of<OpenMM::CMMotionRemover>(force))
+        return;
+    if (is_one_of<OpenMM::AndersenThermostat>(force)) {
+        if (thermostat)
+            throw OpenMMException(name + " is a second thermostat; take it out, or use thermostat=None");
+        return;
+    }
+    if ((groups & (1 << force.getForceGroup())) != 0)
+        throw OpenMMException(name +
+                              " would do nothing: the network alone moves the atoms; take it out of the System, or "
+                              "say with ignore_forces=True that it only reports energies");
+}
+
+} // namespace
+
+void check_propagated_system(const OpenMM::System &system, bool thermostat, int groups) {
+    if (system.getNumParticles() == 0)
+        throw OpenMMException("the System has no particles");
+    check_particles(system);
+    for (int i = 0; i < system.getNumForces(); i++)
+        check_force(system.getForce(i), thermostat, groups);
+}
+
+} // namespace equistride

@@ -1,0 +1,178 @@
+"""ASE dynamics that moves atoms by a propagator: the OpenMM integrator's strides, thermostats and guard."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import IO, Any, Literal
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.md.logger import MDLogger
+from ase.md.md import MolecularDynamics
+from numpy.typing import NDArray
+
+import equistride._library  # noqa: F401  (registers torch.classes.equistride)
+from equistride.artifact.model import _sentence
+from equistride.engines.guard import Guard, GuardStatistics, guard_statistics
+from equistride.engines.thermostat import relaxation_time
+from equistride.errors import EquistrideError
+
+
+class _Logger(MDLogger):
+    """ASE's logger; without a calculator the potential and total energies are nan."""
+
+    def _potential_energy(self) -> float:
+        return super()._potential_energy() if self.atoms.calc is not None else math.nan
+
+
+class TrajCastDynamics(MolecularDynamics):
+    """Molecular dynamics whose step is one stride of a trained network; no calculator is needed.
+
+    Half a step of the thermostat goes before each stride and half a step after it. Thermostats keep the total momentum,
+    and for open systems the angular momentum, as the network does.
+
+    Parameters
+    ----------
+    atoms
+        Periodic along any axes; their masses must be those of the training.
+    artifact
+        Path of an artifact of the kind ``propagator``.
+    temperature_K
+        Of the thermostat [K].
+    thermostat
+        ``csvr``: velocity rescaling (Bussi, Donadio, Parrinello 2007); ``langevin``: friction and noise; None: none.
+    tau
+        Relaxation time of ``csvr``, 1 / friction of ``langevin``, in ASE's units of time; 2.5 strides by default.
+    friction
+        Of ``langevin``, in ASE's units of 1/time.
+    seed
+        Of the thermostat; two runs with one seed are the same.
+    guard
+        A potential that watches over the strides.
+    device
+        Where the networks run: ``cpu``, ``cuda``, ``cuda:1`` ...
+    trajectory, logfile, loginterval, append_trajectory
+        As ASE has them. Energies in trajectory and log need a calculator on the atoms.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file is no propagator or fails its self-test, for an element that the model does not know, other masses than the
+        trained ones, ASE constraints, a missing cell, and thermostat settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        artifact: str | os.PathLike[str],
+        *,
+        temperature_K: float = 300.0,
+        thermostat: Literal["csvr", "langevin"] | None = "csvr",
+        tau: float | None = None,
+        friction: float | None = None,
+        seed: int = 1,
+        guard: Guard | None = None,
+        device: str = "cpu",
+        trajectory: Any = None,
+        logfile: IO | str | None = None,
+        loginterval: int = 1,
+        append_trajectory: bool = False,
+    ) -> None:
+        if len(atoms) == 0:
+            raise EquistrideError("there are no atoms to move")
+        if atoms.constraints:
+            found = type(atoms.constraints[0]).__name__
+            raise EquistrideError("a propagator moves free atoms", expected="no constraints", found=found,
+                                  mend="take them off with atoms.set_constraint()")  # fmt: skip
+        self._artifact = os.fspath(artifact)
+        self._thermostat, self._temperature, self._seed, self._device = thermostat, float(temperature_K), seed, device
+        self._run = self._native(atoms, "none", 1.0)
+        timestep = self._run.stride_fs() * units.fs
+        kind, time = relaxation_time(thermostat, timestep, tau, friction)
+        self._call(self._run.set_thermostat, kind, self._temperature, time / units.fs)
+        if guard is not None:
+            self._call(self._run.set_guard, os.fspath(guard.potential), *guard.settings)
+        self._left: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        super().__init__(
+            atoms,
+            timestep,
+            trajectory=trajectory,
+            logfile=None,
+            loginterval=loginterval,
+            append_trajectory=append_trajectory,
+        )
+        if logfile:
+            logger = self.closelater(_Logger(dyn=self, atoms=atoms, logfile=logfile, comm=self.comm))
+            self.attach(logger, loginterval)
+
+    @staticmethod
+    def _call(function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (RuntimeError, ValueError, IndexError, torch.jit.Error) as error:
+            raise _sentence(error) from None
+
+    def _native(self, atoms: Atoms, kind: str, time: float) -> Any:
+        masses, pbc = torch.from_numpy(atoms.get_masses()), torch.from_numpy(np.array(atoms.pbc))
+        symbols = atoms.get_chemical_symbols()
+        arguments = (self._artifact, symbols, masses, pbc, kind, self._temperature, time, self._seed, self._device)
+        return self._call(torch.classes.equistride.Propagation, *arguments)
+
+    def todict(self) -> dict[str, Any]:
+        """Return what a trajectory says of the run."""
+        kind = {
+            "thermostat": self._thermostat or "none",
+            "temperature_K": self._temperature,
+            "artifact": self._artifact,
+        }
+        return super().todict() | kind
+
+    def _refresh_properties(self) -> None:
+        """Forces are asked for by those who log them, not at every stride."""
+
+    def step(self) -> None:
+        """Make one stride.
+
+        Raises
+        ------
+        EquistrideError
+            Where an atom is faster or a bond shorter than the model covers, and for positions that are not finite.
+        """
+        atoms = self.atoms
+        positions, velocities = atoms.positions.copy(), atoms.get_velocities() * units.fs
+        if self._left is not None and not all(map(np.array_equal, self._left, (positions, velocities))):
+            self._run.reset()
+        cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
+        arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in (positions, velocities, cell)]
+        positions, velocities = (t.numpy() for t in self._call(self._run.step, *arrays, self.nsteps))
+        atoms.positions = positions
+        atoms.set_velocities(velocities / units.fs)
+        self._left = (atoms.positions.copy(), atoms.get_velocities() * units.fs)
+
+    def set_temperature(self, temperature_K: float) -> None:
+        """Give the atoms velocities of exactly this temperature [K], counted over 3N - 3 degrees of freedom (3N - 6 for
+        open systems), without momentum and for open systems without angular momentum."""
+        positions = torch.from_numpy(self.atoms.positions.copy())
+        velocities = self._call(self._run.thermal_velocities, positions, float(temperature_K), self._seed)
+        self.atoms.set_velocities(velocities.numpy() / units.fs)
+
+    def guard_statistics(self) -> GuardStatistics:
+        """Return what the guard did.
+
+        Raises
+        ------
+        EquistrideError
+            Where there is none.
+        """
+        return guard_statistics(dict(self._run.statistics()))
+
+    def state(self) -> dict[str, Any]:
+        """Return what goes on from here needs beside the atoms: number of strides, random state, counts of the guard."""
+        return {"nsteps": self.nsteps, "run": list(self._run.state())}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`; the atoms must be those of that time."""
+        self._call(self._run.set_state, [int(word) for word in state["run"]])
+        self.nsteps, self._left = int(state["nsteps"]), None

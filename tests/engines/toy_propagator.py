@@ -1,0 +1,86 @@
+"""Propagators that are no networks: mechanics under the toy potential, exact or spoilt, and free flight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from toy_artifact import SPECIES, PairPotential
+
+from equistride.artifact.export import save
+from equistride.artifact.metadata import Metadata
+from equistride.units import ACCELERATION
+
+MASSES = [1.008, 15.999, 28.085]  # amu
+STRIDE, SUBSTEPS = 4.0, 8  # fs, velocity-Verlet steps in it
+REACH = 12.0  # A: all pairs of a small molecule
+MAX_SPEED = 0.2  # A/fs
+
+
+class Mechanics(nn.Module):
+    """Velocity Verlet under the toy potential, over the edges of the start; then velocities times ``factor``.
+
+    With ``free`` the atoms fly on without forces.
+    """
+
+    def __init__(self, factor: float = 1.0, free: bool = False) -> None:
+        super().__init__()
+        self.potential = PairPotential(REACH, torch.float64)
+        self.factor, self.free, self.stride, self.substeps = factor, free, STRIDE, SUBSTEPS
+        self.max_speed = MAX_SPEED
+        self.unit = ACCELERATION
+        self.register_buffer("masses", torch.tensor(MASSES, dtype=torch.float64))
+
+    def forward(
+        self, positions: Tensor, velocities: Tensor, species: Tensor, cell: Tensor, edge_index: Tensor, shifts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Obey the contract of a propagator."""
+        if float(torch.linalg.vector_norm(velocities, dim=1).max()) > self.max_speed:
+            raise ValueError("an atom is too fast for the toy")
+        if self.free:
+            return velocities * self.stride, velocities * self.factor
+        h = self.stride / self.substeps
+        inverse = self.unit / self.masses[species][:, None]
+        now, v = positions, velocities
+        forces = self.potential(now, species, cell, edge_index, shifts)[1]
+        for _ in range(self.substeps):
+            v = v + 0.5 * h * forces * inverse
+            now = now + h * v
+            forces = self.potential(now, species, cell, edge_index, shifts)[1]
+            v = v + 0.5 * h * forces * inverse
+        return now - positions, v * self.factor
+
+
+def write_propagator(path: Path, factor: float = 1.0, free: bool = False) -> Path:
+    """Write such a propagator; see ``Mechanics``."""
+    metadata = Metadata(
+        kind="propagator",
+        architecture="toy",
+        species=SPECIES,
+        masses=MASSES,
+        cutoff=REACH,
+        num_layers=1,
+        interaction_range=REACH,
+        dtype="float64",
+        stride_fs=STRIDE,
+        max_speed=MAX_SPEED,
+        ensemble="NVE",
+    )
+    save(Mechanics(factor, free), metadata, path)
+    return path
+
+
+def write_potential(path: Path) -> Path:
+    """Write the potential that the toy obeys."""
+    metadata = Metadata(
+        kind="potential",
+        architecture="pair",
+        species=SPECIES,
+        cutoff=REACH,
+        num_layers=1,
+        interaction_range=REACH,
+        dtype="float64",
+    )
+    save(PairPotential(REACH, torch.float64), metadata, path)
+    return path
