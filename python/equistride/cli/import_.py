@@ -52,3 +52,43 @@ def trajcast(
         f"{output}: {metadata.architecture} {metadata.kind} of {metadata.stride_fs:g} fs for {', '.join(metadata.species)}, "
         f"{metadata.num_parameters:,} parameters, {metadata.dtype}"
     )
+
+
+@app.command()
+def fairchem(
+    checkpoint: Annotated[Path, typer.Argument(help="eSEN checkpoint of fairchem-core, of version 2 or 1.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    elements: Annotated[
+        str, typer.Option(help="Elements to keep, as H,C,N,O: a smaller, faster model; all by default.")
+    ] = "",
+    dataset: Annotated[str, typer.Option(help="Which dataset's energies, where it was trained on several.")] = "",
+    charge: Annotated[int, typer.Option(help="Total charge [e], for models that know it.")] = 0,
+    spin: Annotated[
+        int | None, typer.Option(help="Spin multiplicity; 0: not given. 1 for OMol models and 0 for others by default.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    description: Annotated[str, typer.Option(help="One line for the metadata.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    allow_nonconservative: Annotated[
+        bool,
+        typer.Option(
+            "--allow-nonconservative", help="Also a model with direct forces, a neighbour cap or no envelope."
+        ),
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Potentials: torch's own operators alone, slower on a CPU.")
+    ] = False,
+) -> None:
+    """Turn an eSEN checkpoint of fairchem-core into an artifact; fairchem is not needed, and no code of the file runs."""
+    from equistride.artifact.fairchem_import import import_fairchem
+
+    symbols = [s.strip() for s in elements.split(",") if s.strip()]
+    metadata = import_fairchem(
+        checkpoint, output, elements=symbols, dataset=dataset, charge=charge, spin=spin, dtype=dtype,
+        description=description, licence=licence, allow_nonconservative=allow_nonconservative, fused=not plain,
+    )  # fmt: skip
+    system = "".join(f", {name} {value:g}" for name, value in metadata.system.items())
+    typer.echo(
+        f"{output}: {metadata.architecture} {metadata.kind} for {len(metadata.species)} elements, "
+        f"{metadata.num_parameters:,} parameters, {metadata.dtype}{system}"
+    )

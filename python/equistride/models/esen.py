@@ -1,26 +1,33 @@
 """eSEN (arXiv 2502.12147): an equivariant message-passing potential that is smooth in every input.
 
 SO(2) convolutions in a pole-free bond frame, gated non-linearities, an envelope with two vanishing derivatives at the
-cutoff, no neighbour limit. Energies only: forces and virial are gradients taken by
-:class:`equistride.models.potential.ConservativePotential`.
+cutoff, no neighbour limit. Forces and virial are gradients taken by
+:class:`equistride.models.potential.ConservativePotential`. Every one of these choices can be undone in the configuration, to
+measure what it is worth (the paper's ablation).
 """
 
 from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from equistride.nn.exchange import exchange
+from equistride.nn.nearest import nearest
 from equistride.nn.radial import BesselBasis, GaussianBasis, RadialNetwork, polynomial_envelope
 from equistride.nn.rotation import WignerRotation, coefficient_order
 from equistride.nn.so2 import SO2Convolution
-from equistride.nn.spherical import Gate, SpectralFeedForward, SphericalRMSNorm
+from equistride.nn.sphere_grid import GridFeedForward, SphereActivation, grid_shape
+from equistride.nn.spherical import Gate, SpectralFeedForward, SphericalLinear, SphericalRMSNorm
+from equistride.nn.system import SystemEmbedding
 
 Size = Annotated[int, Field(ge=1)]
+# YAML reads a bare off as False
+Switch = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 class ESENConfig(BaseModel):
-    """Sizes of an eSEN network; the defaults are the paper's 2-layer model with fewer channels."""
+    """Sizes and choices of an eSEN network; the defaults are the paper's 2-layer model with fewer channels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,18 +45,54 @@ class ESENConfig(BaseModel):
     mirror: bool = True
     """Invariance under reflections too, so that a crystal and its mirror image have one energy. The published network is
     invariant under rotations alone (``false``): its layers mix the +m and -m coefficients of a bond frame."""
+    activation: Literal["gate", "s2"] = "gate"
+    """Non-linearity of the edges; ``s2`` works at points of a sphere and is equivariant to the grid's error alone."""
+    feed_forward: Literal["spectral", "grid"] = "spectral"
+    """Network of the atoms: gated, degree by degree, or pointwise on a sphere."""
+    s2_resolution: Size | None = None
+    """Points along each angle of the grids of ``s2`` and ``grid``; null: the fewest, as published."""
+    forces: Literal["gradient", "direct"] = "gradient"
+    """``direct``: a head of their own, the gradient of no energy; for pretraining and to see the energy drift."""
+    max_neighbors: Size | None = None
+    """Nearest senders kept for each receiver; any limit makes energies and forces jump."""
+    envelope: Annotated[Literal["polynomial", "off"], Switch] = "polynomial"
+    """``off``: messages end at the cutoff with a step."""
+    charge_spin: Annotated[Literal["off", "positional", "linear", "table"], Switch] = "off"
+    """How total charge and spin multiplicity enter; set them with :meth:`ESEN.set_system`."""
+    constants: Literal["exact", "float32"] = "exact"
+    """``float32``: tables rounded as in fairchem-core, so that its energies are met beyond seven digits."""
 
     @model_validator(mode="after")
     def _orders(self) -> "ESENConfig":
         if self.m_max > self.l_max:
             raise ValueError(f"m_max ({self.m_max}) must not be above l_max ({self.l_max})")
+        if self.s2_resolution is not None and self.activation == "gate" and self.feed_forward == "spectral":
+            raise ValueError("s2_resolution needs activation s2 or feed_forward grid")
+        grid_shape(self.l_max, self.m_max, self.s2_resolution)
         return self
+
+    @property
+    def caveats(self) -> list[str]:
+        """Why molecular dynamics with this network cannot conserve energy; empty where it can."""
+        reasons = []
+        if self.forces == "direct":
+            reasons.append("direct forces: they are the gradient of no energy")
+        if self.max_neighbors is not None:
+            reasons.append(f"neighbour cap of {self.max_neighbors}: energy and forces jump as neighbours change")
+        if self.envelope == "off":
+            reasons.append("no envelope: energy and forces jump as an atom crosses the cutoff")
+        return reasons
 
 
 EDGE_DEGREE_SCALE: Final = 5.0
 """Divisor of the edge-degree embedding, the network's only neighbour-count normalisation."""
 ENVELOPE_EXPONENT: Final = 5
 """Exponent p of the envelope."""
+
+
+def constants_dtype(config: ESENConfig) -> torch.dtype:
+    """Return the precision in which constant tables are made."""
+    return torch.float32 if config.constants == "float32" else torch.float64
 
 
 class Edges(NamedTuple):
@@ -75,9 +118,13 @@ class EdgewiseConvolution(nn.Module):
     def __init__(self, config: ESENConfig) -> None:
         super().__init__()
         l_max, m_max, c, h = config.l_max, config.m_max, config.channels, config.hidden_channels
-        self.first = SO2Convolution(l_max, m_max, 2 * c, h, num_gates=l_max * h, mirror=config.mirror)
+        gated = config.activation == "gate"
+        self.first = SO2Convolution(l_max, m_max, 2 * c, h, num_gates=l_max * h if gated else h, mirror=config.mirror)
         self.radial = RadialNetwork(config.num_basis, config.edge_channels, self.first.num_weights)
-        self.gate = Gate(coefficient_order(l_max, m_max)[1][1:])
+        if gated:
+            self.gate: nn.Module = Gate(coefficient_order(l_max, m_max)[1][1:])
+        else:
+            self.gate = SphereActivation(l_max, m_max, config.s2_resolution, constants_dtype(config))
         self.second = SO2Convolution(l_max, m_max, h, c, mirror=config.mirror)
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
@@ -88,7 +135,8 @@ class EdgewiseConvolution(nn.Module):
             torch.bmm(edges.rotation, pair), self.radial(edges.basis, edges.sender, edges.receiver, edges.pair)
         )
         z, _ = self.second(self.gate(z, gates), None)
-        return torch.zeros_like(x).index_add(0, receiver, torch.bmm(edges.back, z))
+        message = torch.bmm(edges.back, z).to(x.dtype)  # of another type where matrix products are
+        return torch.zeros_like(x).index_add(0, receiver, message)
 
 
 class Block(nn.Module):
@@ -96,24 +144,28 @@ class Block(nn.Module):
 
     def __init__(self, config: ESENConfig) -> None:
         super().__init__()
-        self.norm1 = SphericalRMSNorm(config.l_max, config.channels)
+        l_max, c, h, rounded = config.l_max, config.channels, config.hidden_channels, config.constants == "float32"
+        self.norm1 = SphericalRMSNorm(l_max, c, rounded)
         self.edgewise = EdgewiseConvolution(config)
-        self.norm2 = SphericalRMSNorm(config.l_max, config.channels)
-        self.feed_forward = SpectralFeedForward(config.l_max, config.channels, config.hidden_channels)
+        self.norm2 = SphericalRMSNorm(l_max, c, rounded)
+        if config.feed_forward == "spectral":
+            self.feed_forward: nn.Module = SpectralFeedForward(l_max, c, h)
+        else:
+            self.feed_forward = GridFeedForward(l_max, c, h, config.s2_resolution, constants_dtype(config))
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        """Return the updated features [N, (l_max+1)^2, C]."""
-        x = x + self.edgewise(self.norm1(x), edges)
+    def forward(self, x: Tensor, edges: Edges, system: Tensor | None) -> Tensor:
+        """Return the updated features [N, (l_max+1)^2, C]; ``system`` [C] is of charge and spin."""
+        x = x + self.edgewise(self.norm1(x, system), edges)
         return x + self.feed_forward(self.norm2(x))
 
 
 class ESEN(nn.Module):
-    """The eSEN network: atomic energies from edge vectors.
+    """The eSEN network: atomic energies, and direct forces where it has a head for them, from edge vectors.
 
     Parameters
     ----------
     config
-        Sizes.
+        Sizes and choices.
     num_species
         Number of elements; ``species`` indexes them.
     """
@@ -123,19 +175,65 @@ class ESEN(nn.Module):
         self.cutoff, self.l_max = config.cutoff, config.l_max
         self.size = (config.l_max + 1) ** 2
         self.envelope_exponent, self.edge_degree_scale = ENVELOPE_EXPONENT, EDGE_DEGREE_SCALE
-        c = config.channels
+        self.smooth, self.max_neighbors = config.envelope == "polynomial", config.max_neighbors or 0
+        rounded = config.constants == "float32"
+        c, h = config.channels, config.hidden_channels
         self.channels = c
         self.embedding = nn.Embedding(num_species, c)
+        self.system = SystemEmbedding(config.charge_spin, c) if config.charge_spin != "off" else None
         self.rotation = WignerRotation(config.l_max, config.m_max)
-        basis = {"gaussian": GaussianBasis, "bessel": BesselBasis}[config.basis]
-        self.basis = basis(config.cutoff, config.num_basis)
+        if config.basis == "gaussian":
+            self.basis: nn.Module = GaussianBasis(config.cutoff, config.num_basis, rounded)
+        else:
+            self.basis = BesselBasis(config.cutoff, config.num_basis)
         self.sender = nn.Parameter(torch.empty(num_species, config.edge_channels).uniform_(-1e-3, 1e-3))
         self.receiver = nn.Parameter(torch.empty(num_species, config.edge_channels).uniform_(-1e-3, 1e-3))
         self.edge_degree = RadialNetwork(config.num_basis, config.edge_channels, (config.l_max + 1) * c)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = SphericalRMSNorm(config.l_max, c)
-        h = config.hidden_channels
+        self.norm = SphericalRMSNorm(config.l_max, c, rounded)
         self.head = nn.Sequential(nn.Linear(c, h), nn.SiLU(), nn.Linear(h, h), nn.SiLU(), nn.Linear(h, 1))
+        self.force_head = SphericalLinear(1, c, 1) if config.forces == "direct" else None
+
+    @torch.jit.export
+    def set_system(self, charge: float, spin: float) -> None:
+        """Set total charge [e] and spin multiplicity (0: not given) for the calls to come."""
+        if self.system is not None:
+            self.system.charge.fill_(charge)
+            self.system.spin.fill_(spin)
+        elif charge != 0.0 or spin != 0.0:
+            raise RuntimeError("the model knows no charge and no spin; choose one that was trained with them")
+
+    def edges(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Edges:
+        """Return what depends on the bonds alone, for the arguments of :meth:`forward`."""
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        if self.max_neighbors > 0:
+            keep = nearest(r.detach(), edge_index[0], species.size(0), self.max_neighbors)
+            vectors, r, edge_index = vectors.index_select(0, keep), r.index_select(0, keep), edge_index[:, keep]
+        rotation = self.rotation(vectors / r[:, None])
+        back = rotation.transpose(1, 2)
+        if self.smooth:
+            back = back * polynomial_envelope(r / self.cutoff, self.envelope_exponent)[:, None, None]
+        pair = species.index_select(0, edge_index[0]) * self.sender.size(0) + species.index_select(0, edge_index[1])
+        return Edges(edge_index, pair, self.basis(r), self.sender, self.receiver, rotation, back)
+
+    def features(self, species: Tensor, edges: Edges, extra: Tensor | None = None) -> Tensor:
+        """Return the normalised features [N, (l_max+1)^2, C] of the atoms; ``extra`` of that shape is added at the start."""
+        system: Tensor | None = None
+        scalars = self.embedding(species)
+        if self.system is not None:
+            system = self.system()
+            scalars = scalars + system
+        x = scalars[:, None]
+        x = torch.cat([x, x.new_zeros(x.size(0), self.size - 1, self.channels)], 1)
+        if extra is not None:
+            x = x + extra
+        degree = self.edge_degree(edges.basis, edges.sender, edges.receiver, edges.pair)
+        degree = degree.view(-1, self.l_max + 1, self.channels)
+        message = torch.bmm(edges.back[:, :, : self.l_max + 1], degree) / self.edge_degree_scale
+        x = x.index_add(0, edges.receiver_sender[0], message.to(x.dtype))
+        for block in self.blocks:
+            x = block(exchange(x), edges, system)
+        return self.norm(x)
 
     def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N], in units of the target scale.
@@ -147,19 +245,14 @@ class ESEN(nn.Module):
         species [N], edge_index [2, E]
             Element indices; receiver and sender of each edge.
         """
-        r = torch.linalg.vector_norm(vectors, dim=1)
-        rotation = self.rotation(vectors / r[:, None])
-        envelope = polynomial_envelope(r / self.cutoff, self.envelope_exponent)
-        pair = species.index_select(0, edge_index[0]) * self.sender.size(0) + species.index_select(0, edge_index[1])
-        back = rotation.transpose(1, 2) * envelope[:, None, None]
-        edges = Edges(edge_index, pair, self.basis(r), self.sender, self.receiver, rotation, back)
+        return self.energies(self.features(species, self.edges(vectors, species, edge_index)))
 
-        x = self.embedding(species)[:, None]
-        x = torch.cat([x, x.new_zeros(x.size(0), self.size - 1, self.channels)], 1)
-        degree = self.edge_degree(edges.basis, edges.sender, edges.receiver, pair)
-        degree = degree.view(-1, self.l_max + 1, self.channels)
-        message = torch.bmm(back[:, :, : self.l_max + 1], degree) / self.edge_degree_scale
-        x = x.index_add(0, edge_index[0], message)
-        for block in self.blocks:
-            x = block(x, edges)
-        return self.head(self.norm(x)[:, 0]).squeeze(1)
+    def energies(self, features: Tensor) -> Tensor:
+        """Return atomic energies [N] of the atoms' features."""
+        return self.head(features[:, 0]).squeeze(1)
+
+    def direct_forces(self, features: Tensor) -> Tensor:
+        """Return the force head's forces [N, 3], in units of the target scale per A; zeros where there is no such head."""
+        if self.force_head is None:
+            return features.new_zeros(features.size(0), 3)
+        return self.force_head(features[:, :4])[:, 1:].squeeze(2)

@@ -57,9 +57,13 @@ class ConservativePotential(nn.Module):
 
     def atomic_energies(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N] in eV, double precision."""
-        out = self.network(vectors, species, edge_index).double()
+        return self.in_ev(self.network(vectors, species, edge_index), species)
+
+    def in_ev(self, out: Tensor, species: Tensor) -> Tensor:
+        """Return the network's atomic energies [N] in eV with the elements' references, double precision."""
+        out = out.double()
         # one by one: TorchScript rounds torch.tensor(list) to the default precision
-        each = [torch.full([1], e, dtype=torch.float64, device=vectors.device) for e in self.references]
+        each = [torch.full([1], e, dtype=torch.float64, device=out.device) for e in self.references]
         references = torch.cat(each)
         return out * self.scale + references.index_select(0, species)
 
@@ -86,3 +90,29 @@ class ConservativePotential(nn.Module):
         forces = forces_from_edges(gradient, edge_index, positions.size(0))
         virial = -torch.matmul(vectors.t(), gradient)
         return energies.detach(), forces, virial
+
+
+class DirectPotential(ConservativePotential):
+    """Forces from a head of the network, as in pretraining; they are the gradient of no energy, and no integrator conserves it.
+
+    The network is an :class:`equistride.models.esen.ESEN` with ``forces: direct``. The virial is that of the energy, by its
+    gradient.
+    """
+
+    def energies_and_forces(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return atomic energies [N] (eV, float64) and forces [N, 3] (eV/A)."""
+        edges = self.network.edges(vectors, species, edge_index)  # type: ignore[operator]
+        features = self.network.features(species, edges)  # type: ignore[operator]
+        energies = self.in_ev(self.network.energies(features), species)  # type: ignore[operator]
+        return energies, self.network.direct_forces(features) * self.scale  # type: ignore[operator]
+
+    def forward(
+        self, positions: Tensor, species: Tensor, cell: Tensor, edge_index: Tensor, shifts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return atomic energies, forces and virial as :meth:`ConservativePotential.forward` does."""
+        vectors = edge_vectors(positions, cell, edge_index, shifts).detach().requires_grad_(True)
+        energies, forces = self.energies_and_forces(vectors, species, edge_index)
+        gradient = torch.autograd.grad([energies.sum()], [vectors])[0]
+        if gradient is None:
+            raise RuntimeError("the energy does not depend on the edges")
+        return energies.detach(), forces.detach(), -torch.matmul(vectors.detach().t(), gradient)

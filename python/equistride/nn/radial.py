@@ -17,15 +17,19 @@ def polynomial_envelope(x: Tensor, p: int) -> Tensor:
 
 
 class GaussianBasis(nn.Module):
-    """Gaussians on [0, cutoff], centres evenly spaced, width twice the spacing (eSEN, arXiv 2502.12147)."""
+    """Gaussians on [0, cutoff], centres evenly spaced, width twice the spacing (eSEN, arXiv 2502.12147).
+
+    ``rounded`` makes centres and width in float32, as fairchem-core does.
+    """
 
     centres: Tensor
 
-    def __init__(self, cutoff: float, num_basis: int) -> None:
+    def __init__(self, cutoff: float, num_basis: int, rounded: bool = False) -> None:
         super().__init__()
-        spacing = cutoff / (num_basis - 1)
+        centres = torch.linspace(0.0, cutoff, num_basis, dtype=torch.float32 if rounded else torch.float64)
+        spacing = float(centres[1] - centres[0]) if rounded else cutoff / (num_basis - 1)
         self.factor = -0.5 / (2.0 * spacing) ** 2
-        self.register_buffer("centres", torch.linspace(0.0, cutoff, num_basis, dtype=torch.float64), persistent=False)
+        self.register_buffer("centres", centres.double(), persistent=False)
 
     def forward(self, r: Tensor) -> Tensor:
         """Return g [E, num_basis] of bond lengths r [E] in A."""

@@ -18,31 +18,33 @@ class SphericalRMSNorm(nn.Module):
     ----------
     l_max, channels
         Degrees and channels of the features.
+    rounded
+        Weights of the degrees in float32, as in fairchem-core.
     """
 
     degrees: Tensor
     balance: Tensor
 
-    def __init__(self, l_max: int, channels: int) -> None:
+    def __init__(self, l_max: int, channels: int, rounded: bool = False) -> None:
         super().__init__()
         self.eps = 1e-5
         degrees = degree_of_coefficients(l_max)
-        balance = [1.0 / ((l_max + 1) * (2 * degree + 1)) for degree in degrees]
+        balance = torch.tensor([1.0 / (2 * n + 1) for n in degrees], dtype=torch.float32 if rounded else torch.float64)
+        balance = (balance / (l_max + 1)).double()
         self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
-        self.register_buffer(
-            "balance", torch.tensor(balance, dtype=torch.float64)[:, None] / channels, persistent=False
-        )
+        self.register_buffer("balance", balance[:, None] / channels, persistent=False)
         self.weight = nn.Parameter(torch.ones(l_max + 1, channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised features, shape of ``x`` [N, (l_max+1)^2, C]."""
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Return the normalised features, shape of ``x`` [N, (l_max+1)^2, C]; ``shift`` [C] is added to their scalars."""
         scalars, rest = x.split([1, x.size(1) - 1], 1)
         x = torch.cat([scalars - scalars.mean(2, keepdim=True), rest], 1)
         variance = (x.square() * self.balance).sum(dim=[1, 2], keepdim=True)
         x = x * (variance + self.eps).rsqrt() * self.weight.index_select(0, self.degrees)
         scalars, rest = x.split([1, x.size(1) - 1], 1)
-        return torch.cat([scalars + self.bias, rest], 1)
+        bias = self.bias if shift is None else self.bias + shift
+        return torch.cat([scalars + bias, rest], 1)
 
 
 class SphericalLinear(nn.Module):

@@ -1,0 +1,80 @@
+"""Total charge and spin multiplicity of the system, for potentials that know them.
+
+A potential's arguments are the same for all models, so these two numbers are not among them: an artifact is *set* to a charge
+and a spin, which its metadata name under ``system``. Setting them takes a moment and gives a file, or a loaded model, that
+every engine takes as it is. A molecule that changes its charge needs one model for each charge.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from equistride.artifact.export import save
+from equistride.artifact.metadata import Metadata
+from equistride.errors import EquistrideError
+from equistride.nn.system import CHARGE_LIMIT, SPIN_LIMIT
+
+
+def _checked(value: float, name: str, lowest: int, highest: int) -> float:
+    if value != round(value) or not lowest <= value <= highest:
+        raise EquistrideError(
+            f"the {name} is out of range", expected=f"a whole number from {lowest} to {highest}", found=f"{value:g}"
+        )
+    return float(value)
+
+
+def with_system(
+    path: str | Path, output: str | Path, *, charge: float | None = None, spin: float | None = None
+) -> Metadata:
+    """Write an artifact that computes with another charge or spin multiplicity.
+
+    Parameters
+    ----------
+    path, output
+        The artifact, and where the new one goes.
+    charge, spin
+        Total charge [e] and spin multiplicity (1: singlet; 0: not given); as before where left out.
+
+    Returns
+    -------
+    Metadata
+        Of the new file.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file is no artifact, its model knows neither, or a value is out of range.
+    """
+    from equistride.artifact.model import load
+
+    metadata = load(path, verify=False).metadata
+    if not metadata.system:
+        raise EquistrideError(
+            f"the model of {path} knows no charge and no spin", mend="choose a model that was trained with them"
+        )
+    charge = metadata.system["charge"] if charge is None else _checked(charge, "charge", -CHARGE_LIMIT, CHARGE_LIMIT)
+    spin = metadata.system["spin"] if spin is None else _checked(spin, "spin multiplicity", 0, SPIN_LIMIT)
+    module = torch.jit.load(str(path), map_location="cpu")
+    for part in module.modules():
+        if hasattr(part, "set_system"):  # one network, or the members of an ensemble
+            part.set_system(charge, spin)
+    metadata = metadata.model_copy(update={"system": {"charge": charge, "spin": spin}})
+    save(module, metadata, Path(output))
+    return metadata
+
+
+@lru_cache(maxsize=1)
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="equistride-")
+
+
+def derived(path: str | Path, *, charge: float | None = None, spin: float | None = None) -> Path:
+    """Return the path of :func:`with_system`'s result, kept until the process ends."""
+    folder = Path(tempfile.mkdtemp(dir=_folder().name))
+    output = folder / Path(path).name
+    with_system(path, output, charge=charge, spin=spin)
+    return output
