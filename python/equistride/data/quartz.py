@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.spacegroup import crystal
-from numpy.typing import NDArray
 
-from equistride.data.frames import Frames
-from equistride.data.lammps import LammpsRun
+from equistride.data.recipe import Condition, Recipe, generate, write
 from equistride.errors import EquistrideError
-from equistride.units import EV_PER_KINETIC
 
-Array = NDArray[np.float64]
+__all__ = ["LATTICE", "MASSES", "RECIPES", "Condition", "QuartzRecipe", "generate", "quartz", "repeats_for", "write"]
 
 MASSES = {"O": 15.999, "Si": 28.085}
 """Standard atomic weights [amu]."""
@@ -61,111 +56,15 @@ def repeats_for(num_atoms: int) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """One state point of the reference data.
+class QuartzRecipe(Recipe):
+    """Reference data of alpha-quartz, of 9 n^2 m atoms."""
 
-    ``segments`` NVE segments at ``temperature`` [K], each in its own cell whose strain components are drawn
-    from a normal distribution of width ``strain``.
-    """
-
-    temperature: float
-    segments: int
-    strain: float = 0.0
-
-
-@dataclass(frozen=True)
-class QuartzRecipe:
-    """How reference frames are made: a Langevin run, from which NVE segments are branched.
-
-    Each segment has ``frames`` frames, ``stride_fs`` apart, in NVE (velocity Verlet, ``timestep_fs``), so positions and
-    velocities belong to the same instant and no thermostat touches a pair. Between segments the system is thermalised for
-    ``decorrelate_fs``; a new cell starts from fresh velocities and ``equilibrate_fs``.
-    """
-
-    num_atoms: int
-    conditions: tuple[Condition, ...]
-    frames: int = 11
-    stride_fs: float = 30.0
-    timestep_fs: float = 1.0
-    equilibrate_fs: float = 2000.0
-    decorrelate_fs: float = 600.0
     potential_file: str = "SiO.1990.vashishta"
-    seed: int = 1
 
-    def steps(self, femtoseconds: float) -> int:
-        """Number of time steps in ``femtoseconds``."""
-        return round(femtoseconds / self.timestep_fs)
-
-
-def generate(recipe: QuartzRecipe) -> Iterator[tuple[int, int, Frames]]:
-    """Run the recipe; yield (segments done, segments in all, frames of this segment).
-
-    Segments are independent of each other given the seed, so two runs with one seed agree bit for bit.
-    """
-    a, c = LATTICE.get(recipe.potential_file, LATTICE["SiO.1990.vashishta"])
-    ideal = quartz(repeats_for(recipe.num_atoms), a=a, c=c)
-    symbols = ideal.get_chemical_symbols()
-    masses = np.array([MASSES[s] for s in symbols])
-    rng = np.random.default_rng(recipe.seed)
-    total, done = sum(c.segments for c in recipe.conditions), 0
-    for condition in recipe.conditions:
-        run: LammpsRun | None = None
-        for _ in range(condition.segments):
-            seed = int(rng.integers(1, 800_000_000))
-            if run is None or condition.strain > 0:
-                if run is not None:
-                    run.close()
-                strain = np.eye(3) + np.tril(
-                    rng.normal(scale=condition.strain, size=(3, 3)) if condition.strain else np.zeros((3, 3))
-                )
-                cell = ideal.cell.array @ strain
-                run = LammpsRun(
-                    ideal.get_scaled_positions() @ cell,
-                    cell,
-                    symbols,
-                    MASSES,
-                    potential_file=recipe.potential_file,
-                    timestep_fs=recipe.timestep_fs,
-                )
-                run.thermalise(
-                    condition.temperature, recipe.steps(recipe.equilibrate_fs), damping_fs=100.0, seed=seed, fresh=True
-                )
-            run.thermalise(condition.temperature, recipe.steps(recipe.decorrelate_fs), damping_fs=100.0, seed=seed + 1)
-            shots = [run.nve(recipe.steps(recipe.stride_fs) if f else 0) for f in range(recipe.frames)]
-            kinetic = [0.5 * EV_PER_KINETIC * float((masses[:, None] * s.velocities**2).sum()) for s in shots]
-            done += 1
-            yield (
-                done,
-                total,
-                Frames(
-                    numbers=ideal.numbers.astype(np.int64),
-                    positions=np.stack([s.positions for s in shots]),
-                    velocities=np.stack([s.velocities for s in shots]),
-                    forces=np.stack([s.forces for s in shots]),
-                    energy=np.array([s.energy for s in shots]),
-                    virial=np.stack([s.virial for s in shots]),
-                    cell=np.repeat(cell[None], recipe.frames, 0),
-                    pbc=np.ones(3, bool),
-                    segment=np.full(recipe.frames, done - 1),
-                    time_fs=recipe.stride_fs * np.arange(recipe.frames, dtype=np.float64),
-                    temperature_K=np.full(recipe.frames, condition.temperature),
-                    total_energy=np.array(kinetic) + [s.energy for s in shots],
-                ),
-            )
-        if run is not None:
-            run.close()
-
-
-def write(recipe: QuartzRecipe, path: Path, progress: object = None) -> Frames:
-    """Run the recipe and write one npz file; returns the frames. ``progress(done, total)`` is called after each segment."""
-    parts = []
-    for done, total, frames in generate(recipe):
-        parts.append(frames)
-        if callable(progress):
-            progress(done, total)
-    whole = Frames.concatenate(parts)
-    whole.save(path)
-    return whole
+    def ideal(self) -> Atoms:
+        """Return the crystal with the lattice constants of the potential."""
+        a, c = LATTICE.get(self.potential_file, LATTICE["SiO.1990.vashishta"])
+        return quartz(repeats_for(self.num_atoms), a=a, c=c)
 
 
 RECIPES = {
@@ -173,6 +72,19 @@ RECIPES = {
         72,
         (Condition(300.0, 240), Condition(300.0, 60, 0.015), Condition(600.0, 60, 0.01), Condition(900.0, 40, 0.01)),
         seed=72,
+    ),
+    # from the ideal crystal with twice the kinetic energy, as simulations are begun: states that no equilibrium run visits
+    "quartz72-starts": QuartzRecipe(
+        72,
+        (
+            Condition(300.0, 60, 0.004),
+            Condition(200.0, 20, 0.004),
+            Condition(400.0, 20, 0.004),
+            Condition(150.0, 30, 0.004),
+        ),
+        equilibrate_fs=0.0,
+        decorrelate_fs=0.0,
+        seed=3072,
     ),
     "quartz72-test": QuartzRecipe(72, (Condition(300.0, 20),), seed=1072),
     "quartz162-test": QuartzRecipe(162, (Condition(300.0, 20),), seed=1162),

@@ -1,0 +1,63 @@
+"""``equistride eos``: energy against volume, equilibrium volume, bulk modulus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equistride.cli.properties import (
+    Artifact,
+    Device,
+    Force,
+    Output,
+    Reference,
+    Relaxed,
+    Structure,
+    at_rest,
+    percent,
+    potentials,
+    progress,
+    save,
+)
+
+
+def eos(
+    artifact: Artifact,
+    structure: Structure,
+    output: Output = Path("eos"),
+    span: Annotated[float, typer.Option(help="Volumes go from 1 - span to 1 + span.")] = 0.06,
+    points: Annotated[int, typer.Option(help="Number of volumes.")] = 9,
+    relax: Relaxed = True,
+    max_force: Force = 1e-4,
+    reference: Reference = None,
+    device: Device = "cpu",
+) -> None:
+    """Fit the Birch-Murnaghan equation of state; atoms and the cell's shape are relaxed at each volume."""
+    from equistride.analysis.eos import equation_of_state
+    from equistride.analysis.property_plots import eos_plot
+    from equistride.data.structures import read_atoms
+
+    atoms, results = read_atoms(structure), {}
+    with progress() as stage:
+        for name, calculator in potentials(artifact, reference, device).items():
+            start = at_rest(atoms, calculator, relax, max_force, stage(f"{name}: relaxation"))
+            results[name] = equation_of_state(
+                start, calculator, span=span, points=points, max_force=max_force, progress=stage(f"{name}: volumes")
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    for name, found in results.items():
+        typer.echo(
+            f"{name}: V0 {found.volume / found.atoms:.4f} A^3/atom, B {found.bulk_modulus:.2f} GPa, "
+            f"B' {found.derivative:.2f}, residual {1000 * found.residual / found.atoms:.4f} meV/atom"
+        )
+    extra = {}
+    if reference is not None:
+        one, other = results.values()
+        extra["difference_percent"] = {
+            "volume": percent(one.volume, other.volume),
+            "bulk_modulus": percent(one.bulk_modulus, other.bulk_modulus),
+        }
+    eos_plot(results, output / "eos.png")
+    save(output, "eos", structure, {k: r.summary() for k, r in results.items()}, extra)
