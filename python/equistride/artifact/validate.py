@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from equistride.artifact.model import Model, Outputs, load
-from equistride.artifact.reference import reference_structure
+from equistride.artifact.structure import Structure, force_deviations, read_structure, total_energy
 
 Array = NDArray[np.float64]
 
@@ -30,60 +30,9 @@ class Check:
         return bool(self.error <= self.bound)
 
 
-@dataclass(frozen=True)
-class Structure:
-    """Positions [N, 3] A, species index [N], cell [3, 3] A, pbc [3]."""
-
-    positions: Array
-    species: NDArray[np.int64]
-    cell: Array
-    pbc: NDArray[np.bool_]
-
-    def evaluate(self, model: Model, positions: Array | None = None, cell: Array | None = None) -> Outputs:
-        """Evaluate the model on this structure, with other positions or another cell where given."""
-        return model.compute(
-            self.positions if positions is None else positions,
-            self.species,
-            self.cell if cell is None else cell,
-            self.pbc,
-        )
-
-
-def read_structure(path: Path | None, model: Model) -> Structure:
-    """Read a structure with ASE, or take the artifact's reference frame where there is no path."""
-    if path is None:
-        frame = reference_structure(len(model.metadata.species), model.metadata.cutoff)
-        positions, kinds, lattice = (array.numpy() for array in frame)
-        return Structure(positions, kinds, lattice, np.ones(3, bool))
-    from equistride.data.structures import read_atoms
-
-    atoms = read_atoms(path)
-    species = model.species_index(atoms.get_chemical_symbols()).numpy()
-    return Structure(atoms.positions, species, atoms.cell.array, np.asarray(atoms.pbc))
-
-
-def _energy(outputs: Outputs) -> float:
-    return float(outputs.atomic_energies.double().sum())
-
-
 def force_error(model: Model, structure: Structure, samples: int = 12, step: float = 1e-3) -> float:
-    """Return the largest deviation of forces from finite differences, relative to the rms force.
-
-    Fourth-order central differences of the energy along single coordinates, ``samples`` of them, evenly spread.
-    """
-    forces = structure.evaluate(model).forces.double().numpy()
-    flat = np.unique(np.linspace(0, forces.size - 1, min(samples, forces.size)).astype(int))
-    worst = 0.0
-    for k in flat:
-
-        def energy(h: float, k: int = int(k)) -> float:
-            moved = structure.positions.copy()
-            moved.ravel()[k] += h
-            return _energy(structure.evaluate(model, positions=moved))
-
-        slope = (8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step)
-        worst = max(worst, abs(-slope - forces.ravel()[k]))
-    return worst / max(float(np.sqrt(np.mean(forces**2))), 1e-12)
+    """Return the largest deviation of forces from finite differences, relative to the rms force."""
+    return float(force_deviations(model, structure, samples, step).max())
 
 
 def virial_error(model: Model, structure: Structure, step: float = 2e-4) -> float:
@@ -97,7 +46,7 @@ def virial_error(model: Model, structure: Structure, step: float = 2e-4) -> floa
                 strain = np.eye(3)
                 strain[a, b] += h / 2
                 strain[b, a] += h / 2
-                return _energy(structure.evaluate(model, structure.positions @ strain, structure.cell @ strain))
+                return total_energy(structure.evaluate(model, structure.positions @ strain, structure.cell @ strain))
 
             slope = (8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step)
             numeric[a, b] = numeric[b, a] = -slope
@@ -116,11 +65,11 @@ def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
     Energies relative to max(1, |E|), forces to their rms; the larger of the two.
     """
     base = structure.evaluate(model)
-    energy, forces = _energy(base), base.forces.double().numpy()
+    energy, forces = total_energy(base), base.forces.double().numpy()
     rms = max(float(np.sqrt(np.mean(forces**2))), 1e-12)
 
     def deviation(outputs: Outputs, expected: Array) -> float:
-        of_energy = abs(_energy(outputs) - energy) / max(1.0, abs(energy))
+        of_energy = abs(total_energy(outputs) - energy) / max(1.0, abs(energy))
         return max(of_energy, float(np.abs(outputs.forces.double().numpy() - expected).max()) / rms)
 
     result = {}
@@ -165,6 +114,6 @@ def validate(path: Path, structure_path: Path | None = None) -> list[Check]:
     rms = exact.forces.square().mean().sqrt().item()
     difference = (exact.forces - rounded.forces.double()).abs().max().item() / max(rms, 1e-12)
     checks.append(Check("float32 forces against float64", difference, 1e-4, "of rms force"))
-    per_atom = abs(_energy(exact) - _energy(rounded)) / len(structure.species)
+    per_atom = abs(total_energy(exact) - total_energy(rounded)) / len(structure.species)
     checks.append(Check("float32 energy against float64", per_atom, 1e-5, "eV/atom"))
     return checks

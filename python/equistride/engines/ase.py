@@ -1,0 +1,140 @@
+"""Run a trained potential in ASE: every optimiser, dynamics and tool that takes a calculator."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from equistride.artifact import load
+from equistride.artifact.model import Model
+from equistride.errors import EquistrideError
+
+
+class NoCellError(EquistrideError, PropertyNotImplementedError):
+    """A stress was asked for where there is no cell; ASE's own code knows it as a property that is not there."""
+
+
+def precision(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return a precision by its name (``"float32"``, ``"float64"``) or itself; None stays None, the artifact's own.
+
+    Raises
+    ------
+    EquistrideError
+        For any other.
+    """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in (torch.float32, torch.float64):
+        raise EquistrideError("the precision is not known", expected="float32, float64 or None", found=dtype)
+    return found
+
+
+def potential(
+    artifact: str | os.PathLike[str] | Model, device: str = "cpu", dtype: torch.dtype | str | None = None,
+    charge: float | None = None, spin: float | None = None,
+) -> Model:  # fmt: skip
+    """Return a loaded artifact that has forces; a Model comes back as it is.
+
+    Raises
+    ------
+    EquistrideError
+        For a propagator, and as :func:`equistride.artifact.load`.
+    """
+    if isinstance(artifact, Model):
+        model = artifact
+    else:
+        model = load(os.fspath(artifact), device, precision(dtype), charge=charge, spin=spin)
+    if model.metadata.kind != "potential":
+        raise EquistrideError(
+            f"this artifact is a {model.metadata.kind}, which moves atoms and has no forces",
+            expected="a potential",
+            mend="choose another artifact",
+        )
+    return model
+
+
+class EquistrideCalculator(Calculator):
+    """A trained potential as an ASE calculator.
+
+    Gives ``energy`` and ``free_energy`` (the same) [eV], ``energies`` [N] [eV], ``forces`` [N, 3] [eV/A] and, where the
+    structure has a cell, ``stress`` [6] [eV/A^3] in ASE's order xx, yy, zz, yz, xz, xy, positive under tension. A repeated
+    question about unchanged atoms is answered from ASE's cache. Each call searches the neighbours anew: that costs one or two
+    per cent of a network, so there is no skin to set.
+
+    Parameters
+    ----------
+    artifact
+        Path of an artifact of the kind ``potential``, or a loaded :class:`~equistride.artifact.model.Model`.
+    device
+        ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    dtype
+        ``"float32"`` or ``"float64"`` (or torch's own); the artifact's own precision by default.
+    charge, spin
+        Total charge [e] and spin multiplicity, for models that know them; those of the file by default.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file is no potential; and, on evaluation, for an element that the model does not know, a missing box,
+        positions that are not finite, atoms on top of each other, or no atoms.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    name = "equistride"
+
+    def __init__(
+        self,
+        artifact: str | os.PathLike[str] | Model,
+        device: str = "cpu",
+        dtype: torch.dtype | str | None = None,
+        *,
+        charge: float | None = None,
+        spin: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.model = potential(artifact, device, dtype, charge, spin)
+        self._species: tuple[bytes, torch.Tensor] | None = None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Evaluate the model on a structure and keep the results, as ASE asks it to."""
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        if not len(atoms):
+            raise EquistrideError("the structure has no atoms", expected="one atom or more", found="an empty system")
+        whole = atoms.cell.rank == 3
+        if "stress" in (properties or ()) and not whole:
+            raise NoCellError(
+                "a structure without a cell has no stress",
+                expected="three lattice vectors",
+                found=f"a cell of rank {atoms.cell.rank}",
+                mend="ask for energy and forces, or give the structure a cell",
+            )
+        outputs = self.model.compute(atoms.positions, self._species_of(atoms), atoms.cell.array, atoms.pbc)
+        energies = outputs.atomic_energies.double().cpu().numpy()
+        energy = float(energies.sum())
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": energies,
+            "forces": outputs.forces.double().cpu().numpy(),
+        }
+        if whole:
+            stress = -outputs.virial.double().cpu().numpy() / atoms.cell.volume
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def _species_of(self, atoms: Atoms) -> torch.Tensor:
+        key = np.ascontiguousarray(atoms.numbers).tobytes()
+        if self._species is None or self._species[0] != key:
+            self._species = key, self.model.species_index(atoms.numbers.tolist())
+        return self._species[1]

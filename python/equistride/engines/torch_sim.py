@@ -1,0 +1,142 @@
+"""Run a trained potential in torch-sim: many systems at once (extra ``torch-sim``)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equistride.artifact import Frame, Model
+from equistride.engines.ase import potential
+from equistride.errors import EquistrideError
+
+try:
+    from torch_sim.models.interface import ModelInterface
+except ImportError as error:
+    raise EquistrideError(
+        f"torch-sim cannot be imported ({error})", mend="install it with pip install 'equistride[torch-sim]'"
+    ) from None
+
+
+class EquistrideModel(ModelInterface):
+    """A trained potential as a torch-sim model: one call of the network for all systems of a state.
+
+    Gives ``energy`` [B] eV, ``energies`` [N] eV, ``forces`` [N, 3] eV/A and ``stress`` [B, 3, 3] eV/A^3 (positive under tension),
+    in the model's precision.
+
+    Parameters
+    ----------
+    artifact
+        Path of an artifact of the kind ``potential``, or a loaded :class:`~equistride.artifact.model.Model`.
+    device
+        ``"cpu"``, ``"cuda"``, or a torch.device.
+    dtype
+        ``torch.float32`` or ``torch.float64``; the artifact's own by default. States must have the same.
+    compute_forces, compute_stress
+        Whether these are among the results; both cost nothing more than the energy. Stress needs a cell.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file is no potential; and, on evaluation, for an element that the model does not know, a missing box, positions
+        that are not finite, atoms on top of each other, or a stress without a cell.
+    """
+
+    def __init__(
+        self,
+        artifact: str | os.PathLike[str] | Model,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        *,
+        compute_forces: bool = True,
+        compute_stress: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model = potential(artifact, str(device), dtype)
+        self._device, self._dtype = self.model.device, self.model.dtype
+        self._compute_forces, self._compute_stress = compute_forces, compute_stress
+        self._memory_scales_with = "n_atoms_x_density"
+
+    @property
+    def compute_stress(self) -> bool:
+        """Whether stresses are among the results."""
+        return self._compute_stress
+
+    @compute_stress.setter
+    def compute_stress(self, wanted: bool) -> None:
+        self._compute_stress = wanted
+
+    @property
+    def compute_forces(self) -> bool:
+        """Whether forces are among the results."""
+        return self._compute_forces
+
+    @compute_forces.setter
+    def compute_forces(self, wanted: bool) -> None:
+        self._compute_forces = wanted
+
+    def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
+        """Evaluate all systems of a state.
+
+        Parameters
+        ----------
+        state
+            A torch-sim ``SimState``, or a dictionary with its positions [N, 3] A, cell [B, 3, 3] A (lattice vectors as columns,
+            as torch-sim has them), atomic_numbers [N], pbc, and system_idx [N] (one system where it is missing).
+
+        Returns
+        -------
+        dict of Tensor
+            energy, energies, and as wanted forces and stress.
+        """
+        positions, cells, numbers, owner, pbc = _parts(state)
+        if positions.dtype != self._dtype:
+            raise EquistrideError(
+                "the state has not the model's precision",
+                expected=self._dtype,
+                found=positions.dtype,
+                mend="make the state with dtype=model.dtype",
+            )
+        counts = torch.bincount(owner, minlength=len(cells)).tolist()
+        volumes = torch.linalg.det(cells).abs()
+        if self._compute_stress and bool((volumes == 0).any()):
+            raise EquistrideError(
+                "a system without a cell has no stress",
+                expected="three lattice vectors",
+                found=f"a volume of 0 for system {int(torch.nonzero(volumes == 0)[0])}",
+                mend="set compute_stress=False",
+            )
+        species = self.model.species_index(numbers.tolist()).to(positions.device)
+        atoms = zip(positions.split(counts), species.split(counts), cells, strict=True)
+        outputs = self.model.compute_batch([Frame(r, z, cell, pbc) for r, z, cell in atoms])
+        results = {"energy": outputs.energies.to(self._dtype), "energies": outputs.atomic_energies.to(self._dtype)}
+        if self._compute_forces:
+            results["forces"] = outputs.forces
+        if self._compute_stress:
+            results["stress"] = -outputs.virials / volumes[:, None, None]
+        return results
+
+
+def _parts(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
+    """Return positions [N, 3], cells [B, 3, 3] (vectors as rows), atomic numbers [N], system of each atom [N], pbc."""
+
+    def part(name: str) -> Any:
+        value = state.get(name) if isinstance(state, dict) else getattr(state, name, None)
+        if value is None and name != "system_idx":
+            raise EquistrideError(f"the state lacks {name}", mend="make it with torch_sim.io.atoms_to_state")
+        return value
+
+    positions, owner, pbc = part("positions"), part("system_idx"), part("pbc")
+    if owner is None:
+        owner = torch.zeros(len(positions), dtype=torch.int64, device=positions.device)
+    if not len(positions):
+        raise EquistrideError("the state has no atoms", expected="one atom or more", found="an empty system")
+    if bool((owner[1:] < owner[:-1]).any()):
+        raise EquistrideError(
+            "the atoms of a state must be ordered by system", mend="make it with torch_sim.io.atoms_to_state"
+        )
+    cells = part("cell").reshape(-1, 3, 3).mT
+    flags = pbc if isinstance(pbc, bool) else torch.as_tensor(pbc, dtype=torch.bool).cpu()
+    return positions.detach(), cells.detach().contiguous(), part("atomic_numbers"), owner, flags
