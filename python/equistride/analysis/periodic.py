@@ -1,4 +1,4 @@
-"""Periodic cells of any shape: heights, standard form, pairs within a cutoff, unwrapping."""
+"""Periodic cells of any shape: heights, standard form, pairs within a cutoff; unwrapping is that of the data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equistride.analysis.blocks import Floats
-from equistride.errors import EquistrideError
+from equistride.data.unwrap import has_box, unwrap
+
+__all__ = ["has_box", "heights", "neighbours", "standard_form", "unwrap"]
 
 Ints = NDArray[np.int64]
 
@@ -15,11 +17,6 @@ def heights(cell: Floats) -> Floats:
     """Distances between opposite faces of the cell [3] (A); ``cell`` [3, 3] holds the vectors as rows."""
     area = np.linalg.norm(np.cross(np.roll(cell, -1, axis=0), np.roll(cell, -2, axis=0)), axis=1)
     return np.abs(np.linalg.det(cell)) / area
-
-
-def has_box(cells: Floats) -> bool:
-    """Whether every cell of ``cells`` [..., 3, 3] spans a volume."""
-    return bool((np.abs(np.linalg.det(cells)) > 1e-6).all())
 
 
 def standard_form(cells: Floats) -> Floats:
@@ -65,53 +62,6 @@ def neighbours(centres: Floats, others: Floats, cell: Floats | None, cutoff: flo
     order = np.lexsort((index[k], i))
     i, k = i[order], k[order]
     return i, index[k].astype(np.int64), images[k] - centres[i]
-
-
-def unwrap(positions: Floats, cell: Floats) -> Floats:
-    """Follow atoms across periodic boundaries.
-
-    Each step is taken as the shortest one in fractional coordinates and added up in cartesian ones (the
-    scheme of von Buelow et al., J. Chem. Phys. 153, 021101 (2020), which stays right when the cell changes).
-    Unwrapped positions come back as they are.
-
-    Parameters
-    ----------
-    positions
-        [F, N, 3] (A), wrapped or unwrapped.
-    cell
-        [3, 3] or [F, 3, 3] lattice vectors as rows (A), any shape.
-
-    Returns
-    -------
-    ndarray
-        [F, N, 3] unwrapped positions (A); the first frame as given.
-
-    Raises
-    ------
-    EquistrideError
-        Where an atom moves so far between two frames that the image is a guess.
-    """
-    cells = np.broadcast_to(cell, (len(positions), 3, 3))
-    if not has_box(cells):
-        raise EquistrideError(
-            "unwrapping needs a box",
-            expected="three lattice vectors that span a volume",
-            found="a flat or empty cell",
-            mend="pass the cell of the run; without a box positions are unwrapped already",
-        )
-    steps = np.diff(positions, axis=0)
-    fractions = np.einsum("fni,fij->fnj", steps, np.linalg.inv(cells[1:]))
-    turns = np.round(fractions)
-    farthest = float(np.abs(fractions - turns).max(initial=0.0))
-    if farthest > 0.45:
-        raise EquistrideError(
-            "an atom moves almost half the cell between two frames, so its path cannot be followed",
-            expected="steps below 0.45 of a lattice vector",
-            found=f"{farthest:.2f}",
-            mend="write frames more often, or write unwrapped positions",
-        )
-    steps -= np.einsum("fni,fij->fnj", turns, cells[1:])
-    return np.concatenate([positions[:1], positions[:1] + np.cumsum(steps, axis=0)])
 
 
 def _wrapped(fractions: Floats) -> Floats:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from equistride import __version__
-from equistride.artifact.export import save
+from equistride.artifact.export import load_weights, save, unreadable
+from equistride.artifact.export import provenance as origin
 from equistride.artifact.metadata import Metadata
 from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
@@ -98,3 +100,36 @@ def save_propagator(
     )
     save(served, metadata, output)
     return metadata
+
+
+def export_propagator(
+    checkpoint: Path, content: dict[str, Any], output: Path, *, dtype: str = "float32", tables: float | None = 1e-6,
+    shortest: float = 0.5, description: str = "", licence: str = "", references: list[str] | None = None,
+    accuracy: dict[str, float] | None = None,
+) -> Metadata:  # fmt: skip
+    """Turn a checkpoint of a propagator into an artifact; use :func:`equistride.artifact.export.export`.
+
+    Parameters
+    ----------
+    checkpoint, content
+        The file, and what :func:`equistride.artifact.export.read_checkpoint` found in it.
+    output, dtype, tables, shortest, description, licence, references, accuracy
+        As for :func:`save_propagator`.
+
+    Raises
+    ------
+    EquistrideError
+        Where configuration and weights do not make a propagator, and as :func:`save_propagator`.
+    """
+    facts = content["equistride"]
+    try:
+        config = TrajCastConfig.model_validate(facts["config"]["model"])
+        propagator = build_propagator(config, facts).double()
+    except (ValidationError, KeyError, TypeError) as error:
+        raise unreadable(checkpoint, error) from None
+    load_weights(propagator, content, checkpoint)
+    return save_propagator(
+        propagator, output, dtype=dtype, tables=tables, shortest=shortest, periodic=bool(facts.get("periodic")),
+        description=description or facts["config"]["name"], licence=licence, references=references, accuracy=accuracy,
+        provenance=origin(facts),
+    )  # fmt: skip

@@ -48,8 +48,27 @@ def export(
     accuracy: Annotated[
         list[str] | None, typer.Option(help="A measured error, NAME_UNIT=VALUE; again for more.")
     ] = None,
+    allow_nonconservative: Annotated[
+        bool,
+        typer.Option(
+            "--allow-nonconservative", help="Also a model with direct forces, a neighbour cap or no envelope."
+        ),
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Potentials: torch's own operators alone, slower on a CPU.")
+    ] = False,
+    tables: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="For propagators: error of the splines that replace the networks of bond lengths (0: keep the networks).",
+        ),
+    ] = 1e-6,
+    shortest: Annotated[
+        float, typer.Option(min=0.0, help="For propagators: shortest bond that the splines cover, A.")
+    ] = 0.5,
 ) -> None:
-    """Write a trained potential as one TorchScript file with its metadata and a self-test."""
+    """Write a trained potential or propagator as one TorchScript file with its metadata and a self-test."""
     if target is Target.artifact:
         from equistride.artifact.export import export as write
 
@@ -61,6 +80,10 @@ def export(
             licence=licence,
             references=reference,
             accuracy=_figures(accuracy or []),
+            allow_nonconservative=allow_nonconservative,
+            fused=not plain,
+            tables=tables or None,
+            shortest=shortest,
         )
         typer.echo(
             f"{output}: {metadata.architecture} {metadata.kind}, {metadata.num_parameters:,} parameters, {metadata.dtype}"

@@ -24,6 +24,6 @@ def train(
     results = run(settings, config.parent, folder, resume=resume, progress=progress)
     units = {"energy": "meV/atom", "force": "meV/A", "virial": "meV/atom"}
     for key, value in results.items():
-        quantity = key.split("_")[1]
-        typer.echo(f"{key.replace('_', ' ')}: {value:.3f} {units[quantity]}")
+        unit = "% of the rms" if key.endswith("_percent") else units[key.split("_")[1]]
+        typer.echo(f"{key.removesuffix('_percent').replace('_', ' ')}: {value:.3f} {unit}")
     typer.echo(f"checkpoint: {folder / 'checkpoints' / 'last.ckpt'}")

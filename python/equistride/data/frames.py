@@ -34,6 +34,8 @@ class Frames:
         Frames of one segment are consecutive in one trajectory; a pair never crosses two segments.
     temperature_K [F], total_energy [F]
         Optional facts of the run that made the frames.
+    masses [N]
+        Optional, amu: those of the run, where it moved the atoms with others than the standard ones.
     """
 
     numbers: NDArray[np.int64]
@@ -48,6 +50,7 @@ class Frames:
     time_fs: Array | None = None
     temperature_K: Array | None = None
     total_energy: Array | None = None
+    masses: Array | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -56,7 +59,7 @@ class Frames:
         """Select frames by a slice, a mask or an index array."""
         picked = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name, value in picked.items():
-            if name not in ("numbers", "pbc") and value is not None:
+            if name not in _OF_ATOMS and value is not None:
                 picked[name] = value[index]
         return Frames(**picked)
 
@@ -66,11 +69,12 @@ class Frames:
         if not parts:
             raise EquistrideError("there are no frames to join", expected="one part or more", found=0)
         first = parts[0]
-        if any(not np.array_equal(p.numbers, first.numbers) for p in parts):
+        same = [np.array_equal(p.numbers, first.numbers) and _equal(p.masses, first.masses) for p in parts]
+        if not all(same):
             raise EquistrideError(
                 "frames of different atoms cannot be joined", mend="give each composition a file of its own"
             )
-        joined: dict[str, object] = {"numbers": first.numbers, "pbc": first.pbc}
+        joined: dict[str, object] = {name: getattr(first, name) for name in _OF_ATOMS}
         for f in dataclasses.fields(Frames):
             if f.name not in joined:
                 values = [getattr(p, f.name) for p in parts]
@@ -87,15 +91,24 @@ class Frames:
         os.replace(partial, path)
 
 
+_OF_ATOMS = ("numbers", "pbc", "masses")
+"""What all frames have in common."""
+
+
+def _equal(one: Array | None, other: Array | None) -> bool:
+    return (one is None and other is None) or (one is not None and other is not None and np.array_equal(one, other))
+
+
 _ALIASES = {"numbers": ("numbers", "z", "nuclear_charges"), "positions": ("positions", "R", "coords"),
             "energy": ("energy", "E", "energies"), "forces": ("forces", "F")}  # fmt: skip
 
 
-def _from_npz(path: Path) -> list[Frames]:
+def _from_npz(path: Path, labelled: bool) -> list[Frames]:
     with np.load(path, allow_pickle=False) as z:
         keys = set(z.files)
         named = {name: next((z[a] for a in aliases if a in keys), None) for name, aliases in _ALIASES.items()}
-        missing = [n for n in ("numbers", "positions", "energy", "forces") if named[n] is None]
+        needed = ("numbers", "positions", "energy", "forces") if labelled else ("numbers", "positions")
+        missing = [n for n in needed if named[n] is None]
         if missing:
             raise EquistrideError(
                 f"{path} lacks the arrays {missing}",
@@ -103,9 +116,13 @@ def _from_npz(path: Path) -> list[Frames]:
                 found=sorted(keys),
                 mend="rename the arrays of the file",
             )
-        number = len(named["positions"])  # type: ignore[arg-type]
+        shape = np.shape(named["positions"])  # type: ignore[arg-type]
+        number = shape[0] if shape else 0
+        for name, unlabelled in (("energy", shape[:1]), ("forces", shape)):
+            if named[name] is None:
+                named[name] = np.full(unlabelled, np.nan)
         cell = z["cell"] if "cell" in keys else np.zeros((3, 3))
-        optional = {k: np.asarray(z[k], float) for k in ("velocities", "virial", "total_energy") if k in keys}
+        optional = {k: np.asarray(z[k], float) for k in ("velocities", "virial", "total_energy", "masses") if k in keys}
         if "time_fs" in keys and z["time_fs"].ndim == 1:
             optional["time_fs"] = z["time_fs"]
         if "temperature_K" in keys:
@@ -155,7 +172,7 @@ def _check_shapes(frames: Frames, path: Path) -> None:
     """Every array must fit the number of frames and atoms; an error names the first that does not."""
     number, atoms = len(frames), len(frames.numbers)
     vectors, matrices, scalars = (number, atoms, 3), (number, 3, 3), (number,)
-    shapes = {"numbers": (atoms,), "pbc": (3,), "cell": matrices, "virial": matrices}
+    shapes = {"numbers": (atoms,), "masses": (atoms,), "pbc": (3,), "cell": matrices, "virial": matrices}
     shapes |= dict.fromkeys(("positions", "forces", "velocities"), vectors)
     shapes |= dict.fromkeys(("energy", "segment", "time_fs", "temperature_K", "total_energy"), scalars)
     for name, shape in shapes.items():
@@ -165,13 +182,15 @@ def _check_shapes(frames: Frames, path: Path) -> None:
             raise EquistrideError(what, expected=f"shape {list(shape)}", found=f"shape {list(value.shape)}")
 
 
-def load(path: str | Path) -> list[Frames]:
+def load(path: str | Path, *, labelled: bool = True) -> list[Frames]:
     """Read labelled frames from npz, extxyz or an ASE database; one entry a composition.
 
     Parameters
     ----------
     path
         ``.npz`` with the arrays of :class:`Frames` (MD17's names are known too), ``.xyz``/``.extxyz``, or ``.db``.
+    labelled
+        Energies and forces are needed; without, an npz file may lack them (then they are NaN).
 
     Raises
     ------
@@ -183,7 +202,7 @@ def load(path: str | Path) -> list[Frames]:
         raise EquistrideError(f"the data file {path} does not exist", mend="check data.files in the config")
     try:
         if path.suffix == ".npz":
-            groups = _from_npz(path)
+            groups = _from_npz(path, labelled)
         elif path.suffix in (".xyz", ".extxyz"):
             import ase.io
 
@@ -207,7 +226,7 @@ def load(path: str | Path) -> list[Frames]:
         if not len(frames):
             raise EquistrideError(f"{path} holds no frames")
         _check_shapes(frames, path)
-        for name in ("positions", "energy", "forces"):
+        for name in ("positions", "energy", "forces") if labelled else ("positions",):
             if not np.isfinite(getattr(frames, name)).all():
                 bad = int(np.argwhere(~np.isfinite(getattr(frames, name)))[0][0])
                 raise EquistrideError(

@@ -138,6 +138,17 @@ class Propagator(nn.Module):
         self.keep_spin = keep_spin
         self.register_buffer("unit", torch.ones(()), persistent=False)  # has the precision of the network
 
+    def free_stride(
+        self, velocities: Tensor, species: Tensor, vectors: Tensor, edge_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return displacements (A) and velocities (A/fs) as the network gives them, momenta not yet kept; [N, 3], float64.
+
+        An engine that divides the atoms among processes calls this, and keeps the momentum of them all itself.
+        """
+        raw = self.network(vectors, velocities.to(vectors.dtype), species, edge_index).double()
+        displacements, after = raw.unbind(1)
+        return displacements * self.rms_displacement, after * self.rms_velocity
+
     def stride(
         self,
         positions: Tensor,
@@ -159,9 +170,7 @@ class Propagator(nn.Module):
         frame [N], open_frames [B]
             Frame of each atom; which frames have no cell.
         """
-        network = self.network
-        raw = network(vectors, velocities.to(vectors.dtype), species, edge_index).double()
-        displacements, after = raw.unbind(1)
+        displacements, after = self.free_stride(velocities, species, vectors, edge_index)
         positions, velocities = positions.double(), velocities.double()
         # not torch.tensor(list), which TorchScript rounds to single precision
         table = torch.stack(
@@ -174,7 +183,6 @@ class Propagator(nn.Module):
         arms = positions - (_sum(masses * positions, frame, num_frames) / total).index_select(0, frame)
         spin = angular_momentum(arms, velocities, masses, frame, num_frames)
         kept = open_frames.double() if self.keep_spin else torch.zeros_like(spin[:, 0])
-        displacements, after = displacements * self.rms_displacement, after * self.rms_velocity
         return conserve(positions, displacements, after, masses, momentum, spin, kept, self.stride_fs, frame)
 
     def forward(

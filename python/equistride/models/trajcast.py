@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
 from equistride.nn.equivariant import Block, Gate, IrrepLinear, both_parities, natural_irreps, with_channels
+from equistride.nn.exchange import exchange
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.radial_table import RadialTable
 from equistride.nn.scalar_network import ScalarNetwork
@@ -274,7 +275,9 @@ class TrajCast(nn.Module):
 
         x = torch.cat(self.start(torch.cat([one_hot, speeds, along[:, 1:]], 1)), 1)
         out = [x]
-        for layer in self.layers:
+        for k, layer in enumerate(self.layers):
+            if k > 0:
+                x = exchange(x)
             x = layer(x, bonds, motion)
             out.append(x)
         return out

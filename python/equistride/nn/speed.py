@@ -43,7 +43,7 @@ class SpeedBasis(nn.Module):
             Where an atom is as fast as ``max_speed`` or faster (a ``RuntimeError`` from TorchScript).
         """
         speed = torch.linalg.vector_norm(velocities, dim=1)
-        self.check(speed)
+        self.check(speed.detach())
         place = torch.arange(1, self.num_basis + 1, device=speed.device, dtype=speed.dtype)
         basis = torch.exp(-(speed[:, None] / self.spacing - place).square()) * self.amplitude
         mixed = (basis[:, :, None] * one_hot[:, None, :]).flatten(1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from equistride.errors import EquistrideError
+from equistride.models.equiformer import EquiformerConfig
 from equistride.models.esen import ESENConfig
+from equistride.models.trajcast import TrajCastConfig
+from equistride.training.frames import FramesConfig
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -52,6 +55,9 @@ class OptimiserConfig(_Section):
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Learning rate at the end, as a fraction of the peak."""
     clip_norm: Positive = 10.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Decay of the mean square of the gradient; lower ones forget the start of a short run sooner."""
+    amsgrad: bool = False
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
@@ -64,10 +70,25 @@ class TrainerConfig(_Section):
     precision: Literal["float32", "float64"] = "float32"
     threads: AtLeastOne = 1
     seed: Count = 1
+    devices: AtLeastOne | Literal["auto"] = "auto"
+    """Devices, or processes on CPUs, that share each step's frames (potentials; DDP): each takes a batch of its own."""
+    bfloat16: bool = False
+    """Matrix products in bfloat16, where hardware has it: for pretraining with direct forces."""
+
+
+class DenoisingConfig(_Section):
+    """Denoising of displaced atoms beside direct forces (DeNS, arXiv 2403.09549)."""
+
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the batches."""
+    sigma: Positive = 0.1
+    """Standard deviation of a displacement along each axis [A]."""
+    weight: NotNegative = 10.0
+    """Of the denoising loss, which takes the place of the force loss."""
 
 
 class TrainConfig(_Section):
-    """The whole configuration of ``equistride train``."""
+    """The whole configuration of ``equistride train`` for a potential."""
 
     name: str
     model: ESENConfig
@@ -75,29 +96,137 @@ class TrainConfig(_Section):
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     trainer: TrainerConfig = TrainerConfig()
+    initialise_from: str | None = None
+    """Checkpoint whose weights the run begins with; relative paths start at the config file."""
+    denoising: DenoisingConfig | None = None
+    frames: FramesConfig | None = None
+    """An auxiliary loss on frames that follow each other; without this section there is none."""
+
+    @model_validator(mode="after")
+    def _pretraining(self) -> Self:
+        if self.model.forces == "gradient" and (self.trainer.bfloat16 or self.denoising is not None):
+            raise ValueError("trainer.bfloat16 and denoising to come with model.forces: direct alone")
+        if self.trainer.bfloat16 and self.trainer.precision != "float32":
+            raise ValueError("trainer.bfloat16 to come with trainer.precision: float32")
+        return self
 
 
-def _sentence(error: ValidationError, path: Path) -> EquistrideError:
+class EquiformerTrainConfig(TrainConfig):
+    """The same for an Equiformer."""
+
+    model: EquiformerConfig  # type: ignore[assignment]
+
+
+class TrajCastModel(TrajCastConfig):
+    """A TrajCast network, of which some sizes may be left to the training data."""
+
+    max_speed: float = Field(0.0, ge=0)
+    """A/fs; 0: four times the rms speed of the fastest element, and 1.3 times the fastest atom at least."""
+    avg_num_neighbors: float = Field(0.0, ge=0)
+    """0: the average of the training data."""
+
+
+class PairsConfig(DataConfig):
+    """Which pairs of frames."""
+
+    stride_fs: Positive
+    """Time from the one frame to the other: that of one step of the propagator."""
+    reversal: bool = True
+    """Learn each pair backwards too: from the later frame with its velocities turned round."""
+    max_temperature_K: Positive | None = None
+    """Leave out frames of hotter runs, where the files say how hot (``temperature_K``)."""
+    masses: dict[str, Positive] = {}
+    """amu by element, where the files do not say; standard atomic weights otherwise."""
+
+
+class StrideLossConfig(_Section):
+    """Weights of the mean squared errors, each in units of the rms in the training data (arXiv 2503.23794)."""
+
+    displacement: NotNegative = 0.5
+    velocity: NotNegative = 0.5
+    by_element: bool = False
+    """Measure each element by its own rms, so that a heavy one counts as much as a light one."""
+
+
+class StageConfig(_Section):
+    """From which step on, how far and how many strides deep the network learns."""
+
+    from_step: Count = 0
+    stride_fs: Positive | None = None
+    """That of the data where left out; shorter ones are easier to begin with."""
+    rollout: AtLeastOne = 1
+    """Strides in a row through the network, each from its own result; the gradient goes through all."""
+
+
+class PropagatorConfig(_Section):
+    """The whole configuration of ``equistride train`` for a propagator."""
+
+    name: str
+    model: TrajCastModel
+    data: PairsConfig
+    loss: StrideLossConfig = StrideLossConfig()
+    curriculum: list[StageConfig] = Field([StageConfig()], min_length=1)
+    """Stages in the order of their first steps."""
+    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-2, weight_decay=0.0)
+    trainer: TrainerConfig = TrainerConfig()
+
+    @model_validator(mode="after")
+    def _stages(self) -> Self:
+        starts = [stage.from_step for stage in self.curriculum]
+        if starts[0] != 0 or sorted(set(starts)) != starts:
+            raise ValueError(
+                f"the stages of the curriculum to begin at step 0 and each after the last, not at {starts}"
+            )
+        if (self.curriculum[-1].stride_fs or self.data.stride_fs) != self.data.stride_fs:
+            raise ValueError("the last stage of the curriculum to have the stride of the data, data.stride_fs")
+        return self
+
+
+AnyConfig = TrainConfig | PropagatorConfig
+KINDS: dict[str, type[TrainConfig] | type[PropagatorConfig]] = {
+    "esen": TrainConfig,
+    "equiformer": EquiformerTrainConfig,
+    "trajcast": PropagatorConfig,
+}
+"""The configuration of a network, by its architecture."""
+
+
+def _kind(tree: dict[str, Any], path: Path) -> type[TrainConfig] | type[PropagatorConfig]:
+    """Choose by ``model.architecture``; the sections of the file mean different things for either kind."""
+    model = tree.get("model")
+    architecture = model.get("architecture", "esen") if isinstance(model, dict) else "esen"
+    if architecture not in KINDS:
+        raise EquistrideError(
+            f"{path}: 'model.architecture' is not valid",
+            expected=" or ".join(map(repr, KINDS)),
+            found=repr(architecture),
+        )
+    return KINDS[architecture]
+
+
+def _sentence(error: ValidationError, path: Path, kind: type[BaseModel]) -> EquistrideError:
     first = error.errors()[0]
     where = ".".join(str(p) for p in first["loc"]) or "the file"
-    kind = first["type"]
-    if kind == "extra_forbidden":
-        return EquistrideError(f"{path} has an unknown key {where!r}", mend=f"check its spelling: {_near(where)}")
-    if kind == "missing":
+    if first["type"] == "extra_forbidden":
+        return EquistrideError(f"{path} has an unknown key {where!r}", mend=f"check its spelling: {_near(where, kind)}")
+    if first["type"] == "missing":
         return EquistrideError(f"{path} lacks the key {where!r}", mend="add it; examples are in models/*/config.yaml")
+    if first["type"] == "value_error" and not first["loc"]:
+        return EquistrideError(f"{path} does not hold together", expected=first["msg"].removeprefix("Value error, "))
     return EquistrideError(
         f"{path}: {where!r} is not valid", expected=first["msg"].lower(), found=repr(first["input"])[:80]
     )
 
 
-def _near(key: str) -> str:
+def _near(key: str, section: Any) -> str:
     """Name the known keys beside a wrong one, the likeliest first."""
     import difflib
 
-    section: Any = TrainConfig
     *parents, last = key.split(".")
     for parent in parents:
-        section = section.model_fields[parent].annotation
+        if not parent.isdigit():
+            section = section.model_fields[parent].annotation
+            section = get_args(section)[0] if get_args(section) else section
     names = list(section.model_fields)
     close = difflib.get_close_matches(last, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(names)}"
@@ -119,7 +248,7 @@ def _set(tree: dict[str, Any], assignment: str) -> None:
         raise EquistrideError(f"the override {assignment!r} is not an assignment of a YAML value: {reason}") from error
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
+def load_config(path: str | Path, overrides: list[str] | None = None) -> AnyConfig:
     """Read a YAML config; ``overrides`` are ``key.key=value`` strings that win over the file.
 
     Raises
@@ -138,7 +267,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
         raise EquistrideError(f"{path} is not a configuration", expected="a mapping of keys", found=type(tree).__name__)
     for assignment in overrides or []:
         _set(tree, assignment)
+    kind = _kind(tree, path)
     try:
-        return TrainConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise _sentence(error, path) from error
+        raise _sentence(error, path, kind) from error

@@ -105,7 +105,10 @@ class GraphDataset(Dataset[Batch]):
 
 
 class EpochShuffle(Sampler[int]):
-    """An order of the frames that depends on the seed and the epoch alone, so that a resumed run meets the same."""
+    """An order of the frames that depends on the seed and the epoch alone, so that a resumed run meets the same.
+
+    Processes that train together share it out: each takes every n-th frame, all the same number.
+    """
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
@@ -115,11 +118,17 @@ class EpochShuffle(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.count // self._processes()[1]
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return iter(order.tolist())
+        rank, processes = self._processes()
+        return iter(order[: len(self) * processes][rank::processes].tolist())
+
+    @staticmethod
+    def _processes() -> tuple[int, int]:
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
 
 
 def collate(items: Sequence[Batch]) -> Batch:
@@ -138,9 +147,9 @@ def collate(items: Sequence[Batch]) -> Batch:
     )
 
 
-def read(files: Sequence[str], root: Path) -> list[Frames]:
-    """Load data files; relative paths start at ``root``."""
-    return [group for f in files for group in load(root / f)]
+def read(files: Sequence[str], root: Path, *, labelled: bool = True) -> list[Frames]:
+    """Load data files, with energies and forces where ``labelled``; relative paths start at ``root``."""
+    return [group for f in files for group in load(root / f, labelled=labelled)]
 
 
 def split(frames: Frames, validation_fraction: float, seed: int) -> tuple[Frames, Frames]:

@@ -1,0 +1,124 @@
+"""Train a propagator: the roll-out, its loss, and errors in per cent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equistride.models.propagator import Propagator
+from equistride.training.config import PropagatorConfig
+from equistride.training.module import TrainingModule
+from equistride.training.pairs import PairBatch, graph
+
+QUANTITIES = ("displacement", "velocity")
+
+
+def roll(model: Propagator, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """Return positions and velocities [K, n, 3] (A, A/fs, float64) after each stride, each from the result of the last."""
+    dtype = model.unit.dtype
+    positions, velocities = batch.positions, batch.velocities
+    vectors, edges = batch.vectors, batch.edge_index
+    out = []
+    for k in range(len(batch.next_positions)):
+        if k:
+            vectors, edges = graph(positions, batch.cell, batch.pbc, batch.frame, model.cutoff)
+        displacements, velocities = model.stride(
+            positions, velocities, batch.species, vectors.to(dtype), edges, batch.frame, batch.open_frames
+        )
+        positions = positions + displacements
+        out.append((positions, velocities))
+    moved, after = zip(*out, strict=True)
+    return torch.stack(moved), torch.stack(after)
+
+
+class PropagatorModule(TrainingModule):
+    """Train a propagator on displacements and new velocities; parameters as :class:`TrainingModule`.
+
+    The loss is that of arXiv 2503.23794: mean squared errors, each in units of the rms in the training data; in a roll-out its
+    mean over the strides, where the displacement is that from the start.
+    """
+
+    model: Propagator
+    config: PropagatorConfig
+    scale: Tensor
+
+    def __init__(self, model: Propagator, config: PropagatorConfig, facts: dict[str, Any]) -> None:
+        super().__init__(model, config, facts)
+        rms = [[facts["rms_displacement"], facts["rms_velocity"]]] * len(facts["species"])
+        if config.loss.by_element:
+            rms = [facts["rms_by_element"][s] for s in facts["species"]]
+        self.register_buffer("scale", torch.tensor(rms, dtype=torch.float64), persistent=False)
+        self.sums: dict[str, float] = {}
+
+    def training_step(self, batch: PairBatch, _: int) -> Tensor:
+        """Return the weighted loss of a batch."""
+        self.model.stride_fs = batch.stride_fs  # a stage of the curriculum may have its own
+        positions, velocities = roll(self.model, batch)
+        scale = self.scale[batch.species]
+        weights = self.config.loss
+        moved = ((positions - batch.next_positions) / scale[:, :1]).square().mean()
+        after = ((velocities - batch.next_velocities) / scale[:, 1:]).square().mean()
+        loss = weights.displacement * moved + weights.velocity * after
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch.cell))
+        return loss
+
+    def _start(self) -> None:
+        self.sums = {}
+        self.model.stride_fs = self.config.data.stride_fs
+
+    def _evaluate(self, batch: PairBatch) -> None:
+        """Add the absolute errors of the last stride's components and the squares of their targets, by element."""
+        positions, velocities = roll(self.model, batch)
+        pairs = (
+            (positions[-1] - batch.next_positions[-1], batch.next_positions[-1] - batch.positions),
+            (velocities[-1] - batch.next_velocities[-1], batch.next_velocities[-1]),
+        )
+        for quantity, (error, target) in zip(QUANTITIES, pairs, strict=True):
+            for k, symbol in enumerate(self.facts["species"]):
+                mask = batch.species == k
+                values = (float(error[mask].abs().sum()), float(target[mask].square().sum()), float(3 * mask.sum()))
+                for what, value in zip(("error", "square", "count"), values, strict=True):
+                    key = f"{quantity}/{symbol}/{what}"
+                    self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def _report(self, name: str) -> None:
+        """Log mean absolute errors in per cent of the rms of what was evaluated, for all atoms and by element."""
+        for quantity in QUANTITIES:
+            total = {"error": 0.0, "square": 0.0, "count": 0.0}
+            for symbol in self.facts["species"]:
+                mine = {what: self.sums.get(f"{quantity}/{symbol}/{what}", 0.0) for what in total}
+                total = {what: total[what] + mine[what] for what in total}
+                if mine["square"] > 0:
+                    self.log(f"{name}_{quantity}_{symbol}_percent", _percent(mine))
+            self.log(f"{name}_{quantity}_percent", _percent(total), prog_bar=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums."""
+        self._start()
+
+    def validation_step(self, batch: PairBatch, _: int) -> None:
+        """Add the errors of a batch."""
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log errors in per cent."""
+        self._report("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin the sums."""
+        self._start()
+
+    def test_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Add the errors of a batch of held-out pairs."""
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log errors in per cent."""
+        self._report("test")
+
+
+def _percent(sums: dict[str, float]) -> float:
+    """Return the mean absolute error as a share of the root mean square, in per cent."""
+    return 100.0 * (sums["error"] / sums["count"]) / (sums["square"] / sums["count"]) ** 0.5

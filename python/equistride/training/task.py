@@ -1,0 +1,184 @@
+"""From a config to what a trainer needs: the module and its loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from equistride import __version__
+from equistride.artifact.export import build_potential
+from equistride.artifact.propagators import build_propagator
+from equistride.data.frames import Frames
+from equistride.data.pairs import frames_apart
+from equistride.errors import EquistrideError
+from equistride.training import pairs
+from equistride.training.config import PropagatorConfig, TrainConfig
+from equistride.training.data import EpochShuffle, GraphDataset, collate, elements, fit_references, read, split
+from equistride.training.frames import FramesTask, labelled_rows
+from equistride.training.initialise import take_over
+from equistride.training.module import PotentialModule, TrainingModule
+from equistride.training.propagator import PropagatorModule
+
+
+@dataclass(frozen=True)
+class Task:
+    """``test`` makes the loader of the held-out files when it is wanted; ``devices`` as Lightning takes it; ``resumable``
+    says that the training loader begins at the step where the checkpoint ended."""
+
+    module: TrainingModule
+    training: DataLoader[Any]
+    validation: DataLoader[Any]
+    test: Callable[[], DataLoader[Any]]
+    devices: int | str = "auto"
+    resumable: bool = False
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _provenance(groups: Sequence[Frames], files: Sequence[str], root: Path) -> dict[str, Any]:
+    return {
+        "equistride": __version__, "torch": str(torch.__version__), "python": platform.python_version(),
+        "data": {Path(f).name: file_hash(root / f) for f in files},
+        "frames": sum(len(g) for g in groups),
+    }  # fmt: skip
+
+
+def _facts(groups: Sequence[Frames], config: TrainConfig, root: Path) -> dict[str, Any]:
+    species = elements(groups)
+    forces = np.concatenate([g.forces.ravel() for g in groups])
+    return {
+        "species": species,
+        "scale": float(np.sqrt(np.mean(forces**2))),
+        "references": fit_references(groups, species),
+        "periodic": all(bool(g.pbc.all()) for g in groups),
+        "provenance": _provenance(groups, config.data.files, root),
+    }
+
+
+def _loader(groups: Sequence[Frames], species: list[str], config: TrainConfig, shuffle: bool) -> DataLoader[Any]:
+    dtype = getattr(torch, config.trainer.precision)
+    dataset = GraphDataset(groups, species, config.model.cutoff, dtype)
+    order = EpochShuffle(len(dataset), config.trainer.seed) if shuffle else None
+    return DataLoader(dataset, config.data.batch_size, sampler=order, collate_fn=collate, drop_last=shuffle)
+
+
+def _check_count(count: int, config: TrainConfig | PropagatorConfig, what: str) -> None:
+    if count < config.data.batch_size:
+        raise EquistrideError(
+            f"there are fewer training {what} than a batch holds", expected=f"{config.data.batch_size} or more",
+            found=count, mend="lower data.batch_size or data.thin, or add data",
+        )  # fmt: skip
+
+
+def potential_task(config: TrainConfig, root: Path) -> Task:
+    """Prepare the training of a potential; relative data paths start at ``root``."""
+    groups = read(config.data.files, root)
+    parts = [split(g, config.data.validation_fraction, config.trainer.seed) for g in groups]
+    paths, validation = [p[0] for p in parts], [p[1] for p in parts]
+    training = [g[:: config.data.thin] for g in paths]
+    if config.frames is not None:
+        training = [g[labelled_rows(g, config.frames)][:: config.data.thin] for g in paths]
+    _check_count(sum(len(g) for g in training), config, "frames")
+    facts = _facts(training, config, root)
+    weights: dict[str, torch.Tensor] = {}
+    if config.initialise_from is not None:
+        facts, weights = take_over(root / config.initialise_from, config.model, facts)
+    model = build_potential(config.model, facts).to(getattr(torch, config.trainer.precision))
+    if weights:
+        model.load_state_dict(model.state_dict() | weights)
+    species = facts["species"]
+    auxiliary: FramesTask | None = None
+    if config.frames is not None and config.frames.weight > 0:
+        paths = read(config.frames.files, root, labelled=False) if config.frames.files else paths
+        auxiliary = FramesTask(
+            model.network, config.frames, paths, species, config.model.cutoff, batch_size=config.data.batch_size,
+            seed=config.trainer.seed, steps=config.trainer.steps,
+        )  # fmt: skip
+    return Task(
+        module=PotentialModule(model, config, facts, auxiliary),
+        training=_loader(training, species, config, True),
+        validation=_loader(validation, species, config, False),
+        test=lambda: _loader(read(config.data.test_files, root), species, config, False),
+        devices=config.trainer.devices,
+    )
+
+
+def propagator_task(
+    config: PropagatorConfig, root: Path, *, steps_done: int = 0, before: dict[str, Any] | None = None
+) -> Task:
+    """Prepare the training of a propagator from step ``steps_done`` on; relative data paths start at ``root``.
+
+    Where a run goes on, ``before`` is what its checkpoint says: scales stay what they were, also with other data.
+
+    Raises
+    ------
+    EquistrideError
+        Where the data cannot be paired (no velocities, no time stamps, a stride that does not fit), has atoms of one element
+        with several masses or atoms faster than the model covers, or is too little.
+    """
+    data, stride = config.data, config.data.stride_fs
+    groups = [pairs.cooler(g, data.max_temperature_K) for g in read(data.files, root, labelled=False)]
+    for frames in groups:
+        frames_apart(frames, stride)
+    parts = [split(g, data.validation_fraction, config.trainer.seed) for g in groups]
+    training, validation = [p[0] for p in parts], [p[1] for p in parts]
+    species = elements(training)
+    stages = [(stage.stride_fs or stride, stage.rollout) for stage in config.curriculum]
+    cutoff = config.model.cutoff
+    dataset = pairs.ChainDataset(training, species, cutoff, stages, thin=data.thin, reversal=data.reversal)
+    for k in range(len(stages)):
+        _check_count(dataset.count(k), config, "pairs")
+    sizes = before["config"]["model"] if before else {}
+    found = {
+        "max_speed": config.model.max_speed or sizes.get("max_speed") or pairs.sensible_speed(training),
+        "avg_num_neighbors": config.model.avg_num_neighbors
+        or sizes.get("avg_num_neighbors")
+        or pairs.average_neighbors(dataset),
+    }
+    settings = config.model.model_copy(update=found)
+    pairs.check_speeds(groups, settings.max_speed)
+    config = config.model_copy(update={"model": settings})
+    facts: dict[str, Any] = {
+        "species": species,
+        "masses": pairs.masses_of(groups, species, data.masses),
+        "stride_fs": stride,
+        **pairs.scales(training, stride),
+        "periodic": all(bool(g.pbc.all()) for g in groups),
+        "provenance": _provenance(training, data.files, root) | {"pairs": dataset.count(len(stages) - 1)},
+    }
+    if before:
+        facts |= {key: before[key] for key in facts if key.startswith("rms_") and key in before}
+    model = build_propagator(settings, facts).to(getattr(torch, config.trainer.precision))
+    firsts = [stage.from_step for stage in config.curriculum]
+    order = pairs.RunOrder(
+        [(first, dataset.count(k)) for k, first in enumerate(firsts)], config.trainer.steps, data.batch_size,
+        config.trainer.seed, steps_done,
+    )  # fmt: skip
+
+    def forward_pairs(frames: Sequence[Frames]) -> DataLoader[Any]:
+        held = pairs.ChainDataset(frames, species, cutoff, [(stride, 1)], reversal=False)
+        return DataLoader(held, data.batch_size, sampler=held.keys(0), collate_fn=pairs.collate)
+
+    return Task(
+        module=PropagatorModule(model, config, facts),
+        training=DataLoader(dataset, batch_sampler=order, collate_fn=pairs.collate),
+        validation=forward_pairs(validation),
+        test=lambda: forward_pairs(read(data.test_files, root, labelled=False)),
+        devices=1,
+        resumable=True,
+    )
