@@ -8,18 +8,29 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from ase import Atoms
 from openmm_systems import context, energy_forces
 
 from equistride.artifact.export import build_potential, save
 from equistride.artifact.metadata import Metadata
 from equistride.data.quartz import quartz
-from equistride.engines.openmm import create_system
+from equistride.engines.openmm import Force, create_system
+from equistride.engines.openmm_export import write_torchforce
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.graph import neighbor_list
 from equistride.models.esen import ESENConfig
 from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
 
 CUTOFF = 4.0
+METADATA = Metadata(
+    kind="potential",
+    architecture="esen",
+    species=["O", "Si"],
+    cutoff=CUTOFF,
+    num_layers=2,
+    interaction_range=2 * CUTOFF,
+    dtype="float64",
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +41,73 @@ def esen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Modul
     facts = {"species": ["O", "Si"], "scale": 1.0, "references": [-1.0, -2.0]}
     potential = build_potential(config, facts).double()
     path = tmp_path_factory.mktemp("esen") / "esen.pt"
-    metadata = Metadata(
-        kind="potential",
-        architecture="esen",
-        species=["O", "Si"],
-        cutoff=CUTOFF,
-        num_layers=2,
-        interaction_range=2 * CUTOFF,
-        dtype="float64",
-    )
-    save(potential, metadata, path)
+    save(potential, METADATA, path)
     return path, potential
 
 
-@pytest.mark.parametrize("periodic", [True, False])
-def test_eager_plugin_and_python_agree(esen: tuple[Path, torch.nn.Module], periodic: bool) -> None:
+@pytest.fixture(scope="module")
+def esen32(esen: tuple[Path, torch.nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights in an artifact that computes in single precision."""
+    path = tmp_path_factory.mktemp("esen") / "esen32.pt"
+    save(esen[1], METADATA.model_copy(update={"dtype": "float32"}), path)
+    return path
+
+
+def eager(potential: torch.nn.Module, atoms: Atoms) -> tuple[float, np.ndarray]:
+    """Energy [kJ/mol] and forces [kJ/mol/nm] without OpenMM, in double precision."""
+    x, cell = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array * atoms.pbc[:, None])
+    edges, shifts = neighbor_list(x, cell, torch.tensor(atoms.pbc), CUTOFF)
+    species = torch.tensor([["O", "Si"].index(s) for s in atoms.get_chemical_symbols()])
+    energies, forces, _ = potential(x, species, cell, edges, shifts)
+    return float(energies.sum()) * KJ_MOL_PER_EV, forces.numpy() * KJ_MOL_PER_EV * ANGSTROM_PER_NM
+
+
+def torchforce(path: Path, atoms: Atoms, folder: Path) -> openmm.System:
+    """A System with the file that the genuine openmm-torch loads, by the TorchForce contract."""
+    topology, _ = topology_from_ase(atoms)
+    periodic = write_torchforce(path, folder / "torchforce.pt", topology)
+    force = Force(folder / "torchforce.pt", periodic=periodic)
+    force.setOutputsForces(True)
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
+    if periodic:
+        system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize("repeats", [(2, 2, 2), (3, 3, 2)], ids=["72 atoms", "162 atoms"])
+@pytest.mark.parametrize("periodic", [True, False], ids=["periodic", "open"])
+def test_every_way_in_agrees(
+    esen: tuple[Path, torch.nn.Module],
+    esen32: Path,
+    periodic: bool,
+    repeats: tuple[int, int, int],
+    tmp_path: Path,
+) -> None:
+    """TorchScript and each backend on each platform give eager's numbers: 1e-9 in double, 1e-5 in single precision."""
     path, potential = esen
-    atoms = quartz((2, 2, 1))
+    atoms = quartz(repeats)
     atoms.rattle(0.05, seed=2)
     atoms.pbc = periodic
     topology, positions = topology_from_ase(atoms)
-    x = torch.tensor(np.array(positions._value) * ANGSTROM_PER_NM)
-    box = topology.getPeriodicBoxVectors()
-    cell = torch.zeros(3, 3, dtype=x.dtype) if box is None else torch.tensor(np.array(box._value) * ANGSTROM_PER_NM)
-    edges, shifts = neighbor_list(x, cell, torch.full((3,), periodic), CUTOFF)
-    species = torch.tensor([["O", "Si"].index(s) for s in atoms.get_chemical_symbols()])
-    energies, forces, _ = potential(x, species, cell, edges, shifts)
-    expected = forces.numpy() * KJ_MOL_PER_EV * ANGSTROM_PER_NM
-    for backend in ("plugin", "python"):
-        made = context(create_system(path, topology, backend=backend), x.numpy(), "CPU")
-        energy, found = energy_forces(made)
-        assert energy == pytest.approx(energies.sum().item() * KJ_MOL_PER_EV, rel=1e-9)
-        assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
+    # what OpenMM holds: the box in its reduced form
+    atoms.positions = np.array(positions._value) * ANGSTROM_PER_NM
+    if periodic:
+        atoms.cell = np.array(topology.getPeriodicBoxVectors()._value) * ANGSTROM_PER_NM
+    energy, forces = eager(potential, atoms)
+    scripted = eager(torch.jit.load(str(path)), atoms)
+    assert scripted[0] == pytest.approx(energy, rel=1e-12)
+    assert np.abs(scripted[1] - forces).max() <= 1e-9 * np.abs(forces).max()
+    for file, tolerance in ((path, 1e-9), (esen32, 1e-5)):
+        systems = {b: create_system(file, topology, backend=b) for b in ("plugin", "python")}
+        systems["torchforce"] = torchforce(file, atoms, tmp_path)
+        for name, system in systems.items():
+            for platform in ("Reference", "CPU"):
+                found = energy_forces(context(system, atoms.positions, platform))
+                assert found[0] == pytest.approx(energy, rel=tolerance), (name, platform)
+                assert np.abs(found[1] - forces).max() <= tolerance * np.abs(forces).max(), (name, platform)
 
 
 def test_forces_are_the_gradient(esen: tuple[Path, torch.nn.Module]) -> None:
