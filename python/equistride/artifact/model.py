@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 import equistride._library  # noqa: F401  (registers torch.classes.equistride)
+from equistride.artifact.batch import Batch, BatchOutputs, Frame, Script, separate
 from equistride.artifact.metadata import Metadata
 from equistride.errors import EquistrideError
 
@@ -56,6 +59,15 @@ def _symbol(number: int) -> str:
     return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"with atomic number {number}"
 
 
+@contextmanager
+def _naming(frame: int) -> Iterator[None]:
+    """Say of an error which frame of a batch it is about."""
+    try:
+        yield
+    except EquistrideError as error:
+        raise EquistrideError(f"frame {frame}: {error}") from None
+
+
 class Model:
     """A loaded artifact.
 
@@ -67,7 +79,8 @@ class Model:
         Where and in which precision it computes.
     """
 
-    def __init__(self, native: Any, device: str, dtype: torch.dtype | None) -> None:
+    def __init__(self, native: Any, device: str, dtype: torch.dtype | None, path: Path) -> None:
+        self._path = path
         self.metadata = Metadata.model_validate_json(native.metadata())
         self._native = native
         self.dtype = dtype or getattr(torch, self.metadata.dtype)
@@ -101,7 +114,8 @@ class Model:
             )
         return torch.tensor([self.metadata.species.index(s) for s in symbols], dtype=torch.int64)
 
-    def _run(self, positions: Any, velocities: Any, species: Any, cell: Any, pbc: Any) -> list[Tensor]:
+    def _checked(self, positions: Any, species: Any, cell: Any, pbc: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return positions [N, 3], species [N], cell [3, 3] with zeros along open axes, and pbc [3], or say what is wrong."""
         positions = _array(positions, "positions", "[N, 3]")
         if positions.dim() != 2 or positions.size(1) != 3 or positions.size(0) == 0:
             found = "an empty system" if positions.numel() == 0 else f"shape {list(positions.shape)}"
@@ -123,7 +137,10 @@ class Model:
                 mend="give the structure a cell, or use another model",
             )
         # an axis that is open has no lattice vector: propagators keep angular momentum where there is none
-        cell = torch.where(pbc.to(cell.device)[:, None], cell, 0.0)
+        return positions, species, torch.where(pbc.to(cell.device)[:, None], cell, 0.0), pbc
+
+    def _run(self, positions: Any, velocities: Any, species: Any, cell: Any, pbc: Any) -> list[Tensor]:
+        positions, species, cell, pbc = self._checked(positions, species, cell, pbc)
         velocities = None if velocities is None else _array(velocities, "velocities", "[N, 3]")
         try:
             return self._native.compute(positions, velocities, species, cell, pbc)
@@ -168,11 +185,97 @@ class Model:
         EquistrideError
             For a propagator, an empty system, positions that are not finite, atoms on top of each other, a missing box.
         """
+        self._need_potential()
+        return Outputs(*self._run(positions, None, species, cell, pbc))
+
+    def compute_batch(self, frames: Sequence[Frame]) -> BatchOutputs:
+        """Evaluate many frames, of any sizes, cells and compositions, in one call of the network.
+
+        Their graphs are joined, which pays for small frames. An artifact whose module does not offer the method that this needs
+        (see :mod:`equistride.artifact.batch`) is run frame by frame, with the same results.
+
+        Parameters
+        ----------
+        frames
+            One :class:`Frame` or more.
+
+        Returns
+        -------
+        BatchOutputs
+            Energies [B] eV, atomic energies [N] eV, forces [N, 3] eV/A, virials [B, 3, 3] eV; atoms of all frames in order.
+
+        Raises
+        ------
+        EquistrideError
+            For no frames, and as :meth:`compute`, with the number of the frame.
+        """
+        self._need_potential()
+        checked = []
+        for number, frame in enumerate(frames):
+            with _naming(number):
+                checked.append(Frame(*self._checked(*frame)))
+        if not checked:
+            raise EquistrideError("there are no frames to evaluate", expected="one or more")
+        joined = self._batch.evaluate(checked) if len(checked) > 1 and self._batch.agrees(self) else None
+        if joined is not None:
+            return joined
+        single = []
+        for number, frame in enumerate(checked):
+            with _naming(number):
+                single.append(self.compute(*frame))
+        return separate(single)
+
+    def uncertainty(self, positions: Any, species: Any, cell: Any = None, pbc: Any = False) -> Tensor:
+        """Return how far the members of an ensemble disagree about the force on each atom [N], eV/A.
+
+        The sample standard deviation over the M members, as the rms of its three components, which does not depend on axes:
+        ``sqrt(sum_m |F_m - mean F|^2 / (3 (M - 1)))``.
+
+        Parameters
+        ----------
+        positions, species, cell, pbc
+            As for :meth:`compute`.
+
+        Raises
+        ------
+        EquistrideError
+            As :meth:`compute`, and for an artifact that is no ensemble.
+        """
+        self._need_potential()
+        if not self._script.has("uncertainty"):
+            raise EquistrideError(
+                "this artifact has no uncertainty",
+                expected="an ensemble",
+                found=f"{self.metadata.members} set of weights",
+                mend="join artifacts with `equistride ensemble`",
+            )
+        frame = Frame(*self._checked(positions, species, cell, pbc))
+        deviations = self._script.uncertainty(frame, self.metadata.cutoff)
+        if deviations is None or not bool(torch.isfinite(deviations).all()):
+            self.compute(*frame)  # says which atom is at fault
+            raise EquistrideError(
+                "the uncertainty of the ensemble is not finite", mend="look at its members one by one"
+            )
+        return deviations
+
+    def keep(self) -> Model:
+        """Read all that is needed from the file now, so that it may go away; returns the model itself."""
+        _ = self._script
+        return self
+
+    def _need_potential(self) -> None:
         if self.metadata.kind != "potential":
             raise EquistrideError(
                 "this artifact cannot compute forces", expected="a potential", found=f"a {self.metadata.kind}"
             )
-        return Outputs(*self._run(positions, None, species, cell, pbc))
+
+    @cached_property
+    def _script(self) -> Script:
+        return Script(self._path, self.device, self.dtype)
+
+    @cached_property
+    def _batch(self) -> Batch:
+        return Batch(self._script, self.metadata.cutoff)
 
     def propagate(self, positions: Any, velocities: Any, species: Any, cell: Any = None, pbc: Any = False) -> Stride:
         """Advance one stride of a propagator; velocities [N, 3] in A/fs, otherwise as :meth:`compute`."""
@@ -183,7 +286,10 @@ class Model:
         return Stride(*self._run(positions, velocities, species, cell, pbc))
 
 
-def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, *, verify: bool = True) -> Model:
+def load(
+    path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, *, verify: bool = True,
+    charge: float | None = None, spin: float | None = None,
+) -> Model:  # fmt: skip
     """Load an artifact, check its format and run its reference frame; nothing is unpickled.
 
     Parameters
@@ -196,6 +302,8 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
         Precision to compute in; that of the artifact by default.
     verify
         Run the reference frame (a few milliseconds).
+    charge, spin
+        Total charge [e] and spin multiplicity to compute with, for models that know them; those of the file by default.
 
     Raises
     ------
@@ -205,6 +313,10 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
     """
     if not Path(path).is_file():
         raise EquistrideError(f"the artifact {path} does not exist", mend="write it with `equistride export`")
+    if charge is not None or spin is not None:
+        from equistride.artifact.system import derived
+
+        path = derived(path, charge=charge, spin=spin)
     try:
         native = torch.classes.equistride.Model(str(path), verify)
     except (RuntimeError, ValueError, IndexError) as error:
@@ -213,4 +325,4 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
             raise sentence from None
         mend = "it is damaged: copy or export it again"
         raise EquistrideError(f"the artifact {path} fails its self-test ({sentence})", mend=mend) from None
-    return Model(native, device, dtype)
+    return Model(native, device, dtype, Path(path))

@@ -7,7 +7,23 @@ import sys
 import typer
 
 from equistride import __version__
-from equistride.cli import data, demo, export, import_, inspect, report, train, validate
+from equistride.cli import (
+    conductivity,
+    data,
+    demo,
+    elastic,
+    ensemble,
+    eos,
+    export,
+    import_,
+    inspect,
+    phonons,
+    relax,
+    report,
+    system,
+    train,
+    validate,
+)
 from equistride.errors import EquistrideError
 
 app = typer.Typer(
@@ -35,8 +51,15 @@ app.add_typer(data.app, name="data")
 app.add_typer(import_.app, name="import")
 app.command()(train.train)
 app.command()(export.export)
+app.command()(ensemble.ensemble)
+app.command()(system.system)
 app.command()(inspect.inspect)
 app.command()(validate.validate)
+app.command()(relax.relax)
+app.command()(eos.eos)
+app.command()(elastic.elastic)
+app.command()(phonons.phonons)
+app.command()(conductivity.conductivity)
 app.command()(report.report)
 app.command()(demo.demo)
 

@@ -1,7 +1,8 @@
-"""Run a trained potential in OpenMM.
+"""Run a trained potential or propagator in OpenMM.
 
 ``create_system`` makes a whole System from a topology; ``create_force`` makes the force alone, to be added to
-a System of one's own. Three ways run the model, and give the same numbers:
+a System of one's own; ``TrajCastIntegrator`` moves atoms by a propagator, without forces. Three ways run a potential, and
+give the same numbers:
 
 - ``openmm-torch``: the genuine TorchForce, where it is installed and was built for the torch that runs;
 - ``plugin``: our compiled force, ``equistride.engines.openmm.Force``;
@@ -19,23 +20,37 @@ from typing import TYPE_CHECKING, Any, Literal
 import openmm
 from openmm import app
 
+from equistride.engines.guard import Guard
 from equistride.engines.openmm_topology import (
     bare_system,
     check_system,
     choose_atoms,
     element_symbols,
     has_box,
+    propagator_masses,
 )
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
     from equistride.engines.openmm_force import Force
+    from equistride.engines.openmm_harvester import Harvester
+    from equistride.engines.openmm_integrator import GuardReporter, TrajCastIntegrator
 
 Backend = Literal["auto", "openmm-torch", "plugin", "python"]
 BACKENDS: tuple[Backend, ...] = ("auto", "openmm-torch", "plugin", "python")
 DTYPES = {None: None, "single": "float32", "double": "float64"}
 
-__all__ = ["Backend", "Force", "choose_backend", "create_force", "create_system"]
+__all__ = [
+    "Backend",
+    "Force",
+    "Guard",
+    "GuardReporter",
+    "Harvester",
+    "TrajCastIntegrator",
+    "choose_backend",
+    "create_force",
+    "create_system",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -44,6 +59,14 @@ def __getattr__(name: str) -> Any:
         from equistride.engines.openmm_force import Force
 
         return Force
+    if name == "Harvester":
+        from equistride.engines.openmm_harvester import Harvester
+
+        return Harvester
+    if name in ("TrajCastIntegrator", "GuardReporter"):
+        from equistride.engines import openmm_integrator
+
+        return getattr(openmm_integrator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -214,6 +237,9 @@ def create_system(
 ) -> openmm.System:
     """Make a System that runs a trained potential; any integrator works with it.
 
+    For a propagator it makes a System without forces and with the masses that the model was trained with, which a
+    ``TrajCastIntegrator`` then moves.
+
     Parameters
     ----------
     artifact, topology, atoms, backend, device, precision, force_group, periodic
@@ -234,6 +260,16 @@ def create_system(
         As ``create_force``; also where the given System does not fit the topology, or has constraints or
         virtual sites among the model's atoms.
     """
+    masses = propagator_masses(Path(artifact))
+    if masses is not None:
+        if system is not None or atoms is not None:
+            raise EquistrideError(
+                "a propagator moves all atoms of a System and adds no force to it",
+                expected="neither system nor atoms",
+                mend="give your System and a TrajCastIntegrator to the Simulation",
+            )
+        element_symbols(topology, choose_atoms(topology, None), list(masses))
+        return _with_remover(bare_system(topology, masses), remove_cm_motion)
     chosen = choose_atoms(topology, atoms)
     atoms = None if atoms is None else chosen
     if system is not None:
@@ -249,8 +285,12 @@ def create_system(
         periodic=periodic,
     )
     if system is None:
-        system = bare_system(topology)
-        if remove_cm_motion:
-            system.addForce(openmm.CMMotionRemover())
+        system = _with_remover(bare_system(topology), remove_cm_motion)
     system.addForce(force)
+    return system
+
+
+def _with_remover(system: openmm.System, remove_cm_motion: bool) -> openmm.System:
+    if remove_cm_motion:
+        system.addForce(openmm.CMMotionRemover())
     return system

@@ -4,14 +4,18 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from openmm import app
 from torch import Tensor, nn
 
 from equistride import artifact as artifacts
+from equistride.artifact.ensemble import Ensemble
 from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
 from equistride.errors import EquistrideError
+from equistride.models.potential import ConservativePotential
+from equistride.nn.exchange import without_exchange
 from equistride.nn.neighbors_reference import neighbors_reference
 from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
 
@@ -22,9 +26,7 @@ class _TorchForce(nn.Module):
     species: Tensor
     atoms: Tensor
 
-    def __init__(
-        self, model: torch.jit.ScriptModule, species: Tensor, atoms: Tensor, cutoff: float, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, model: nn.Module, species: Tensor, atoms: Tensor, cutoff: float, dtype: torch.dtype) -> None:
         super().__init__()
         self.model = model
         self.cutoff = float(cutoff)
@@ -135,7 +137,9 @@ def write_torchforce(
     species = torch.tensor([metadata.species.index(symbol) for symbol in symbols])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # TorchForce loads TorchScript alone
-        model = torch.jit.load(str(path)).to(precision).eval()
+        loaded = torch.jit.load(str(path))
+        without_exchange(loaded)
+        model = _plain(loaded).to(precision).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         kind = PeriodicTorchForce if box else IsolatedTorchForce
@@ -144,7 +148,7 @@ def write_torchforce(
     if foreign:
         raise EquistrideError(
             f"{path.name} uses operators that openmm-torch has not ({', '.join(foreign)})",
-            mend="export the model without fused operators",
+            mend="export the model without fused operators (--plain)",
         )
     partial = target.with_name(target.name + ".partial")
     try:
@@ -153,6 +157,16 @@ def write_torchforce(
     finally:
         partial.unlink(missing_ok=True)
     return box
+
+
+def _plain(model: Any) -> nn.Module:
+    """Return the same potential without fused operators, where it has some: with the network that it keeps for a GPU."""
+    if hasattr(model, "members"):
+        return Ensemble([_plain(member) for member in model.members.children()])
+    network = getattr(model, "network", None)
+    if network is None or not hasattr(network, "plain"):
+        return model
+    return ConservativePotential(network.plain, model.species, model.cutoff, model.scale, model.references)
 
 
 def _chain(symbols: Sequence[str]) -> app.Topology:

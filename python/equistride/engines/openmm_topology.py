@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import openmm
 from openmm import app
 
+from equistride.artifact.metadata import Metadata
 from equistride.errors import EquistrideError
 
 
@@ -146,12 +149,26 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
             )
 
 
-def bare_system(topology: app.Topology) -> openmm.System:
-    """Return a System with the masses of the elements [amu] and the topology's box, and no forces."""
+def propagator_masses(path: Path) -> dict[str, float] | None:
+    """Return the masses [amu] of the elements that a propagator was trained with; None for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("extra/metadata.json"))
+            metadata = Metadata.model_validate_json(archive.read(name))
+    except (OSError, zipfile.BadZipFile, StopIteration, ValueError):
+        return None
+    if metadata.kind != "propagator":
+        return None
+    return dict(zip(metadata.species, metadata.masses, strict=True))
+
+
+def bare_system(topology: app.Topology, masses: Mapping[str, float] | None = None) -> openmm.System:
+    """Return a System with the topology's box and no forces; ``masses`` [amu] by element where they are not OpenMM's."""
     system = openmm.System()
     box = topology.getPeriodicBoxVectors()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)
     for atom in topology.atoms():
-        system.addParticle(0.0 if atom.element is None else atom.element.mass)
+        mass = 0.0 if atom.element is None else atom.element.mass
+        system.addParticle(mass if masses is None else masses[atom.element.symbol])
     return system
