@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 from rich.console import Console
 from rich.table import Table
 
@@ -72,15 +72,6 @@ def measure(name: str, folder: Path, setting: Setting) -> dict[str, Any]:
     atoms = quartz((2, 2, 2))
     result = conservation(atoms, EquistrideCalculator(artifact), OpenMMVerlet(artifact, atoms), setting)
     return result.summary()
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    try:
-        with open("/proc/cpuinfo") as f:
-            return next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def show(results: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -244,11 +243,7 @@ def main() -> None:
         others = theirs(arguments.fairchem, graphs, arguments.repeats, Path(name))
         weights = Path(name) / "weights.pt"
         state = torch.load(weights, weights_only=True) if weights.exists() else None
-    results: dict[str, Any] = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        results["processor"] = lines[0].split(":", 1)[1].strip() if lines else results["processor"]
+    results: dict[str, Any] = {"processor": processor(), "torch": torch.__version__}
     rates = {"torch": gemm_rate(torch.float32) / 1e9, "block": block_rate(torch.float32) / 1e9}
     results["GFLOP/s of matrix products"] = rates
     print(f"{results['processor']}, one thread, torch {torch.__version__}, float32")

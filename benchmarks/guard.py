@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 from pathlib import Path
 from time import process_time
 
 import numpy as np
 import openmm
+from machine import processor
 
 from equistride import artifact
 from equistride.data.quartz import quartz
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--strides", type=int, default=500)
     parser.add_argument("--every", type=int, nargs="*", default=[10, 20])
     options = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, quartz of 162 atoms, {options.strides} strides")
+    print(f"{processor()}, quartz of 162 atoms, {options.strides} strides")
     start = warm(options.propagator)
     run(options.propagator, options.potential, options.strides, None, start)
     for every in options.every:

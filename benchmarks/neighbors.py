@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -26,18 +25,11 @@ import numpy as np
 import structures
 import torch
 from ase.neighborlist import primitive_neighbor_list
+from machine import processor
 from matscipy_neighbours import neighbour_list
 from vesin import NeighborList
 
 from equistride.graph import neighbor_list
-
-
-def cpu_model() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def programs(structure: structures.Structure, cutoff: float) -> dict[str, Callable[[], int]]:
@@ -94,7 +86,7 @@ def main() -> None:
         structures.uniform(30000, np.eye(3) * 66.9, every, name="uniform 30000 (density of water)"),
     ]
     packages = {name: version(name) for name in ("equistride", "torch", "vesin", "matscipy-neighbours", "ase")}
-    machine = {"cpu": cpu_model(), "simd": os.environ.get("EQUISTRIDE_SIMD", "best"), "packages": packages}
+    machine = {"cpu": processor(), "simd": os.environ.get("EQUISTRIDE_SIMD", "best"), "packages": packages}
     print(f"{machine['cpu']}, one thread, process CPU time, median of {options.rounds} rounds; {packages}")
     names = ("equistride", "equistride f32", "vesin", "matscipy", "ase (once)")
     print(f"{'structure':34s} {'A':>4s} {'edges':>8s}  " + "".join(f"{name:>22s}" for name in names))

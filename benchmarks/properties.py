@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase import Atoms
+from machine import processor
 
 from equistride import __version__
 from equistride.analysis.conductivity import thermal_conductivity
@@ -103,7 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    results |= {"equistride": __version__, "torch": torch.__version__, "machine": platform.machine()}
+    results |= {"equistride": __version__, "torch": torch.__version__, "machine": processor()}
     if arguments.only != "silicon":
         results["quartz"] = crystal(
             "alpha-quartz", quartz(), arguments.quartz, "SiO.1990.vashishta", (3, 3, 3), TRIGONAL, 0

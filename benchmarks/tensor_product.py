@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 from e3nn import o3
+from machine import processor
 from torch import Tensor
 
 from equistride.nn.radial_table import RadialTable
@@ -41,13 +41,6 @@ def cpu_time(call: Callable[[], object], repeats: int) -> float:
         call()
         times.append(time.process_time() - start)
     return statistics.median(times)
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
 def machine(dtype: torch.dtype, repeats: int) -> tuple[float, float]:

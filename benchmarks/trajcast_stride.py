@@ -9,27 +9,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from machine import processor
 
 from equistride.data.quartz import MASSES, quartz, repeats_for
 from equistride.graph import neighbor_list
 from equistride.models.propagator import Propagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    try:
-        with open("/proc/cpuinfo") as f:
-            return next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def cpu_seconds(call: Callable[[], object], repeats: int) -> float:

@@ -9,6 +9,7 @@ from equistride import _library  # noqa: F401 (registers the operator)
 
 _PATTERN = "graph(%x):\n  %y : Tensor = equistride::exchange(%x)\n  return (%y)"
 _NOTHING = "graph(%x):\n  return (%x)"
+_CALL = 'name="exchange"'
 
 
 def exchange(features: Tensor) -> Tensor:
@@ -25,9 +26,12 @@ def exchange(features: Tensor) -> Tensor:
 
 def without_exchange(model: torch.jit.ScriptModule) -> None:
     """Take the operator out of a loaded model, in place, so that it runs where equistride is not installed."""
-    for module in model.modules():
+    # Inner modules first, and of them those that call it: to inline a method makes torch remember it as it was then.
+    graphs: list[Any] = []
+    for module in reversed(list(model.modules())):
         script: Any = module._c
-        for name in script._method_names():
-            graph = script._get_method(name).graph
-            torch._C._jit_pass_inline(graph)
-            torch._C._jit_pass_custom_pattern_based_rewrite_graph(_PATTERN, _NOTHING, graph)
+        graphs += [script._get_method(name).graph for name in script._method_names()]
+    # then all of them, for a model that has run or been looked at and is remembered already
+    for graph in [g for g in graphs if _CALL in str(g)] + graphs:
+        torch._C._jit_pass_inline(graph)
+        torch._C._jit_pass_custom_pattern_based_rewrite_graph(_PATTERN, _NOTHING, graph)
