@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import processor
 
 RESULTS = Path(__file__).with_name("results") / "esen_speed.json"
 CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 4374: (9, 9, 6)}
