@@ -187,6 +187,8 @@ class Conservation:
             and self.exponent_passed
         ):
             return "FAIL: undecided, the drift is not known well enough; run longer"
+        if not self.findings:
+            return "FAIL: energy is not conserved; no cause was looked for, a shorter time step may help"
         return "FAIL: none of the known causes (direct forces, no envelope, neighbour cap); try a shorter time step"
 
     def summary(self) -> dict[str, Any]:
