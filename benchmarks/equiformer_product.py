@@ -9,11 +9,12 @@ gradient). 576 edges are a batch of eight ethanol molecules.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from statistics import mean
 
 import torch
 from e3nn import o3
+from machine import cpu_time
 from torch import Tensor
 
 from equistride.nn.degrees import Couplings, DepthwiseProduct
@@ -22,15 +23,6 @@ from equistride.nn.tensor_product import TensorProductConvolution
 
 CHANNELS = [128, 64, 32]
 IRREPS = "128x0e+64x1e+32x2e"
-
-
-def milliseconds(work: Callable[[], object], repeats: int) -> float:
-    """Return the CPU time of one call, the first left out."""
-    work()
-    start = time.process_time()
-    for _ in range(repeats):
-        work()
-    return 1e3 * (time.process_time() - start) / repeats
 
 
 def training(forward: Callable[[], list[Tensor]], inputs: list[Tensor]) -> None:
@@ -71,8 +63,8 @@ def main() -> None:
     }  # fmt: skip
     print(f"{count} edges, {IRREPS}, one thread, CPU time in ms: forward, training on forces")
     for name, (forward, inputs) in forms.items():
-        first = milliseconds(forward, options.repeats)
-        second = milliseconds(lambda f=forward, i=inputs: training(f, i), options.repeats)  # type: ignore[misc]
+        first = 1e3 * cpu_time(forward, options.repeats, mean)
+        second = 1e3 * cpu_time(lambda f=forward, i=inputs: training(f, i), options.repeats, mean)  # type: ignore[misc]
         print(f"{name:40s} {first:8.2f} {second:8.1f}")
 
 

@@ -5,6 +5,9 @@ Run it in an environment of fairchem-core (PyPI); equistride is not needed there
     python benchmarks/esen_golden.py --output tests/data/fairchem        # fairchem-core 2: pip install fairchem-core
     python benchmarks/esen_golden.py --output tests/data/fairchem        # fairchem-core 1: pip install fairchem-core==1.10.0
 
+With ``--published`` the networks have the published sizes, up to 30 million weights (up to 400 MB a file), for the slow test of
+the import; give it a folder outside of the repository.
+
 For each network it writes ``NAME.pt``, the checkpoint as fairchem saves it, and ``NAME.npz`` with energies [eV] and forces
 [eV/A] of five structures in float64 and float32. The tests import the one and compare with the other.
 """
@@ -50,6 +53,20 @@ FIRST: dict[str, dict[str, Any]] = {
                             "mlp_type": "spectral", "use_envelope": False},
 }  # fmt: skip
 """Backbones of version 1."""
+WIDE = {"sphere_channels": 128, "hidden_channels": 128, "edge_channels": 128, "max_num_elements": 100, "cutoff": 6.0}
+PUBLISHED_FIRST: dict[str, dict[str, Any]] = {
+    name: WIDE | {"num_layers": layers, "lmax": degree, "mmax": 2, "num_distance_basis": basis, "act_type": "gate",
+                  "mlp_type": "spectral", "use_envelope": True}
+    for name, layers, degree, basis in (
+        ("eSEN-3.2M", 2, 2, 10), ("eSEN-6M", 4, 2, 10), ("eSEN-30M-MP", 10, 3, 10), ("eSEN-30M-OAM", 10, 3, 64),
+    )
+}  # fmt: skip
+PUBLISHED_SECOND: dict[str, dict[str, Any]] = {
+    "eSEN-sm-omol": WIDE | {"num_layers": 4, "lmax": 2, "mmax": 2, "num_distance_basis": 64, "ff_type": "spectral",
+                            "use_dataset_embedding": True, "dataset_list": ["omol"], "charge": 1, "spin": 2},
+}  # fmt: skip
+"""Sizes of arXiv 2502.12147 and of the networks that were published for OMol25."""
+NETWORKS = FIRST | SECOND | PUBLISHED_FIRST | PUBLISHED_SECOND
 
 
 def systems() -> dict[str, Atoms]:
@@ -77,16 +94,20 @@ def systems() -> dict[str, Atoms]:
 
 
 def scatter_weights(model: torch.nn.Module) -> None:
-    """Move norms, biases and small embeddings off their ones, zeros and thousandths, which would hide errors."""
+    """Move norms, biases and small embeddings off their ones, zeros and thousandths, which would hide errors.
+
+    Deep and wide networks are moved less, so that their energies stay of the order of one.
+    """
     torch.manual_seed(5)
+    width = 0.1 if sum(p.numel() for p in model.parameters()) < 1_000_000 else 0.01
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter += width * torch.randn_like(parameter)
 
 
-def references() -> torch.Tensor:
+def references(settings: dict[str, Any]) -> torch.Tensor:
     """Return reference energies by atomic number [eV]."""
-    return torch.linspace(-1.7, -40.3, SIZES["max_num_elements"], dtype=torch.float64)
+    return torch.linspace(-1.7, -40.3, (SIZES | settings)["max_num_elements"], dtype=torch.float64)
 
 
 def second_generation(name: str, folder: Path) -> None:
@@ -97,7 +118,7 @@ def second_generation(name: str, folder: Path) -> None:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    settings = dict(SECOND[name])
+    settings = dict(NETWORKS[name])
     charge, spin = settings.pop("charge", 0), settings.pop("spin", 0)
     direct = settings.get("direct_forces", False)
     dataset = "omol" if "omol" in name else "omat"
@@ -125,7 +146,7 @@ def second_generation(name: str, folder: Path) -> None:
     out = {"_target_": "fairchem.core.units.mlip_unit.mlip_unit.OutputSpec", "dtype": "float32"}
     table = {
         "_target_": "fairchem.core.modules.normalization.element_references.ElementReferences",
-        "element_references": {"_target_": "torch.DoubleTensor", "_args_": [references().tolist()]},
+        "element_references": {"_target_": "torch.DoubleTensor", "_args_": [references(settings).tolist()]},
     }
     tasks = [
         task | {"name": "energy", "level": "system", "property": "energy", "out_spec": out | {"dim": [1]},
@@ -170,7 +191,7 @@ def first_generation(name: str, folder: Path) -> None:
             setattr(sys.modules["torch_scatter"], function, None)
     from fairchem.core.models.esen.esen import MLP_EFS_Head, eSEN_Backbone
 
-    settings = SIZES | FIRST[name] | {"regress_forces": True, "direct_forces": False, "otf_graph": False}
+    settings = SIZES | NETWORKS[name] | {"regress_forces": True, "direct_forces": False, "otf_graph": False}
     torch.manual_seed(3)
     backbone = eSEN_Backbone(**settings)
     model = torch.nn.ModuleDict(
@@ -189,7 +210,7 @@ def first_generation(name: str, folder: Path) -> None:
     checkpoint = {
         "epoch": 1, "step": 10, "state_dict": state, "config": config, "amp": None,
         "normalizers": {"energy": normaliser, "forces": normaliser},
-        "elementrefs": {"energy": {"element_references": references()}},
+        "elementrefs": {"energy": {"element_references": references(settings)}},
         "ema": {"decay": 0.999, "num_updates": 10, "shadow_params": averages, "collected_params": []},
     }  # fmt: skip
     torch.save(checkpoint, folder / f"{name}.pt")
@@ -208,7 +229,7 @@ def first_generation(name: str, folder: Path) -> None:
                 "edge_index": torch.tensor(np.stack([sender, receiver])), "cell_offsets": torch.tensor(shifts, dtype=precision),
             }  # fmt: skip
             raw = model["output_heads"]["efs"](data, model["backbone"](data))
-            energy = raw["energy"].detach().double() * rmsd + references()[numbers].sum()
+            energy = raw["energy"].detach().double() * rmsd + references(settings)[numbers].sum()
             store(found, key, atoms, energy, raw["forces"].detach().double() * rmsd, precision)
     np.savez_compressed(folder / f"{name}.npz", version=version("fairchem-core"), **found)
 
@@ -227,11 +248,18 @@ def main() -> None:
     """Write the checkpoints that the installed version of fairchem-core can make."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("tests") / "data" / "fairchem")
+    parser.add_argument("--published", action="store_true", help="networks of the published sizes")
     parser.add_argument("--only", nargs="*", help="names of networks; all by default")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     first = version("fairchem-core").startswith("1.")
-    for name in FIRST if first else SECOND:
+    choice = {
+        (True, False): FIRST,
+        (False, False): SECOND,
+        (True, True): PUBLISHED_FIRST,
+        (False, True): PUBLISHED_SECOND,
+    }
+    for name in choice[first, arguments.published]:
         if not arguments.only or name in arguments.only:
             (first_generation if first else second_generation)(name, arguments.output)
             print(name, flush=True)

@@ -11,21 +11,17 @@ at the highest rate measured for a matrix product on this machine, torch's or ou
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import processor
+from machine import cpu_time, gemm_rate, keep_freed_memory, processor
 
 RESULTS = Path(__file__).with_name("results") / "esen_speed.json"
 CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 4374: (9, 9, 6)}
@@ -37,25 +33,6 @@ BACKBONE = {
     "ff_type": "spectral", "use_dataset_embedding": False, "otf_graph": False, "regress_forces": True,
     "direct_forces": False, "regress_stress": False, "max_neighbors": 300,
 }  # fmt: skip
-
-
-def cpu_time(call: Callable[[], object], repeats: int) -> float:
-    """Median CPU seconds of the process."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory, as our loader of models does; fairchem-core gains from it too."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def fairchem_worker(folder: Path, repeats: int) -> None:
@@ -115,39 +92,11 @@ class FairchemData(dict):
         return super().get(key, default)
 
 
-def flops(mirror: bool) -> dict[str, float]:
+def flops(mirror: bool) -> float:
     """Multiplications and additions of an edge in all layers: what the block's layers need, forward and backward."""
-    c, first, second = CHANNELS, 0.0, 0.0
-    for m, rows in enumerate((3, 2, 1)):
-        matrices = 1 if m == 0 else (2 if mirror else 3)  # with W1 and W2: a complex product of three real ones
-        gates = 2 * c if m == 0 else 0
-        first += matrices * rows * 2 * c * (gates + rows * c)
-        second += matrices * rows * c * rows * c
-    radial = c * 6 * 2 * c
-    forward = 2 * (first + second + radial) * LAYERS
-    return {"forward": forward, "backward": forward + 2 * radial * LAYERS}
+    from equistride.bench.work import edge_block_work
 
-
-def gemm_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of torch's matrix product, 1,024 square."""
-    a = torch.randn(1024, 1024, dtype=dtype)
-    return 2 * 1024**3 / cpu_time(lambda: a @ a, 5)
-
-
-def block_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of our matrix products: a block that is nothing but its largest, with so many channels that the rest is lost."""
-    from equistride.nn.edge_block import Bonds, EdgeBlock
-    from equistride.nn.so2 import SO2Convolution
-
-    c, edges = 768, 480
-    first = SO2Convolution(0, 0, 2 * c, c, mirror=True).to(dtype)
-    second = SO2Convolution(0, 0, c, c, mirror=True).to(dtype)
-    block = EdgeBlock(first, second, torch.nn.Linear(8, first.num_weights).to(dtype), 0)
-    vectors = torch.randn(edges, 3, dtype=dtype)
-    bonds = Bonds(vectors, vectors[:, :0], vectors[:, 0], torch.arange(edges).repeat(2, 1))
-    x, hidden = torch.randn(edges, 1, c, dtype=dtype), torch.randn(edges, 8, dtype=dtype)
-    work = 2 * edges * (2 * c * c + c * c + 8 * 2 * c)
-    return work / cpu_time(lambda: block(x, bonds, hidden), 5)
+    return LAYERS * sum(edge_block_work(2, 2, CHANNELS, CHANNELS, CHANNELS, mirror))
 
 
 def build(state: dict[str, torch.Tensor] | None, mirror: bool) -> Any:
@@ -236,6 +185,7 @@ def main() -> None:
     if arguments.worker:
         fairchem_worker(arguments.worker, arguments.repeats)
         return
+    from equistride.bench.machine import block_rate
     from equistride.models.esen_fused import fuse
 
     torch.set_num_threads(1)
@@ -245,7 +195,7 @@ def main() -> None:
         weights = Path(name) / "weights.pt"
         state = torch.load(weights, weights_only=True) if weights.exists() else None
     results: dict[str, Any] = {"processor": processor(), "torch": torch.__version__}
-    rates = {"torch": gemm_rate(torch.float32) / 1e9, "block": block_rate(torch.float32) / 1e9}
+    rates = {"torch": gemm_rate(torch.float32, 5) / 1e9, "block": block_rate(torch.float32) / 1e9}
     results["GFLOP/s of matrix products"] = rates
     print(f"{results['processor']}, one thread, torch {torch.__version__}, float32")
     print("matrix products: torch {torch:.0f}, ours {block:.0f} GFLOP/s".format(**rates))
@@ -257,7 +207,7 @@ def main() -> None:
         results["spline error"] = potentials["fused"].network.error
         work = flops(mirror)
         title = "published layers" if not mirror else "mirror: true"
-        print(f"\n{title}: {sum(work.values()) / 1e6:.2f} MFLOP an edge (matrix products, forward and backward)")
+        print(f"\n{title}: {work / 1e6:.2f} MFLOP an edge (matrix products, forward and backward)")
         print(
             f"{'atoms':>6} {'edges':>8} {'fairchem':>10} {'plain':>10} {'fused':>10}   {'fairchem':>9} {'plain':>7}   of limit"
         )
@@ -270,7 +220,7 @@ def main() -> None:
                 figures["fused against fairchem, forces"] = float(
                     np.abs(forces - others[atoms]["forces"]).max() / scale
                 )
-            figures["limit"] = sum(work.values()) * figures["edges"] / max(rates.values()) / 1e9
+            figures["limit"] = work * figures["edges"] / max(rates.values()) / 1e9
             figures["share of the limit"] = figures["limit"] / figures["fused"]
             for other in ("fairchem", "plain"):
                 if other in figures:

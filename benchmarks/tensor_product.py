@@ -10,19 +10,17 @@ measured rate of a matrix product and of the bytes that must move at the measure
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from e3nn import o3
-from machine import processor
+from machine import copy_rate, cpu_time, gemm_rate, processor
 from torch import Tensor
 
-from equistride.nn.radial_table import RadialTable
+from equistride.bench.kernels import radial_table
+from equistride.bench.work import tensor_product_work
 from equistride.nn.tensor_product import TabulatedConvolution, TensorProductConvolution
 
 ATOMS, EDGES, CUTOFF = 216, 8000, 5.0
@@ -30,36 +28,6 @@ CASES = {
     "TrajCast, 30 paths": "64x0o + 64x0e + 64x1o + 64x1e + 64x2o + 64x2e",
     "first layer, 15 paths": "64x0e + 64x1o + 64x2e",
 }
-
-
-def cpu_time(call: Callable[[], object], repeats: int) -> float:
-    """Median CPU seconds of the process."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
-def machine(dtype: torch.dtype, repeats: int) -> tuple[float, float]:
-    """Measured rates of a 1,024-square matrix product [FLOP/s] and of a copy of 64 MB [bytes/s, read and written]."""
-    a = torch.randn(1024, 1024, dtype=dtype)
-    source, target = torch.ones(8 << 20, dtype=torch.float64), torch.ones(8 << 20, dtype=torch.float64)
-    return 2 * 1024**3 / cpu_time(lambda: a @ a, repeats), 128 * 2**20 / cpu_time(lambda: target.copy_(source), repeats)
-
-
-def work(convolution: TensorProductConvolution) -> int:
-    """Multiplications and additions of a forward pass with every M[m1, m3] known, counting only what is not zero."""
-    flops = 0
-    for at in range(0, len(convolution.paths), 10):
-        l1, l2, l3, channels = convolution.paths[at : at + 4]
-        start = convolution.paths[at + 9]
-        d1, d2, d3 = 2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1
-        table = torch.tensor(convolution.couplings[start : start + d1 * d2 * d3]).view(d1, d2, d3)
-        flops += (2 * int((table != 0).any(1).sum()) + min(d1, d3)) * channels
-    return flops
 
 
 def e3nn_convolution(convolution: TensorProductConvolution, edge_index: Tensor) -> Callable[..., Tensor]:
@@ -79,23 +47,6 @@ def e3nn_convolution(convolution: TensorProductConvolution, edge_index: Tensor) 
         return out.index_add(0, edge_index[0], product(x[edge_index[1]], y, weights))
 
     return call
-
-
-def table(columns: int, dtype: torch.dtype) -> RadialTable:
-    """A radial network of 8 Bessel functions, 64-64-64 hidden, as TrajCast's, tabulated to 1e-5."""
-    torch.manual_seed(1)
-    sizes = [8, 64, 64, 64, columns]
-    layers = [torch.randn(a, b, dtype=torch.float64) / a**0.5 for a, b in itertools.pairwise(sizes)]
-    k = torch.arange(1, 9, dtype=torch.float64) * torch.pi / CUTOFF
-
-    def network(r: Tensor) -> Tensor:
-        u = r[:, None] / CUTOFF
-        h = 2 / CUTOFF * torch.sin(k * r[:, None]) / (r[:, None] + 1e-5) * (1 - 28 * u**6 + 48 * u**7 - 21 * u**8)
-        for layer in layers[:-1]:
-            h = 1.679 * torch.nn.functional.silu(h @ layer)
-        return h @ layers[-1]
-
-    return RadialTable.tabulate(network, 1.0, CUTOFF, tolerance=1e-5).to(dtype)
 
 
 def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool) -> dict[str, float]:
@@ -119,7 +70,7 @@ def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool) -> d
     def fused(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         return convolution(x, y, weights, edge_index)
 
-    radial = table(convolution.weight_numel, dtype)
+    radial = radial_table(convolution.weight_numel, dtype)
     tabulated = TabulatedConvolution(convolution, radial)
     lengths = 1 + (CUTOFF - 1) * torch.rand(EDGES)
     with torch.no_grad():
@@ -131,10 +82,10 @@ def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool) -> d
     figures["forward + backward of x, weights"] = cpu_time(
         lambda: both(fused_without_y(fused, y), inputs[::2]), repeats
     )
-    figures["FLOP forward"] = work(convolution) * EDGES
+    figures["FLOP forward"] = tensor_product_work(convolution.paths, convolution.couplings) * EDGES
     figures["bytes forward"] = sum(t.nbytes for t in (x, y, weights, seed, edge_index))
     figures["table intervals"], figures["table error"] = radial.coefficients.size(0) - 3, radial.error
-    gemm, copy = machine(dtype, repeats)
+    gemm, copy = gemm_rate(dtype, repeats), copy_rate(repeats)
     figures["GFLOP/s of a matrix product"], figures["GB/s of a copy"] = gemm / 1e9, copy / 1e9
     limit = max(figures["FLOP forward"] / gemm, figures["bytes forward"] / copy)
     figures["forward, share of the limit"] = limit / figures["forward"]

@@ -20,6 +20,7 @@ import openmm
 from machine import processor
 from openmm import unit
 
+from equistride.analysis.blocks import Floats
 from equistride.analysis.rdf import coordination_number, radial_distributions, rdf_difference, rdf_noise
 from equistride.analysis.temperature import equipartition, kinetic_temperature
 from equistride.analysis.trajectory import Trajectory
@@ -33,29 +34,38 @@ from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL = REPOSITORY / "models" / "quartz-trajcast-30fs" / "quartz-trajcast-30fs.pt"
 STRIDE_FS = 30.0
+PIECE = 500
+"""Frames of a piece of the teacher's run."""
+RESOLUTION = 0.5
+"""Width of a sharp line in the spectra [THz]."""
 
 
-def teacher(atoms: int, frames: int) -> Trajectory:
-    """NVE of the reference potential at about 300 K, in two pieces that were thermalised apart."""
+def teacher(atoms: int, frames: int, folder: Path) -> Trajectory:
+    """NVE of the reference potential at about 300 K, in pieces of 15 ps that were thermalised apart.
+
+    Each piece is kept in ``folder`` and read from there when it is wanted again.
+    """
     ideal = quartz(repeats_for(atoms))
-    run = LammpsRun(ideal.positions, ideal.cell.array, ideal.get_chemical_symbols(), MASSES)
-    run.thermalise(300.0, 3000, damping_fs=100.0, seed=11, fresh=True)
-    shots, pieces = [], []
-    for piece in range(4):
-        run.thermalise(300.0, 1000, damping_fs=100.0, seed=12 + piece)
-        for _ in range(frames // 4):
-            shots.append(run.nve(round(STRIDE_FS)))
-            pieces.append(piece)
-    run.close()
+    symbols, pieces = ideal.get_chemical_symbols(), []
+    for piece in range(-(-frames // PIECE)):
+        path = folder / f"teacher-{atoms}-{piece}.npz"
+        if not path.is_file():
+            start = time.process_time()
+            run = LammpsRun(ideal.positions, ideal.cell.array, symbols, MASSES)
+            run.thermalise(300.0, 4000, damping_fs=100.0, seed=11 + piece, fresh=True)
+            shots = [run.nve(round(STRIDE_FS)) for _ in range(PIECE)]
+            run.close()
+            folder.mkdir(parents=True, exist_ok=True)
+            moved = {"x": np.stack([s.positions for s in shots]), "v": np.stack([s.velocities for s in shots])}
+            np.savez(path, **{k: a.astype(np.float32) for k, a in moved.items()})
+            print(f"teacher, piece {piece + 1}: {time.process_time() - start:.0f} CPU-s", flush=True)
+        with np.load(path) as stored:
+            pieces.append({k: stored[k].astype(float) for k in ("x", "v")})
+    x, v = (np.concatenate([p[k] for p in pieces])[:frames] for k in ("x", "v"))
     return Trajectory(
-        positions=np.stack([s.positions for s in shots]),
-        velocities=np.stack([s.velocities for s in shots]),
-        symbols=tuple(ideal.get_chemical_symbols()),
-        time=STRIDE_FS * np.arange(len(shots)),
-        cell=ideal.cell.array,
-        pieces_of=np.array(pieces),
-        name="teacher",
-    )
+        positions=x, velocities=v, symbols=tuple(symbols), time=STRIDE_FS * np.arange(frames), cell=ideal.cell.array,
+        pieces_of=np.arange(frames) // PIECE, name="teacher",
+    )  # fmt: skip
 
 
 def rollout(arguments: argparse.Namespace) -> tuple[Trajectory, float]:
@@ -63,7 +73,9 @@ def rollout(arguments: argparse.Namespace) -> tuple[Trajectory, float]:
     atoms = quartz(repeats_for(arguments.atoms))
     topology, positions = topology_from_ase(atoms)
     bath = {"temperature": 300 * unit.kelvin, "thermostat": arguments.thermostat, "seed": 3}
-    if arguments.thermostat:
+    if arguments.friction:
+        bath["friction"] = arguments.friction / unit.picosecond
+    if arguments.tau_fs:
         bath["tau"] = arguments.tau_fs / FS_PER_PS * unit.picosecond
     integrator = TrajCastIntegrator(arguments.model, topology, **bath)
     context = openmm.Context(create_system(arguments.model, topology), integrator)
@@ -99,10 +111,12 @@ def part(trajectory: Trajectory, chosen: slice) -> Trajectory:
     )  # fmt: skip
 
 
-def describe(trajectory: Trajectory, reference: dict[Any, Any]) -> dict[str, Any]:
-    """Figures of a trajectory, its RDFs beside those of the reference."""
+def describe(trajectory: Trajectory, reference: dict[Any, Any], peaks: Floats) -> dict[str, Any]:
+    """Figures of a trajectory, its RDFs and the peaks of its spectrum beside those of the reference."""
     shared, found = equipartition(trajectory), radial_distributions(trajectory, r_max=7.0)
-    whole, density = kinetic_temperature(trajectory), vibrational_density(trajectory)
+    whole, density = kinetic_temperature(trajectory), vibrational_density(trajectory, resolution=RESOLUTION)
+    own = density.peaks()
+    nearest = [float(own[np.abs(own - f).argmin()] - f) for f in peaks] if len(own) else []
     return {
         "frames": trajectory.frames,
         "temperature_K": [whole.value, whole.error],
@@ -112,7 +126,8 @@ def describe(trajectory: Trajectory, reference: dict[Any, Any]) -> dict[str, Any
         ).number,
         "rdf_difference_percent": {"-".join(p): 100 * rdf_difference(found[p], reference[p]) for p in found},
         "rdf_noise_percent": {"-".join(p): 100 * rdf_noise(found[p], reference[p]) for p in found},
-        "vdos_peaks_THz": [round(float(f), 2) for f in density.peaks()],
+        "vdos_peaks_THz": [round(float(f), 2) for f in own],
+        "vdos_peaks_from_those_of_the_reference_THz": [round(d, 2) for d in nearest],
         "vdos_aliased_percent": 100 * density.aliased,
     }
 
@@ -124,24 +139,32 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=576)
     parser.add_argument("--strides", type=int, default=10_000)
     parser.add_argument("--settle", type=int, default=100)
-    parser.add_argument("--teacher-frames", type=int, default=1000)
-    parser.add_argument("--thermostat", choices=("langevin", "csvr"), default="langevin")
-    parser.add_argument("--tau-fs", type=float, default=50.0)
+    parser.add_argument("--teacher-frames", type=int, help="as many as strides by default")
+    parser.add_argument("--teacher", type=Path, default=REPOSITORY / "runs" / "teacher", help="folder of its pieces")
+    parser.add_argument("--teacher-only", action="store_true", help="make the teacher's run, and no other")
+    parser.add_argument("--thermostat", choices=("langevin+csvr", "langevin", "csvr"), default="langevin+csvr")
+    parser.add_argument("--friction", type=float, help="1/ps; the integrator's own by default")
+    parser.add_argument("--tau-fs", type=float, help="the integrator's own by default")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    taught = teacher(arguments.atoms, arguments.teacher_frames or arguments.strides, arguments.teacher)
+    if arguments.teacher_only:
+        return
     moved, cost = rollout(arguments)
-    taught = teacher(arguments.atoms, arguments.teacher_frames)
     half = taught.frames // 2
-    first = radial_distributions(part(taught, slice(0, half)), r_max=7.0)
+    begun = part(taught, slice(0, half))
+    first = radial_distributions(begun, r_max=7.0)
+    peaks = vibrational_density(begun, resolution=RESOLUTION).peaks()
     result = {
         "machine": processor(),
         "load": os.getloadavg()[0],
         "atoms": arguments.atoms,
         "strides": arguments.strides,
-        "thermostat": f"{arguments.thermostat}, {arguments.tau_fs:g} fs",
+        "thermostat": {k: v for k, v in vars(arguments).items() if k in ("thermostat", "friction", "tau_fs") and v},
         "cpu_seconds_a_stride": cost,
-        "roll-out": describe(moved, first),
-        "teacher, second half": describe(part(taught, slice(half, taught.frames)), first),
+        "reference_peaks_THz": [round(float(f), 2) for f in peaks],
+        "roll-out": describe(moved, first, peaks),
+        "teacher, second half": describe(part(taught, slice(half, taught.frames)), first, peaks),
     }
     print(json.dumps(result, indent=1))
     if arguments.json:

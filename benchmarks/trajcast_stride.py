@@ -9,29 +9,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from machine import processor
+from machine import cpu_time, processor
 
 from equistride.data.quartz import MASSES, quartz, repeats_for
 from equistride.graph import neighbor_list
 from equistride.models.propagator import Propagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
-
-
-def cpu_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Return the least process CPU time of a call, after one to warm up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def main() -> None:
@@ -80,7 +67,7 @@ def main() -> None:
             found = neighbor_list(positions, cell, True, config.cutoff)
             scripted(positions, velocities, species, cell, *found)
 
-        seconds = cpu_seconds(stride, arguments.repeats)
+        seconds = cpu_time(stride, arguments.repeats, min)
         nanoseconds = propagator.stride_fs * 1e-6 * 86400 / seconds
         print(f"{name:16s} {seconds:7.2f} CPU-s a stride, {nanoseconds:6.2f} ns/day at {propagator.stride_fs:g} fs")
 

@@ -13,8 +13,7 @@ model = sys.argv[1] if len(sys.argv) > 1 else "models/quartz-trajcast-30fs/quart
 strides = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 
 topology, positions = topology_from_ase(quartz((9, 9, 6)))  # 4,374 atoms
-bath = {"temperature": 300 * unit.kelvin, "thermostat": "langevin", "friction": 20 / unit.picosecond, "seed": 1}
-integrator = TrajCastIntegrator(model, topology, **bath)
+integrator = TrajCastIntegrator(model, topology, temperature=300 * unit.kelvin, seed=1)
 simulation = Simulation(topology, create_system(model, topology), integrator)
 simulation.context.setPositions(positions)
 simulation.context.setVelocitiesToTemperature(300 * unit.kelvin, 1)

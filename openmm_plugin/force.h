@@ -16,7 +16,8 @@ namespace equistride {
 
 /// A force whose energy is a TorchScript model. Two kinds of file are served:
 ///
-/// - an equistride artifact of the kind `potential`; it needs setElements(), and gets its neighbours from us;
+/// - an equistride artifact of the kind `potential`; it needs setElements(), and gets its neighbours from us. Where
+///   its model knows charge and spin, it has two global parameters of these names, with the file's values;
 /// - a module of the TorchForce contract: forward(positions nm [n, 3][, box vectors nm [3, 3]][, each global
 ///   parameter]) -> energy kJ/mol, or (energy, forces kJ/mol/nm) with setOutputsForces(true).
 ///

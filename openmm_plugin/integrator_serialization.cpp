@@ -55,6 +55,7 @@ public:
         node.setStringProperty("thermostat", thermostat.kind);
         node.setDoubleProperty("temperature", thermostat.temperature);
         node.setDoubleProperty("time", thermostat.time);
+        node.setDoubleProperty("tau", thermostat.tau);
         node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
         node.setStringProperty("device", integrator.getDevice());
         node.setIntProperty("integrationForceGroups", integrator.getIntegrationForceGroups());
@@ -76,7 +77,7 @@ public:
         auto integrator = std::make_unique<TrajCastIntegrator>(decode(node), node.getStringProperty("file"));
         integrator->setUsesPeriodicBoundaryConditions(node.getBoolProperty("usesPeriodic"));
         integrator->setThermostat({node.getStringProperty("thermostat"), node.getDoubleProperty("temperature"),
-                                   node.getDoubleProperty("time")});
+                                   node.getDoubleProperty("time"), node.getDoubleProperty("tau", 0.0)});
         integrator->setRandomNumberSeed(node.getIntProperty("randomSeed"));
         integrator->setDevice(node.getStringProperty("device"));
         integrator->setIntegrationForceGroups(node.getIntProperty("integrationForceGroups"));

@@ -63,8 +63,16 @@ public:
         force->setUsesPeriodicBoundaryConditions(node.getBoolProperty("usesPeriodic"));
         if (node.getBoolProperty("outputsForces"))
             force->setOutputsForces(true);
-        for (const SerializationNode &child : node.getChildNode("GlobalParameters").getChildren())
-            force->addGlobalParameter(child.getStringProperty("name"), child.getDoubleProperty("default"));
+        int index = 0;
+        for (const SerializationNode &child : node.getChildNode("GlobalParameters").getChildren()) {
+            const std::string &parameter = child.getStringProperty("name");
+            if (index < force->getNumGlobalParameters()) { // charge and spin of an artifact
+                force->setGlobalParameterName(index, parameter);
+                force->setGlobalParameterDefaultValue(index, child.getDoubleProperty("default"));
+            } else
+                force->addGlobalParameter(parameter, child.getDoubleProperty("default"));
+            index++;
+        }
         for (const SerializationNode &child : node.getChildNode("EnergyParameterDerivatives").getChildren())
             force->addEnergyParameterDerivative(child.getStringProperty("name"));
         std::vector<int> particles;

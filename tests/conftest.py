@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no shared data in {path}; set EQUISTRIDE_SHARED_DATA to its folder")
     return path
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    """e3nn rounds its constants and generators to the default precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,16 @@ def test_a_forbidden_arrow_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "import torch\nfrom equistride.errors import EquistrideError\nfrom . import radial\nfrom ..graph import x"
     )
     assert forbidden(path) == []
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Nor in a longer circle, nor inside functions: what they share lies in a third file, below both."""
+    files = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
+    knows = {
+        ".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): {module for module, _ in imports(p)}
+        for p in files
+    }
+    TopologicalSorter({name: found & knows.keys() for name, found in knows.items()}).prepare()
 
 
 def test_native_code_knows_neither_engine_nor_python() -> None:

@@ -66,6 +66,19 @@ void check_units(const Reader &reader) {
     }
 }
 
+void read_system(const Reader &reader, Metadata &m) {
+    const json::Value *system = reader.find("system");
+    if (!system)
+        return;
+    const json::Object &table = system->object(reader.where("system"));
+    const auto charge = table.find("charge"), spin = table.find("spin");
+    m.knows_system = charge != table.end() && spin != table.end();
+    if (m.knows_system) {
+        m.charge = charge->second.number(reader.where("system"));
+        m.spin = spin->second.number(reader.where("system"));
+    }
+}
+
 } // namespace
 
 int Metadata::species_index(const std::string &symbol) const {
@@ -109,6 +122,7 @@ Metadata read_metadata(const std::string &text, const std::string &name) {
     check_units(reader);
     if (reader.find("periodic"))
         m.requires_box = reader.one_of("periodic", {"any", "required"}) == "required";
+    read_system(reader, m);
     if (m.kind == "propagator") {
         m.stride_fs = reader.positive("stride_fs");
         m.ensemble = reader.string("ensemble");

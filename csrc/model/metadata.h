@@ -24,6 +24,8 @@ struct Metadata {
     double stride_fs = 0;             ///< fs, propagators only
     std::string ensemble;             ///< propagators only
     bool requires_box = false;        ///< trained on periodic systems alone
+    bool knows_system = false;        ///< potentials: depends on total charge and spin multiplicity
+    double charge = 0, spin = 0;      ///< those of the file, e and multiplicity (0: not given)
     std::string text;                 ///< metadata.json as it was written
 
     /// Index of an element; raises c10::ValueError with the elements that the model knows.

@@ -9,10 +9,20 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <cmath>
+
 namespace equistride {
 namespace {
 
 constexpr char OUT_OF_RANGE[] = "the structure is too far from the model's training data, or the model is broken";
+
+constexpr double CHARGE_LIMIT = 100; // of nn/system.py; multiplicities end there too
+
+void check_whole(const char *what, double value, double lowest) {
+    TORCH_CHECK_VALUE(value == std::round(value) && value >= lowest && value <= CHARGE_LIMIT, "the ", what,
+                      " is out of range; expected a whole number from ", lowest, " to ", CHARGE_LIMIT, "; found ",
+                      value);
+}
 
 void check_inputs(const Frame &frame) {
     check_positions(frame);
@@ -81,6 +91,16 @@ PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange
     }
     return outputs;
 }
+
+void Model::set_system(double charge, double spin) {
+    TORCH_CHECK_VALUE(metadata_.knows_system,
+                      "the model knows no charge and no spin; choose a model that was trained with them");
+    check_whole("charge", charge, -CHARGE_LIMIT);
+    check_whole("spin multiplicity", spin, 0);
+    apply_system(charge, spin);
+}
+
+void Model::apply_system(double, double) {}
 
 PartOutputs Model::run_part(const Frame &, std::int64_t) {
     TORCH_CHECK_VALUE(false, "the model cannot be evaluated in parts, because it does not give energies from edge "

@@ -63,6 +63,10 @@ public:
     at::ScalarType input_dtype() const { return metadata_.kind == "propagator" ? at::kDouble : dtype_; }
     virtual void to(at::Device device, at::ScalarType dtype) = 0;
 
+    /// Set total charge [e] and spin multiplicity (0: not given) of the frames to come, for models that know them.
+    /// Raises c10::ValueError where the model does not, or a number is not whole or out of range.
+    void set_system(double charge, double spin);
+
     /// Evaluate one frame. Raises c10::ValueError that names the atom for positions that are not finite, for atoms
     /// on top of each other and for outputs that are not finite.
     /// @param forces  whether a potential's forces and virial are wanted; energies alone are cheaper
@@ -87,6 +91,7 @@ protected:
     /// May give forces and virial where they are not wanted.
     virtual Outputs run(const Frame &frame, bool forces) = 0;
     virtual PartOutputs run_part(const Frame &frame, std::int64_t owned);
+    virtual void apply_system(double charge, double spin);
 
     Metadata metadata_;
     at::Device device_ = at::kCPU;

@@ -12,6 +12,9 @@
 #include <torch/csrc/jit/runtime/jit_exception.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <optional>
+#include <utility>
+
 namespace equistride {
 namespace {
 
@@ -65,6 +68,8 @@ public:
             used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
         device_ = device;
         dtype_ = dtype;
+        if (system_)
+            apply_system(system_->first, system_->second);
     }
 
 protected:
@@ -119,6 +124,17 @@ protected:
             call("uncertainty", {frame.positions.to(real), frame.species.to(device_), frame.cell.to(real),
                                  frame.edge_index.to(device_), frame.shifts.to(device_)});
         return result.toTensor().detach().to(at::kCPU, at::kDouble);
+    }
+
+    /// One network, or the members of an ensemble.
+    void apply_system(double charge, double spin) override {
+        const GilRelease released;
+        const c10::InferenceMode no_inference(false);
+        const c10::AutoGradMode no_gradients(false);
+        system_ = {charge, spin};
+        for (const torch::jit::Module &part : module_.modules())
+            if (const auto method = part.find_method("set_system"))
+                (*method)({charge, spin});
     }
 
     PartOutputs run_part(const Frame &frame, std::int64_t owned) override {
@@ -188,6 +204,7 @@ private:
     torch::jit::Module module_;
     std::vector<Stored> stored_;
     int exchanges_ = 0;
+    std::optional<std::pair<double, double>> system_; ///< charge and spin where they are not the file's
 };
 
 } // namespace

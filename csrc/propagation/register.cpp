@@ -11,13 +11,14 @@ namespace {
 struct TorchPropagation : torch::CustomClassHolder {
     std::unique_ptr<Propagation> run;
 
-    /// masses [N] amu, pbc [3] bool; thermostat (csvr, langevin, none) with temperature [K] and time [fs].
+    /// masses [N] amu, pbc [3] bool; thermostat (csvr, langevin, none) with temperature [K] and time [fs]; another with
+    /// set_thermostat().
     TorchPropagation(const std::string &artifact, const std::vector<std::string> &elements, const at::Tensor &masses,
                      const at::Tensor &pbc, const std::string &thermostat, double temperature, double time,
                      std::int64_t seed, const std::string &device) {
         Atoms atoms{elements, masses.to(at::kCPU, at::kDouble).reshape({-1, 1}), pbc.to(at::kCPU, at::kBool)};
         run = std::make_unique<Propagation>(Model::load(artifact), std::move(atoms),
-                                            Thermostat{thermostat, temperature, time}, static_cast<std::uint64_t>(seed),
+                                            Thermostat{thermostat, temperature, time, 0.0}, static_cast<std::uint64_t>(seed),
                                             at::Device(device));
     }
 
@@ -26,8 +27,8 @@ struct TorchPropagation : torch::CustomClassHolder {
         run->set_guard({mode, every, bound, rescale, substep}, Model::load(artifact));
     }
 
-    void set_thermostat(const std::string &kind, double temperature, double time) {
-        run->set_thermostat({kind, temperature, time});
+    void set_thermostat(const std::string &kind, double temperature, double time, double tau) {
+        run->set_thermostat({kind, temperature, time, tau});
     }
 
     double stride_fs() const { return run->stride_fs(); }

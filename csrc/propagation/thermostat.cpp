@@ -33,14 +33,17 @@ double csvr_factor(double kinetic, double degrees, double temperature, double c1
 }
 
 void Thermostat::check() const {
-    TORCH_CHECK_VALUE(kind == "none" || kind == "csvr" || kind == "langevin",
-                      "the thermostat is not known; expected csvr, langevin or none; found '", kind, "'");
+    TORCH_CHECK_VALUE(kind == "none" || rescales() || rubs(),
+                      "the thermostat is not known; expected csvr, langevin, langevin+csvr or none; found '", kind,
+                      "'");
     if (!active())
         return;
     TORCH_CHECK_VALUE(std::isfinite(temperature) && temperature > 0,
                       "the temperature of a thermostat makes no sense; expected more than 0 K; found ", temperature);
-    TORCH_CHECK_VALUE(std::isfinite(time) && time > 0, "the relaxation time of a thermostat makes no sense; expected ",
-                      "more than 0 fs; found ", time, " fs; check tau or friction");
+    for (const double each : {time, rescales() && rubs() ? tau : time})
+        TORCH_CHECK_VALUE(std::isfinite(each) && each > 0,
+                          "the relaxation time of a thermostat makes no sense; expected more than 0 fs; found ", each,
+                          " fs; check tau or friction");
 }
 
 void Thermostat::apply(Phase &phase, const at::Tensor &masses, bool turns, double dt, SplitMix64 &random) const {
@@ -50,17 +53,22 @@ void Thermostat::apply(Phase &phase, const at::Tensor &masses, bool turns, doubl
     const auto degrees = static_cast<double>(phase.positions.numel() - rigid.degrees());
     if (degrees <= 0)
         return;
-    const at::Tensor whole = rigid.part(phase.velocities), internal = phase.velocities - whole;
-    const double c1 = std::exp(-dt / time);
-    if (kind == "csvr") {
+    const at::Tensor whole = rigid.part(phase.velocities);
+    const auto decay = [dt](double t) { return std::exp(-dt / t); };
+    at::Tensor internal = phase.velocities - whole;
+    if (rubs()) {
+        const double c1 = decay(time);
+        internal = c1 * internal + std::sqrt(1.0 - c1 * c1) * thermal_noise(masses, rigid, temperature, random);
+    }
+    if (rescales()) {
         const double kinetic = kinetic_energy(internal, masses);
         TORCH_CHECK_VALUE(kinetic > 0,
                           "the atoms are at rest, and velocities of 0 cannot be rescaled to a temperature; "
                           "give them velocities of the temperature first");
-        phase.velocities = whole + csvr_factor(kinetic, degrees, temperature, c1, random) * internal;
-    } else
-        phase.velocities =
-            whole + c1 * internal + std::sqrt(1.0 - c1 * c1) * thermal_noise(masses, rigid, temperature, random);
+        const double c1 = decay(rubs() ? tau : time);
+        internal = csvr_factor(kinetic, degrees, temperature, c1, random) * internal;
+    }
+    phase.velocities = whole + internal;
 }
 
 at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses, bool turns, double temperature,

@@ -9,10 +9,19 @@
 
 namespace equistride {
 
+/// 1 / friction of "langevin+csvr" in strides, where nothing else is asked for.
+inline constexpr double FRICTION_STRIDES = 15.0;
+
 struct EQUISTRIDE_API Thermostat {
-    std::string kind;       ///< "none"; "csvr", velocity rescaling (Bussi 2007); "langevin", friction and noise
+    /// "none"; "csvr", velocity rescaling (Bussi 2007); "langevin", friction and noise; "langevin+csvr", both: weak
+    /// friction keeps all vibrations at one temperature, rescaling keeps that temperature where it should be.
+    std::string kind;
     double temperature = 0; ///< K
     double time = 0;        ///< fs: tau of csvr, 1 / friction of langevin
+    double tau = 0;         ///< fs: tau of csvr beside langevin
+
+    bool rescales() const { return kind == "csvr" || kind == "langevin+csvr"; }
+    bool rubs() const { return kind == "langevin" || kind == "langevin+csvr"; }
 
     bool active() const { return kind != "none"; }
     /// Raises c10::ValueError for an unknown kind and for numbers that make no sense.

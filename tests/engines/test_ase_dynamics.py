@@ -13,19 +13,16 @@ from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 from ase.io import read
 from propagated import atoms_of, bulk, context_of, moving, temperature
-from trajcast_systems import MASSES, STRIDE, cluster, crystal, propagator
+from trajcast_systems import MASSES, STRIDE, cluster, crystal
 
-from equistride.artifact.propagators import save_propagator
 from equistride.engines.ase_dynamics import TrajCastDynamics
 from equistride.engines.guard import Guard
 from equistride.errors import EquistrideError
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("propagator") / "p.pt"
-    save_propagator(propagator(), path, dtype="float32")
-    return path
+@pytest.fixture
+def file(propagator32: Path) -> Path:
+    return propagator32
 
 
 def warm(atoms: Atoms, file: Path, **options: object) -> TrajCastDynamics:
@@ -37,7 +34,7 @@ def warm(atoms: Atoms, file: Path, **options: object) -> TrajCastDynamics:
     return made
 
 
-@pytest.mark.parametrize("thermostat", [None, "csvr", "langevin"])
+@pytest.mark.parametrize("thermostat", [None, "csvr", "langevin", "langevin+csvr"])
 @pytest.mark.parametrize("frame", [crystal(), cluster()], ids=["bulk", "molecule"])
 def test_the_same_strides_as_in_openmm(file: Path, frame: object, thermostat: str | None) -> None:
     """20 strides to 1e-10 A; with a thermostat too, since the random numbers are the same."""
@@ -155,7 +152,7 @@ def test_guard(tmp_path: Path) -> None:
         TrajCastDynamics(atoms, spoilt).guard_statistics()
 
 
-def test_refusals(file: Path, random_artifact64: Path, tmp_path: Path) -> None:
+def test_refusals(file: Path, crystal_propagator: Path, random_artifact64: Path, tmp_path: Path) -> None:
     atoms = bulk()
     with pytest.raises(EquistrideError, match=r"no atoms"):
         TrajCastDynamics(Atoms(), file)
@@ -183,11 +180,9 @@ def test_refusals(file: Path, random_artifact64: Path, tmp_path: Path) -> None:
     dynamics.atoms.set_velocities(velocities)
     with pytest.raises(EquistrideError, match=r"^atom 6 moves at 7000 m/s.*expected below 5000 m/s"):
         dynamics.run(1)
-    resting = warm(atoms, file)
+    resting = warm(atoms, file, thermostat="csvr")
     resting.atoms.set_velocities(np.zeros((len(atoms), 3)))
     with pytest.raises(EquistrideError, match=r"atoms are at rest"):
         resting.run(1)
-    crystals = tmp_path / "bulk.pt"
-    save_propagator(propagator(), crystals, periodic=True)
     with pytest.raises(EquistrideError, match=r"periodic systems alone"):
-        TrajCastDynamics(atoms_of(cluster()), crystals)
+        TrajCastDynamics(atoms_of(cluster()), crystal_propagator)

@@ -17,6 +17,7 @@ import yaml
 from ase import Atoms
 from openmm import app, unit
 from propagated import (
+    Moving,
     angular_momentum,
     bulk,
     context_of,
@@ -27,27 +28,12 @@ from propagated import (
     simulation_of,
     temperature,
 )
-from trajcast_systems import STRIDE, propagator
+from trajcast_systems import STRIDE
 
 from equistride import artifact
-from equistride.artifact.propagators import save_propagator
 from equistride.artifact.trajcast_import import import_trajcast
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_structure import reduced_cell, topology_from_ase
-
-
-@pytest.fixture(scope="module")
-def file64(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("propagator") / "p64.pt"
-    save_propagator(propagator(), path, dtype="float64")
-    return path
-
-
-@pytest.fixture(scope="module")
-def file32(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("propagator") / "p32.pt"
-    save_propagator(propagator(), path, dtype="float32")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +41,20 @@ def free(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_propagator.write_propagator(tmp_path_factory.mktemp("toy") / "free.pt", free=True)
 
 
+def strides_in_python(path: Path, atoms: Atoms, start: Moving, strides: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions and velocities after some strides from a start, without OpenMM."""
+    model = artifact.load(path)
+    species = model.species_index(atoms.get_chemical_symbols())
+    x, v = start.positions, start.velocities
+    for _ in range(strides):
+        stride = model.propagate(x, v, species, start.box, bool(start.box.any()))
+        x, v = x + stride.displacements.numpy(), stride.velocities.numpy()
+    return x, v
+
+
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 @pytest.mark.parametrize("atoms", [bulk(), molecule()], ids=["bulk", "molecule"])
-@pytest.mark.parametrize("precision", ["file64", "file32"])
+@pytest.mark.parametrize("precision", ["propagator64", "propagator32"])
 def test_twenty_strides_are_those_of_python(
     precision: str, atoms: Atoms, platform: str, request: pytest.FixtureRequest
 ) -> None:
@@ -65,13 +62,8 @@ def test_twenty_strides_are_those_of_python(
     path = request.getfixturevalue(precision)
     made = context_of(path, atoms, platform=platform, thermostat=None)
     start = moving(made)
-    model = artifact.load(path)
-    species = model.species_index(atoms.get_chemical_symbols())
-    x, v = start.positions, start.velocities
+    x, v = strides_in_python(path, atoms, start, 20)
     made.getIntegrator().step(20)
-    for _ in range(20):
-        stride = model.propagate(x, v, species, start.box, bool(start.box.any()))
-        x, v = x + stride.displacements.numpy(), stride.velocities.numpy()
     end = moving(made)
     assert np.abs(end.positions - start.positions).max() > 0.1
     np.testing.assert_allclose(end.positions, x, atol=1e-10, rtol=0)
@@ -80,8 +72,8 @@ def test_twenty_strides_are_those_of_python(
     assert made.getStepCount() == 20
 
 
-@pytest.mark.parametrize("precision", ["file64", "file32"])
-@pytest.mark.parametrize("thermostat", [None, "csvr", "langevin"])
+@pytest.mark.parametrize("precision", ["propagator64", "propagator32"])
+@pytest.mark.parametrize("thermostat", [None, "csvr", "langevin", "langevin+csvr"])
 @pytest.mark.parametrize("atoms", [bulk(), molecule()], ids=["bulk", "molecule"])
 def test_momenta_are_kept(precision: str, thermostat: str | None, atoms: Atoms, request: pytest.FixtureRequest) -> None:
     """Momenta that are not zero change by at most 1e-12 of the thermal ones in 50 strides, and the centre of mass follows."""
@@ -108,10 +100,10 @@ def test_momenta_are_kept(precision: str, thermostat: str | None, atoms: Atoms, 
         assert np.abs(change).max() < 1e-12 * thermal * reach
 
 
-def test_atoms_beyond_the_box(file64: Path) -> None:
+def test_atoms_beyond_the_box(propagator64: Path) -> None:
     """Whole lattice vectors change nothing; the box is triclinic."""
     atoms = bulk()
-    plain, moved = (context_of(file64, atoms, thermostat=None) for _ in range(2))
+    plain, moved = (context_of(propagator64, atoms, thermostat=None) for _ in range(2))
     start = moving(plain)
     jumps = np.random.default_rng(2).integers(-3, 4, (len(atoms), 3)) @ start.box
     moved.setPositions((start.positions + jumps) / 10)
@@ -122,8 +114,8 @@ def test_atoms_beyond_the_box(file64: Path) -> None:
 
 
 @pytest.mark.parametrize("atoms", [bulk(), molecule()], ids=["bulk", "molecule"])
-def test_velocities_of_a_temperature(file64: Path, atoms: Atoms) -> None:
-    made = context_of(file64, atoms)
+def test_velocities_of_a_temperature(propagator64: Path, atoms: Atoms) -> None:
+    made = context_of(propagator64, atoms)
     masses = masses_of(made)
     degrees = 3 * len(atoms) - (3 if atoms.pbc.all() else 6)
     for kelvin, seed in ((300, 1), (300, 2), (20, 1)):
@@ -139,7 +131,7 @@ def test_velocities_of_a_temperature(file64: Path, atoms: Atoms) -> None:
     assert kinetic == 0 * unit.kilojoule_per_mole
 
 
-@pytest.mark.parametrize("thermostat", ["csvr", "langevin"])
+@pytest.mark.parametrize("thermostat", ["csvr", "langevin", "langevin+csvr"])
 @pytest.mark.parametrize("open_system", [True, False])
 def test_thermostats_sample_the_canonical_kinetic_energy(free: Path, thermostat: str, open_system: bool) -> None:
     """Free flight exchanges no energy, so the thermostat alone decides: K of n degrees of freedom is Gamma-distributed with mean
@@ -171,16 +163,21 @@ def test_thermostats_sample_the_canonical_kinetic_energy(free: Path, thermostat:
         np.testing.assert_allclose(shares, expected, rtol=0.08)
 
 
-def test_settings_of_the_thermostat(file64: Path) -> None:
+def test_settings_of_the_thermostat(propagator64: Path) -> None:
     atoms = bulk()
     topology, _ = topology_from_ase(atoms)
-    integrator = TrajCastIntegrator(file64, topology)
-    assert integrator.getThermostat() == "csvr"
+    integrator = TrajCastIntegrator(propagator64, topology)
+    assert integrator.getThermostat() == "langevin+csvr"
     assert integrator.getTemperature() == 300 * unit.kelvin
-    assert integrator.getTau().value_in_unit(unit.femtosecond) == pytest.approx(2.5 * STRIDE)
+    assert integrator.getTau().value_in_unit(unit.femtosecond) == pytest.approx(0.5 * STRIDE)
+    assert integrator.getFriction().value_in_unit(unit.femtosecond**-1) == pytest.approx(1 / (15 * STRIDE))
+    integrator.setFriction(4)
+    integrator.setTau(0.2)
+    copy = TrajCastIntegrator.cast(openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(integrator)))
+    assert (copy.getFriction()._value, copy.getTau()._value) == (pytest.approx(4), pytest.approx(0.2))
     warm = 350 * unit.kelvin
     langevin = TrajCastIntegrator(
-        file64, topology, temperature=warm, thermostat="langevin", friction=10 / unit.picosecond, seed=4
+        propagator64, topology, temperature=warm, thermostat="langevin", friction=10 / unit.picosecond, seed=4
     )
     assert langevin.getTau().value_in_unit(unit.femtosecond) == pytest.approx(100)
     assert langevin.getFriction().value_in_unit(unit.picosecond**-1) == pytest.approx(10)
@@ -190,28 +187,28 @@ def test_settings_of_the_thermostat(file64: Path) -> None:
     assert langevin.getFriction()._value == pytest.approx(20)
 
 
-def test_seeds(file64: Path) -> None:
+def test_seeds(propagator64: Path) -> None:
     ends = []
     for seed in (7, 7, 8, 0, 0):
-        made = context_of(file64, bulk(), seed=seed)
+        made = context_of(propagator64, bulk(), seed=seed)
         made.getIntegrator().step(3)
         ends.append(moving(made).velocities)
     assert np.array_equal(ends[0], ends[1])
     assert not any(np.array_equal(ends[i], ends[j]) for i, j in ((1, 2), (2, 3), (3, 4)))
 
 
-@pytest.mark.parametrize("thermostat", [None, "csvr", "langevin"])
-def test_resuming_repeats_every_bit(file32: Path, thermostat: str | None) -> None:
-    made = context_of(file32, bulk(), thermostat=thermostat, seed=5)
+@pytest.mark.parametrize("thermostat", [None, "csvr", "langevin", "langevin+csvr"])
+def test_resuming_repeats_every_bit(propagator32: Path, thermostat: str | None) -> None:
+    made = context_of(propagator32, bulk(), thermostat=thermostat, seed=5)
     made.getIntegrator().step(7)
     checkpoint = made.createCheckpoint()
     state = made.getState(positions=True, velocities=True, integratorParameters=True)
     made.getIntegrator().step(13)
-    again = context_of(file32, bulk(), thermostat=thermostat, seed=99)
+    again = context_of(propagator32, bulk(), thermostat=thermostat, seed=99)
     again.loadCheckpoint(checkpoint)
     again.getIntegrator().step(13)
     assert same_bits(made, again)
-    third = context_of(file32, bulk(), thermostat=thermostat, seed=99)
+    third = context_of(propagator32, bulk(), thermostat=thermostat, seed=99)
     third.setState(openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(state)))
     third.getIntegrator().step(13)
     assert same_bits(made, third)
@@ -235,27 +232,27 @@ for k in range(4):
 """
 
 
-def test_a_killed_run_goes_on(file32: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(propagator32: Path, tmp_path: Path) -> None:
     """Killed after 17 strides, with a checkpoint at 15, it ends at 20 as an unbroken run does."""
     checkpoint = tmp_path / "run.chk"
     here = Path(__file__).resolve().parent
-    script = SCRIPT.format(paths=[str(here), str(here.parent)], artifact=str(file32), checkpoint=str(checkpoint))
+    script = SCRIPT.format(paths=[str(here), str(here.parent)], artifact=str(propagator32), checkpoint=str(checkpoint))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -9, done.stderr
-    resumed = simulation_of(file32, bulk(), thermostat="langevin", seed=1)
+    resumed = simulation_of(propagator32, bulk(), thermostat="langevin", seed=1)
     resumed.loadCheckpoint(str(checkpoint))
     assert resumed.currentStep == 15
     resumed.step(5)
-    whole = simulation_of(file32, bulk(), thermostat="langevin", seed=5)
+    whole = simulation_of(propagator32, bulk(), thermostat="langevin", seed=5)
     whole.step(20)
     assert same_bits(resumed.context, whole.context)
 
 
-def test_xml_and_copies(file64: Path) -> None:
+def test_xml_and_copies(propagator64: Path) -> None:
     atoms = bulk()
     topology, positions = topology_from_ase(atoms)
     original = TrajCastIntegrator(
-        file64, topology, thermostat="langevin", friction=7, temperature=250, seed=6, ignore_forces=True
+        propagator64, topology, thermostat="langevin", friction=7, temperature=250, seed=6, ignore_forces=True
     )
     text = openmm.XmlSerializer.serialize(original)
     copies = [
@@ -272,9 +269,9 @@ def test_xml_and_copies(file64: Path) -> None:
         assert integrator.getTemperature()._value == 250
         assert integrator.getIntegrationForceGroups() == 0
         assert integrator.usesPeriodicBoundaryConditions()
-        assert integrator.getFile() == str(file64)
+        assert integrator.getFile() == str(propagator64)
         made = openmm.Context(
-            create_system(file64, topology), integrator, openmm.Platform.getPlatformByName("Reference")
+            create_system(propagator64, topology), integrator, openmm.Platform.getPlatformByName("Reference")
         )
         made.setPositions(positions)
         made.setVelocitiesToTemperature(250, 1)
@@ -283,8 +280,8 @@ def test_xml_and_copies(file64: Path) -> None:
     assert all(np.array_equal(ends[0], end) for end in ends[1:])
 
 
-def test_simulation_with_reporters(file64: Path, tmp_path: Path) -> None:
-    simulation = simulation_of(file64, bulk(), temperature=300, seed=2)
+def test_simulation_with_reporters(propagator64: Path, tmp_path: Path) -> None:
+    simulation = simulation_of(propagator64, bulk(), temperature=300, seed=2)
     log = tmp_path / "log.csv"
     simulation.reporters += [
         app.StateDataReporter(
@@ -304,20 +301,20 @@ def test_simulation_with_reporters(file64: Path, tmp_path: Path) -> None:
     assert float(rows[-1][3]) == pytest.approx(kelvin, rel=1e-5)
     assert (tmp_path / "run.dcd").stat().st_size > 4 * 27 * 12
     simulation.saveState(str(tmp_path / "state.xml"))
-    other = simulation_of(file64, bulk(), temperature=300, seed=3)
+    other = simulation_of(propagator64, bulk(), temperature=300, seed=3)
     other.loadState(str(tmp_path / "state.xml"))
     for run in (simulation, other):
         run.step(3)
     assert same_bits(simulation.context, other.context)
 
 
-def test_compound_integrator(file64: Path, random_artifact64: Path) -> None:
+def test_compound_integrator(propagator64: Path, random_artifact64: Path) -> None:
     """Strides of the network between steps of Verlet under a potential; in the System the force acts for Verlet alone."""
     atoms = bulk()
     topology, positions = topology_from_ase(atoms)
     both = openmm.CompoundIntegrator()
     both.addIntegrator(openmm.VerletIntegrator(0.0005))
-    both.addIntegrator(TrajCastIntegrator(file64, topology, seed=1, ignore_forces=True))
+    both.addIntegrator(TrajCastIntegrator(propagator64, topology, seed=1, ignore_forces=True))
     system = create_system(random_artifact64, topology, backend="plugin")
     made = openmm.Context(system, both, openmm.Platform.getPlatformByName("Reference"))
     made.setPositions(positions)
@@ -337,17 +334,17 @@ def test_compound_integrator(file64: Path, random_artifact64: Path) -> None:
     assert not TrajCastIntegrator.isinstance(both.getIntegrator(0))
 
 
-def test_elements_from_masses(file64: Path) -> None:
+def test_elements_from_masses(propagator64: Path) -> None:
     """Without a topology the masses of the System tell elements."""
     atoms = bulk()
     topology, positions = topology_from_ase(atoms)
     ends = []
     for integrator in (
-        TrajCastIntegrator(file64, topology, thermostat=None),
-        TrajCastIntegrator(file64, periodic=True, thermostat=None),
+        TrajCastIntegrator(propagator64, topology, thermostat=None),
+        TrajCastIntegrator(propagator64, periodic=True, thermostat=None),
     ):
         made = openmm.Context(
-            create_system(file64, topology), integrator, openmm.Platform.getPlatformByName("Reference")
+            create_system(propagator64, topology), integrator, openmm.Platform.getPlatformByName("Reference")
         )
         made.setPositions(positions)
         made.setVelocitiesToTemperature(300, 5)
@@ -375,12 +372,7 @@ def test_upstream_weights(name: str, shared_data: Path, tmp_path: Path) -> None:
     made = context_of(path, atoms, system=system, thermostat=None)
     made.setVelocities(arrays["velocities"] * 100)
     start = moving(made)
-    model = artifact.load(path)
-    species = model.species_index(atoms.get_chemical_symbols())
-    x, v = start.positions, start.velocities
+    x, v = strides_in_python(path, atoms, start, 5)
     made.getIntegrator().step(5)
-    for _ in range(5):
-        stride = model.propagate(x, v, species, start.box, periodic)
-        x, v = x + stride.displacements.numpy(), stride.velocities.numpy()
     np.testing.assert_allclose(moving(made).positions, x, atol=1e-10, rtol=0)
     np.testing.assert_allclose(moving(made).velocities, v, atol=1e-12, rtol=0)

@@ -14,10 +14,8 @@ from openmm import app
 from openmm_systems import Structure
 from propagated import Array, Moving, bulk, context_of, masses_of, moving, same_bits, simulation_of
 from toy_propagator import MAX_SPEED, STRIDE
-from trajcast_systems import propagator
 
 from equistride import artifact
-from equistride.artifact.propagators import save_propagator
 from equistride.engines.openmm import Guard, GuardReporter, TrajCastIntegrator, create_force
 from equistride.units import ACCELERATION, EV_PER_KINETIC
 
@@ -106,11 +104,9 @@ def test_the_change_of_energy_is_that_of_the_stride(spoilt: Path, potential: Pat
     assert found.evaluations == 6  # the energy after one stride is that before the next
 
 
-def test_energies_of_a_network(random_artifact64: Path, tmp_path: Path) -> None:
+def test_energies_of_a_network(random_artifact64: Path, propagator64: Path) -> None:
     """The guard asks eSEN for energies without forces; they are those of a full evaluation."""
-    path = tmp_path / "p.pt"
-    save_propagator(propagator(), path, dtype="float64")
-    made = context_of(path, bulk(), thermostat=None, guard=Guard(random_artifact64, every=1, bound=math.inf))
+    made = context_of(propagator64, bulk(), thermostat=None, guard=Guard(random_artifact64, every=1, bound=math.inf))
     model = artifact.load(random_artifact64)
     species, masses = model.species_index(bulk().get_chemical_symbols()), masses_of(made)
     energies = []

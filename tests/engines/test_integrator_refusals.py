@@ -12,26 +12,16 @@ import toy_propagator
 from ase import Atoms
 from openmm import app, unit
 from propagated import atoms_of, bulk, context_of, molecule, moving
-from trajcast_systems import cluster, propagator
+from trajcast_systems import cluster
 
-from equistride.artifact.propagators import save_propagator
 from equistride.engines.openmm import Guard, TrajCastIntegrator, create_force, create_system
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.errors import EquistrideError
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("propagator") / "p.pt"
-    save_propagator(propagator(), path, dtype="float64")
-    return path
-
-
-@pytest.fixture(scope="module")
-def crystals_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("propagator") / "bulk.pt"
-    save_propagator(propagator(), path, dtype="float64", periodic=True)
-    return path
+@pytest.fixture
+def file(propagator64: Path) -> Path:
+    return propagator64
 
 
 def refusal(file: Path, change: Callable[[openmm.System], object], **options: object) -> str:
@@ -132,7 +122,7 @@ def test_step_size(file: Path) -> None:
     assert integrator.getStepSize() == 0.02 * unit.picosecond
 
 
-def test_files_and_topologies(file: Path, crystals_only: Path, random_artifact64: Path, tmp_path: Path) -> None:
+def test_files_and_topologies(file: Path, crystal_propagator: Path, random_artifact64: Path, tmp_path: Path) -> None:
     topology, _ = topology_from_ase(bulk())
     with pytest.raises(EquistrideError, match=r"is a potential, which has forces and moves no atoms"):
         TrajCastIntegrator(random_artifact64, topology)
@@ -150,10 +140,10 @@ def test_files_and_topologies(file: Path, crystals_only: Path, random_artifact64
         TrajCastIntegrator(file, app.Topology())
     unboxed, _ = topology_from_ase(molecule())
     with pytest.raises(EquistrideError, match=r"periodic systems alone.*box"):
-        TrajCastIntegrator(crystals_only, unboxed)
+        TrajCastIntegrator(crystal_propagator, unboxed)
     with pytest.raises(EquistrideError, match=r"topology, or periodic=True or False"):
         TrajCastIntegrator(file)
-    assert TrajCastIntegrator(crystals_only).usesPeriodicBoundaryConditions()
+    assert TrajCastIntegrator(crystal_propagator).usesPeriodicBoundaryConditions()
     with pytest.raises(EquistrideError, match=r"moves all atoms of a System and adds no force"):
         create_system(file, topology, system=openmm.System())
 
@@ -172,7 +162,7 @@ def test_thermostats(file: Path) -> None:
         ({"thermostat": "nose"}, r"thermostat is not known.*found nose"),
         ({"thermostat": None, "tau": 0.1}, r"tau and friction are those of a thermostat"),
         ({"thermostat": "langevin", "tau": 0.1, "friction": 10}, r"friction is 1 / tau"),
-        ({"friction": 10}, r"csvr has no friction"),
+        ({"thermostat": "csvr", "friction": 10}, r"csvr has no friction"),
         ({"tau": -0.1}, r"tau makes no sense.*found -0.1"),
         ({"temperature": -3}, r"temperature of a thermostat makes no sense.*found -3"),
         ({"temperature": float("nan")}, r"temperature of a thermostat makes no sense"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -77,15 +77,6 @@ def e3nn_convolution(convolution: TensorProductConvolution, at: Sample) -> Tenso
     messages = product(x[at.edge_index[1]], at.y, at.weights)
     out = x.new_zeros(len(x), product.irreps_out.dim).index_add(0, at.edge_index[0], messages)
     return channels_last(out, convolution.irreps_out)
-
-
-@pytest.fixture
-def double_by_default() -> Iterator[None]:
-    """e3nn rounds its constants to the default type."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def gradients(function: Callable[..., Tensor], inputs: list[Tensor], seed: Tensor) -> list[Tensor]:

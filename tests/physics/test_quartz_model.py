@@ -14,16 +14,21 @@ from openmm import unit
 from openmm.app import Simulation
 
 from equistride.analysis.drift import energy_drift
+from equistride.analysis.elastic import elastic_constants
+from equistride.analysis.relax import relax
 from equistride.artifact import load
 from equistride.data.frames import Frames
 from equistride.data.frames import load as load_frames
 from equistride.data.quartz import Condition, QuartzRecipe, generate, quartz
+from equistride.data.reference import ReferenceCalculator
+from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_recorder import Recorder
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.units import BOLTZMANN
 
 MODEL = Path(__file__).parents[2] / "models" / "quartz-esen" / "quartz-esen.pt"
+TRIGONAL = ((1, 1), (3, 3), (1, 2), (1, 3), (4, 4), (1, 4), (6, 6))
 FORCE_MAE, ENERGY_MAE = 15.0, 0.3  # meV/A: 1.5 % of the rms force; meV/atom
 
 
@@ -71,6 +76,19 @@ def test_mirror_image_has_the_same_energy() -> None:
         float(right.atomic_energies.sum())
     )
     assert torch.allclose(right.forces @ torch.from_numpy(mirror), left.forces, atol=1e-10, rtol=0)
+
+
+def test_elastic_constants_are_those_of_the_teacher() -> None:
+    """Each potential at its own equilibrium; a, c within 0.2 %, all elastic constants that are not zero within 5 %."""
+    constants, lengths = [], []
+    for calculator in (EquistrideCalculator(MODEL, dtype="float64"), ReferenceCalculator("SiO.1990.vashishta")):
+        atoms = relax(quartz(), calculator).atoms
+        lengths.append(atoms.cell.lengths())
+        found = elastic_constants(atoms, calculator)
+        assert found.stable
+        constants.append([found.constants[i - 1, j - 1] for i, j in TRIGONAL])
+    np.testing.assert_allclose(lengths[0], lengths[1], rtol=2e-3)
+    np.testing.assert_allclose(constants[0], constants[1], rtol=0.05)
 
 
 def nve_simulation(repeats: tuple[int, int, int], warm_steps: int) -> Simulation:

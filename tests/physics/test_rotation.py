@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -35,15 +34,6 @@ def test_frame_turns_the_bond_into_y() -> None:
     assert torch.allclose(torch.linalg.det(frame), torch.ones(len(n)).double(), rtol=0, atol=1e-14)
     turned = (frame @ n[:, :, None])[:, :, 0]
     assert torch.allclose(turned, AXES[1].expand_as(turned), rtol=0, atol=1e-14)
-
-
-@pytest.fixture
-def double_by_default() -> Iterator[None]:
-    """e3nn makes its generators in the default precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.mark.usefixtures("double_by_default")

@@ -72,7 +72,7 @@ def test_a_propagator_needs_a_stride(tmp_path: Path) -> None:
 
 
 def test_released_configs_are_valid(repository: Path) -> None:
-    released = list((repository / "models").glob("*-trajcast-*/config.yaml"))
-    assert released
+    released = list((repository / "models").glob("*/*.yaml"))
+    assert len(released) >= 6
     for path in released:
         assert load_config(path).name == path.parent.name

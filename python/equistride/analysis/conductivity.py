@@ -11,16 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
-from equistride.analysis.lattice import (
-    Repeats,
-    check_crystal,
-    check_mesh,
-    forces_of,
-    primitive_matrix,
-    require,
-    supercell_for,
-    to_phonopy,
-)
+from equistride.analysis.lattice import Repeats, check_mesh, displaced_crystal, forces_of
 from equistride.analysis.phonons import IMAGINARY
 from equistride.analysis.relax import Progress
 from equistride.errors import EquistrideError
@@ -122,16 +113,12 @@ def thermal_conductivity(
     EquistrideError
         Where phono3py is missing, or a setting is not valid, or the crystal has imaginary modes.
     """
-    repeats = supercell or supercell_for(atoms)
-    check_crystal(atoms, repeats, displacement)
     check_mesh(mesh)
     if not len(temperatures) or min(temperatures) <= 0:
         raise EquistrideError("temperatures must be positive", expected="one or more, in K", found=list(temperatures))
     if method not in ("rta", "lbte"):
         raise EquistrideError("the method is not known", expected="rta or lbte", found=method)
-    package, unit = require("phono3py"), to_phonopy(atoms)
-    found = package.Phono3py(unit, supercell_matrix=np.diag(repeats), primitive_matrix=primitive_matrix(unit))
-    found.generate_displacements(distance=displacement, cutoff_pair_distance=pair_cutoff)
+    found = displaced_crystal("phono3py", atoms, supercell, displacement, cutoff_pair_distance=pair_cutoff)
     cells = [c for c in found.supercells_with_displacements if c is not None]
     if len(cells) == len(found.supercells_with_displacements):
         found.forces = forces_of(cells, calculator, found.supercell, progress)

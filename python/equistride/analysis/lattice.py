@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -73,6 +73,37 @@ def primitive_matrix(unit: Any) -> NDArray[np.float64]:
 def from_phonopy(cell: Any) -> Atoms:
     """Return a structure of phonopy's as ASE's."""
     return Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, masses=cell.masses, pbc=True)
+
+
+def displaced_crystal(
+    package: Literal["phonopy", "phono3py"],
+    atoms: Atoms,
+    supercell: Repeats | None,
+    displacement: float,
+    **options: Any,
+) -> Any:
+    """Return the package's object of a crystal, with its supercells displaced by ``displacement`` [A].
+
+    Parameters
+    ----------
+    package
+        Which: phonopy makes single displacements, phono3py pairs of them too.
+    atoms, supercell
+        The crystal, and the repeats of it; :func:`supercell_for`'s by default.
+    displacement, options
+        For the package's ``generate_displacements``.
+
+    Raises
+    ------
+    EquistrideError
+        As :func:`check_crystal`, and where the package is not installed.
+    """
+    repeats = supercell or supercell_for(atoms)
+    check_crystal(atoms, repeats, displacement)
+    kind, unit = getattr(require(package), package.capitalize()), to_phonopy(atoms)
+    found = kind(unit, supercell_matrix=np.diag(repeats), primitive_matrix=primitive_matrix(unit))
+    found.generate_displacements(distance=displacement, **options)
+    return found
 
 
 def forces_of(

@@ -14,16 +14,7 @@ from ase.cell import Cell
 from ase.dft.kpoints import parse_path_string
 from numpy.typing import NDArray
 
-from equistride.analysis.lattice import (
-    Repeats,
-    check_crystal,
-    check_mesh,
-    forces_of,
-    primitive_matrix,
-    require,
-    supercell_for,
-    to_phonopy,
-)
+from equistride.analysis.lattice import Repeats, check_mesh, displaced_crystal, forces_of
 from equistride.analysis.relax import Progress
 from equistride.errors import EquistrideError
 
@@ -222,11 +213,7 @@ def phonons(
     EquistrideError
         Where phonopy is missing, or the structure, the supercell or the displacement are not valid.
     """
-    repeats = supercell or supercell_for(atoms)
-    check_crystal(atoms, repeats, displacement)
-    package, unit = require("phonopy"), to_phonopy(atoms)
-    found = package.Phonopy(unit, supercell_matrix=np.diag(repeats), primitive_matrix=primitive_matrix(unit))
-    found.generate_displacements(distance=displacement)
+    found = displaced_crystal("phonopy", atoms, supercell, displacement)
     found.forces = forces_of(found.supercells_with_displacements, calculator, found.supercell, progress)
     found.produce_force_constants(show_drift=False)
     sum_rule = float(np.abs(found.force_constants.sum(0)).max())

@@ -1,7 +1,7 @@
 """Artifacts: one file that every engine loads."""
 
-from equistride.artifact.batch import BatchOutputs, Frame
+from equistride.artifact.frames import BatchOutputs, Frame, Outputs, Stride
 from equistride.artifact.metadata import Metadata
-from equistride.artifact.model import Model, Outputs, Stride, load
+from equistride.artifact.model import Model, load
 
 __all__ = ["BatchOutputs", "Frame", "Metadata", "Model", "Outputs", "Stride", "load"]

@@ -13,41 +13,20 @@ Every potential written by :mod:`equistride.artifact.export` has the first. It i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from equistride.artifact.frames import BatchOutputs, Frame, Outputs
 from equistride.artifact.reference import TOLERANCE, reference_structure
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
 from equistride.models.potential import edge_vectors, forces_from_edges
 
-if TYPE_CHECKING:
-    from equistride.artifact.model import Model, Outputs
-
 SUSPICIOUS = 0.1
 """Atoms nearer than this [A] are left to the native checks, which know what to say of them."""
-
-
-class Frame(NamedTuple):
-    """One configuration: positions [N, 3] A, species index [N], cell [3, 3] A (rows), pbc [3] or one flag."""
-
-    positions: Any
-    species: Any
-    cell: Any = None
-    pbc: Any = False
-
-
-class BatchOutputs(NamedTuple):
-    """Energies [B] eV (float64), atomic energies [N] eV, forces [N, 3] eV/A, virials [B, 3, 3] eV; N counts the atoms of all."""
-
-    energies: Tensor
-    atomic_energies: Tensor
-    forces: Tensor
-    virials: Tensor
 
 
 class Script:
@@ -119,16 +98,16 @@ class Batch:
         self._script, self._cutoff = script, cutoff
         self._agrees: bool | None = None
 
-    def agrees(self, model: Model) -> bool:
-        """Whether the module can be run so, and gives what ``forward`` gives (tried once, on the reference structure)."""
+    def agrees(self, compute: Callable[..., Outputs], num_species: int) -> bool:
+        """Whether the module can be run so, and gives what ``compute`` gives (tried once, on the reference structure)."""
         if self._agrees is None:
-            self._agrees = self._script.has("atomic_energies") and self._reproduces(model)
+            self._agrees = self._script.has("atomic_energies") and self._reproduces(compute, num_species)
         return self._agrees
 
-    def _reproduces(self, model: Model) -> bool:
-        positions, species, cell = reference_structure(len(model.metadata.species), self._cutoff)
+    def _reproduces(self, compute: Callable[..., Outputs], num_species: int) -> bool:
+        positions, species, cell = reference_structure(num_species, self._cutoff)
         pbc = torch.ones(3, dtype=torch.bool)
-        expected = model.compute(positions, species, cell, pbc)
+        expected = compute(positions, species, cell, pbc)
         try:
             found = self.evaluate([Frame(positions, species, cell, pbc)])
         except (RuntimeError, ValueError):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from equistride import __version__
-from equistride.artifact.export import save
+from equistride.artifact.archive import save
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.model import load
 from equistride.errors import EquistrideError

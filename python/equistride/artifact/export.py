@@ -2,94 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import pickle
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from torch import nn
 
-from equistride import __version__
-from equistride.artifact.archive import without_debug
-from equistride.artifact.metadata import Metadata
-from equistride.artifact.reference import reference_json
+from equistride.artifact.archive import save
+from equistride.artifact.checkpoint import load_weights, provenance, read_checkpoint, unreadable
+from equistride.artifact.metadata import Metadata, check_precision
+from equistride.artifact.propagators import export_propagator
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.esen_fused import FusedESEN, serving
 from equistride.models.potential import ConservativePotential, DirectPotential
-
-
-def save(module: nn.Module, metadata: Metadata, path: Path) -> None:
-    """Script a model and write it with its metadata and reference frame; the file appears whole or not at all.
-
-    Parameters
-    ----------
-    module
-        Scriptable (or scripted) module that obeys the contract of ``metadata.kind``. It is stored in double precision, so that
-        constant tables stay exact; engines convert it to ``metadata.dtype`` as they load it.
-    metadata, path
-        What the file says of itself; where it goes.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise EquistrideError(f"the folder {path.parent} does not exist", mend="make it first")
-    module = module.cpu().double().eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is the format that the engines load
-        scripted = torch.jit.script(module)
-    extra = {
-        "metadata.json": metadata.model_dump_json(indent=1),
-        "reference.json": reference_json(
-            module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed
-        ),
-    }
-    whole, partial = path.with_name(path.name + ".whole"), path.with_name(path.name + ".partial")
-    try:
-        torch.jit.save(scripted, str(whole), _extra_files=extra)
-        without_debug(whole, partial)
-        os.replace(partial, path)
-    finally:
-        whole.unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ``equistride train``: plain types and tensors alone, no code runs.
-
-    Raises
-    ------
-    EquistrideError
-        Where the file is missing, truncated, or not such a checkpoint.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise EquistrideError(
-            f"the checkpoint {path} does not exist", mend="give the file that `equistride train` wrote"
-        )
-    mend = "give checkpoints/last.ckpt of a run of `equistride train`"
-    if not zipfile.is_zipfile(path):
-        raise EquistrideError(
-            f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", mend=mend
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", mend=mend) from None
-    if not isinstance(checkpoint, dict) or "equistride" not in checkpoint or "state_dict" not in checkpoint:
-        raise EquistrideError(
-            f"{path} is no checkpoint of equistride", expected="keys 'equistride' and 'state_dict'", mend=mend
-        )
-    return checkpoint
-
 
 PotentialConfig = ESENConfig | EquiformerConfig
 PUBLICATION = {"esen": "arXiv:2502.12147", "equiformer": "arXiv:2206.11990"}
@@ -120,39 +46,6 @@ def is_propagator(facts: Any) -> bool:
     return isinstance(model, dict) and model.get("architecture") == "trajcast"
 
 
-def unreadable(checkpoint: Path, error: Exception) -> EquistrideError:
-    """Return the sentence for a checkpoint whose configuration cannot be read."""
-    reason = str(error).splitlines()[0]
-    return EquistrideError(
-        f"{checkpoint} is no checkpoint of equistride: its configuration cannot be read ({reason})",
-        mend="give checkpoints/last.ckpt of a run of `equistride train`",
-    )
-
-
-def load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:
-    """Put a checkpoint's weights into a model; they must fit and be finite."""
-    weights = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise EquistrideError(
-            f"the weights of {checkpoint} do not fit its config ({str(error).splitlines()[1].strip()})"
-        ) from None
-    if any(not bool(torch.isfinite(w).all()) for w in weights.values()):
-        raise EquistrideError(
-            f"{checkpoint} has weights that are not finite", mend="the training diverged: lower the learning rate"
-        )
-
-
-def provenance(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return where a checkpoint comes from: its own facts, this package, a hash of its configuration."""
-    return {
-        **facts.get("provenance", {}),
-        "exported_by": f"equistride {__version__}, torch {torch.__version__}",
-        "config_sha256": hashlib.sha256(repr(sorted(facts["config"].items())).encode()).hexdigest(),
-    }
-
-
 _CONSERVING = {
     "esen": "fine-tune it with model.forces=gradient, model.max_neighbors=null and model.envelope=polynomial",
     "equiformer": "train it with model.smooth=true",
@@ -169,12 +62,53 @@ def require_conservative(config: PotentialConfig, name: object, allow: bool) -> 
         )
 
 
-def fused_facts(potential: ConservativePotential) -> dict[str, Any]:
-    """Return what the metadata say of a fused network; nothing for a plain one."""
+def save_potential(
+    potential: ConservativePotential, config: PotentialConfig, output: Path, *, dtype: str, fused: bool,
+    provenance: dict[str, Any], periodic: bool = False, system: dict[str, float] | None = None, description: str = "",
+    licence: str = "", references: list[str] | None = None, accuracy: dict[str, float] | None = None,
+) -> Metadata:  # fmt: skip
+    """Write a potential as an artifact.
+
+    Parameters
+    ----------
+    potential, config, output
+        In double precision; the configuration of its network; where the file goes.
+    dtype, fused
+        As for :func:`export`.
+    periodic
+        Trained on periodic systems alone.
+    system
+        Charge [e] and spin multiplicity that it computes with, where its network knows them.
+    description, licence, references, accuracy, provenance
+        For the metadata.
+    """
+    count = sum(p.numel() for p in potential.parameters())
+    if fused:
+        potential = serving(potential, dtype)
     network = potential.network
-    if not isinstance(network, FusedESEN):
-        return {}
-    return {"fused": True, "spline_error": network.error}
+    metadata = Metadata(
+        kind="potential",
+        architecture=config.architecture,
+        description=description,
+        species=potential.species,
+        cutoff=config.cutoff,
+        num_layers=config.num_layers,
+        interaction_range=(config.num_layers + 1) * config.cutoff,  # the first features are sums over neighbours too
+        dtype=dtype,  # type: ignore[arg-type]
+        periodic="required" if periodic else "any",
+        conservative=not config.caveats,
+        caveats=config.caveats,
+        system=system or {},
+        fused=isinstance(network, FusedESEN),
+        spline_error=network.error if isinstance(network, FusedESEN) else None,
+        num_parameters=count,
+        provenance=provenance,
+        licence=licence,
+        references=references or [PUBLICATION[config.architecture]],
+        accuracy=accuracy or {},
+    )
+    save(potential, metadata, output)
+    return metadata
 
 
 def export(
@@ -210,14 +144,11 @@ def export(
     content = read_checkpoint(checkpoint)
     facts = content["equistride"]
     if is_propagator(facts):
-        from equistride.artifact.propagators import export_propagator
-
         return export_propagator(
             checkpoint, content, output, dtype=dtype, tables=tables, shortest=shortest, description=description,
             licence=licence, references=references, accuracy=accuracy,
         )  # fmt: skip
-    if dtype not in ("float32", "float64"):
-        raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
+    check_precision(dtype)
     try:
         config = model_config(facts["config"]["model"])
         potential = build_potential(config, facts).double()
@@ -225,27 +156,8 @@ def export(
         raise unreadable(checkpoint, error) from None
     require_conservative(config, checkpoint, allow_nonconservative)
     load_weights(potential, content, checkpoint)
-    count = sum(p.numel() for p in potential.parameters())
-    if fused:
-        potential = serving(potential, dtype)
-    metadata = Metadata(
-        kind="potential",
-        architecture=config.architecture,
-        description=description or facts["config"]["name"],
-        species=facts["species"],
-        cutoff=config.cutoff,
-        num_layers=config.num_layers,
-        interaction_range=(config.num_layers + 1) * config.cutoff,  # the first features are sums over neighbours too
-        dtype=dtype,  # type: ignore[arg-type]
-        periodic="required" if facts.get("periodic") else "any",
-        conservative=not config.caveats,
-        caveats=config.caveats,
-        **fused_facts(potential),
-        num_parameters=count,
-        provenance=provenance(facts),
-        licence=licence,
-        references=references or [PUBLICATION[config.architecture]],
-        accuracy=accuracy or {},
-    )
-    save(potential, metadata, output)
-    return metadata
+    return save_potential(
+        potential, config, output, dtype=dtype, fused=fused, periodic=bool(facts.get("periodic")),
+        description=description or facts["config"]["name"], provenance=provenance(facts), licence=licence,
+        references=references, accuracy=accuracy,
+    )  # fmt: skip

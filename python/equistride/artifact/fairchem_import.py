@@ -19,12 +19,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from equistride import __version__
-from equistride.artifact.export import fused_facts, require_conservative, save
+from equistride.artifact.export import require_conservative, save_potential
 from equistride.artifact.fairchem_checkpoint import Checkpoint, Normalisation, read_checkpoint
-from equistride.artifact.metadata import Metadata
+from equistride.artifact.metadata import Metadata, check_precision
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, ESENConfig
-from equistride.models.esen_fused import serving
 from equistride.models.potential import ConservativePotential, DirectPotential
 
 SIZES = {
@@ -334,8 +333,7 @@ def import_fairchem(
     Metadata
         What the file says of itself.
     """
-    if dtype not in ("float32", "float64"):
-        raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
+    check_precision(dtype)
     content = read_checkpoint(checkpoint)
     potential, config = potential_of(content, elements, dataset)
     require_conservative(config, checkpoint, allow_nonconservative)
@@ -352,31 +350,14 @@ def import_fairchem(
         bool(system) or (charge == 0 and not spin), "the model knows no charge and no spin",
         found=f"charge {charge}, spin {spin}", mend="leave --charge and --spin out",
     )  # fmt: skip
-    count = sum(p.numel() for p in potential.parameters())
-    if fused:
-        potential = serving(potential, dtype)
-    metadata = Metadata(
-        kind="potential",
-        architecture=config.architecture,
+    return save_potential(
+        potential, config, output, dtype=dtype, fused=fused, system=system,
         description=description or " ".join(filter(None, ["eSEN of fairchem-core", content.name, name])),
-        species=potential.species,
-        cutoff=config.cutoff,
-        num_layers=config.num_layers,
-        interaction_range=(config.num_layers + 1) * config.cutoff,  # the first features are sums over neighbours too
-        dtype=dtype,  # type: ignore[arg-type]
-        conservative=not config.caveats,
-        caveats=config.caveats,
-        system=system,
-        **fused_facts(potential),
-        num_parameters=count,
         provenance={
             "imported_by": f"equistride {__version__}, torch {torch.__version__}",
             "checkpoint": Path(checkpoint).name,
             "checkpoint_sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
             "config": config.model_dump(mode="json"),
         },
-        licence=licence,
-        references=references or ["arXiv:2502.12147"],
-    )
-    save(potential, metadata, output)
-    return metadata
+        licence=licence, references=references,
+    )  # fmt: skip

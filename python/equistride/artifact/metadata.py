@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from equistride.errors import EquistrideError
+
 FORMAT_VERSION = 1
 """The format version that this package writes; readers refuse newer ones."""
 
@@ -68,3 +70,9 @@ class Metadata(BaseModel):
     references: list[str] = []
     accuracy: dict[str, float] = {}
     """Measured errors, with the unit in the name."""
+
+
+def check_precision(dtype: str) -> None:
+    """Refuse a precision that an artifact cannot name."""
+    if dtype not in ("float32", "float64"):
+        raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)

@@ -6,40 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-import equistride._library  # noqa: F401  (registers torch.classes.equistride)
-from equistride.artifact.batch import Batch, BatchOutputs, Frame, Script, separate
+from equistride.artifact.batch import Batch, Script, separate
+from equistride.artifact.frames import BatchOutputs, Frame, Outputs, Stride
 from equistride.artifact.metadata import Metadata
+from equistride.artifact.native import open_native, sentence
+from equistride.artifact.system import derived
 from equistride.errors import EquistrideError
-
-
-class Outputs(NamedTuple):
-    """What a potential gives: atomic energies [N] eV (float64), forces [N, 3] eV/A, virial [3, 3] eV."""
-
-    atomic_energies: Tensor
-    forces: Tensor
-    virial: Tensor
-
-
-class Stride(NamedTuple):
-    """What a propagator gives: displacements [N, 3] A and new velocities [N, 3] A/fs."""
-
-    displacements: Tensor
-    velocities: Tensor
-
-
-def _sentence(error: Exception) -> EquistrideError:
-    """Turn an error of the native library into one sentence, without its stack."""
-    text = str(error).split("\nException raised from")[0].strip()
-    if "TorchScript interpreter" in text:
-        text = text.splitlines()[-1].partition("Error: ")[2] or text.splitlines()[-1]
-    return EquistrideError(" ".join(text.removeprefix("ValueError: ").split()) or type(error).__name__)
 
 
 def _array(values: Any, name: str, shape: str) -> Tensor:
@@ -145,7 +124,7 @@ class Model:
         try:
             return self._native.compute(positions, velocities, species, cell, pbc)
         except (RuntimeError, ValueError, IndexError, torch.jit.Error) as error:
-            raise _sentence(error) from None
+            raise sentence(error) from None
 
     def _species(self, values: Any, count: int) -> Tensor:
         """Check species indices: one an atom, whole numbers, each that of an element of the model."""
@@ -216,7 +195,11 @@ class Model:
                 checked.append(Frame(*self._checked(*frame)))
         if not checked:
             raise EquistrideError("there are no frames to evaluate", expected="one or more")
-        joined = self._batch.evaluate(checked) if len(checked) > 1 and self._batch.agrees(self) else None
+        joined = (
+            self._batch.evaluate(checked)
+            if len(checked) > 1 and self._batch.agrees(self.compute, len(self.metadata.species))
+            else None
+        )
         if joined is not None:
             return joined
         single = []
@@ -311,18 +294,6 @@ def load(
         Where the file is missing, truncated, something else, newer than this package, or does not reproduce its
         reference outputs.
     """
-    if not Path(path).is_file():
-        raise EquistrideError(f"the artifact {path} does not exist", mend="write it with `equistride export`")
     if charge is not None or spin is not None:
-        from equistride.artifact.system import derived
-
         path = derived(path, charge=charge, spin=spin)
-    try:
-        native = torch.classes.equistride.Model(str(path), verify)
-    except (RuntimeError, ValueError, IndexError) as error:
-        sentence = _sentence(error)
-        if str(path) in str(sentence):
-            raise sentence from None
-        mend = "it is damaged: copy or export it again"
-        raise EquistrideError(f"the artifact {path} fails its self-test ({sentence})", mend=mend) from None
-    return Model(native, device, dtype, Path(path))
+    return Model(open_native(path, verify), device, dtype, Path(path))

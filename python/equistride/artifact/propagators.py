@@ -9,9 +9,10 @@ import torch
 from pydantic import ValidationError
 
 from equistride import __version__
-from equistride.artifact.export import load_weights, save, unreadable
-from equistride.artifact.export import provenance as origin
-from equistride.artifact.metadata import Metadata
+from equistride.artifact.archive import save
+from equistride.artifact.checkpoint import load_weights, unreadable
+from equistride.artifact.checkpoint import provenance as origin
+from equistride.artifact.metadata import Metadata, check_precision
 from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
@@ -58,8 +59,7 @@ def save_propagator(
     EquistrideError
         For an unknown precision, weights that are not finite, or tables that cannot reach their error.
     """
-    if dtype not in ("float32", "float64"):
-        raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
+    check_precision(dtype)
     network = propagator.network
     if not isinstance(network, TrajCast):
         raise EquistrideError(
@@ -112,7 +112,7 @@ def export_propagator(
     Parameters
     ----------
     checkpoint, content
-        The file, and what :func:`equistride.artifact.export.read_checkpoint` found in it.
+        The file, and what :func:`equistride.artifact.checkpoint.read_checkpoint` found in it.
     output, dtype, tables, shortest, description, licence, references, accuracy
         As for :func:`save_propagator`.
 

@@ -2,7 +2,7 @@
 
 A potential's arguments are the same for all models, so these two numbers are not among them: an artifact is *set* to a charge
 and a spin, which its metadata name under ``system``. Setting them takes a moment and gives a file, or a loaded model, that
-every engine takes as it is. A molecule that changes its charge needs one model for each charge.
+every engine takes as it is. In OpenMM they are parameters of the Context, ``charge`` and ``spin``, too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from equistride.artifact.export import save
+from equistride.artifact.archive import save
 from equistride.artifact.metadata import Metadata
+from equistride.artifact.native import open_native
 from equistride.errors import EquistrideError
 from equistride.nn.system import CHARGE_LIMIT, SPIN_LIMIT
 
@@ -49,9 +50,7 @@ def with_system(
     EquistrideError
         Where the file is no artifact, its model knows neither, or a value is out of range.
     """
-    from equistride.artifact.model import load
-
-    metadata = load(path, verify=False).metadata
+    metadata = Metadata.model_validate_json(open_native(path, verify=False).metadata())
     if not metadata.system:
         raise EquistrideError(
             f"the model of {path} knows no charge and no spin", mend="choose a model that was trained with them"

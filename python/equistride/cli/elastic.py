@@ -7,46 +7,31 @@ from typing import Annotated, Any
 
 import typer
 
-from equistride.cli.properties import (
-    Artifact,
-    Device,
-    Force,
-    Output,
-    Reference,
-    Relaxed,
-    Structure,
-    at_rest,
-    percent,
-    potentials,
-    progress,
-    save,
-)
+from equistride.cli import properties
 
 
 def elastic(
-    artifact: Artifact,
-    structure: Structure,
-    output: Output = Path("elastic"),
+    artifact: properties.Artifact,
+    structure: properties.Structure,
+    output: properties.Output = Path("elastic"),
     strain: Annotated[float, typer.Option(help="Amplitude of the strains.")] = 0.002,
-    relax: Relaxed = True,
-    max_force: Force = 1e-4,
-    reference: Reference = None,
-    device: Device = "cpu",
+    relax: properties.Relaxed = True,
+    max_force: properties.Force = 1e-4,
+    reference: properties.Reference = None,
+    device: properties.Device = "cpu",
 ) -> None:
     """Elastic constants from the stress of twelve small strains, with the atoms relaxed in each."""
     import numpy as np
 
     from equistride.analysis.elastic import VOIGT, elastic_constants
     from equistride.analysis.property_plots import elastic_plot
-    from equistride.data.structures import read_atoms
 
-    atoms, results = read_atoms(structure), {}
-    with progress() as stage:
-        for name, calculator in potentials(artifact, reference, device).items():
-            start = at_rest(atoms, calculator, relax, max_force, stage(f"{name}: relaxation"))
-            results[name] = elastic_constants(
-                start, calculator, strain=strain, max_force=max_force, progress=stage(f"{name}: strains")
-            )
+    results = properties.by_potential(
+        lambda atoms, calculator, progress: elastic_constants(
+            atoms, calculator, strain=strain, max_force=max_force, progress=progress
+        ),
+        "strains", artifact, structure, reference, device, relax, max_force,
+    )  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     for name, found in results.items():
         typer.echo(f"{name}: C in GPa, order {' '.join(VOIGT)}")
@@ -63,7 +48,7 @@ def elastic(
         one, other = results.values()
         largest = np.abs(other.constants).max()
         extra["difference_percent"] = {
-            f"C{i + 1}{j + 1}": percent(one.constants[i, j], other.constants[i, j])
+            f"C{i + 1}{j + 1}": properties.percent(one.constants[i, j], other.constants[i, j])
             for i in range(6)
             for j in range(i, 6)
             if abs(other.constants[i, j]) > 0.01 * largest
@@ -71,4 +56,4 @@ def elastic(
         listed = ", ".join(f"{k} {v:+.1f} %" for k, v in extra["difference_percent"].items())
         typer.echo(f"difference: {listed}")
     elastic_plot(results, output / "elastic.png")
-    save(output, "elastic", structure, {k: r.summary() for k, r in results.items()}, extra)
+    properties.save(output, "elastic", structure, {k: r.summary() for k, r in results.items()}, extra)

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from equistride.cli.artifact_options import Description, Output
+
 
 def ensemble(
     artifacts: Annotated[list[Path], typer.Argument(help="Two potentials or more, of one configuration.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
-    description: Annotated[str, typer.Option(help="One line for the metadata.")] = "",
+    output: Output,
+    description: Description = "",
 ) -> None:
     """Join potentials: mean energy and forces, and the members' disagreement as the uncertainty of each force."""
     from equistride.artifact.ensemble import combine

@@ -7,45 +7,30 @@ from typing import Annotated
 
 import typer
 
-from equistride.cli.properties import (
-    Artifact,
-    Device,
-    Force,
-    Output,
-    Reference,
-    Relaxed,
-    Structure,
-    at_rest,
-    percent,
-    potentials,
-    progress,
-    save,
-)
+from equistride.cli import properties
 
 
 def eos(
-    artifact: Artifact,
-    structure: Structure,
-    output: Output = Path("eos"),
+    artifact: properties.Artifact,
+    structure: properties.Structure,
+    output: properties.Output = Path("eos"),
     span: Annotated[float, typer.Option(help="Volumes go from 1 - span to 1 + span.")] = 0.06,
     points: Annotated[int, typer.Option(help="Number of volumes.")] = 9,
-    relax: Relaxed = True,
-    max_force: Force = 1e-4,
-    reference: Reference = None,
-    device: Device = "cpu",
+    relax: properties.Relaxed = True,
+    max_force: properties.Force = 1e-4,
+    reference: properties.Reference = None,
+    device: properties.Device = "cpu",
 ) -> None:
     """Fit the Birch-Murnaghan equation of state; atoms and the cell's shape are relaxed at each volume."""
     from equistride.analysis.eos import equation_of_state
     from equistride.analysis.property_plots import eos_plot
-    from equistride.data.structures import read_atoms
 
-    atoms, results = read_atoms(structure), {}
-    with progress() as stage:
-        for name, calculator in potentials(artifact, reference, device).items():
-            start = at_rest(atoms, calculator, relax, max_force, stage(f"{name}: relaxation"))
-            results[name] = equation_of_state(
-                start, calculator, span=span, points=points, max_force=max_force, progress=stage(f"{name}: volumes")
-            )
+    results = properties.by_potential(
+        lambda atoms, calculator, progress: equation_of_state(
+            atoms, calculator, span=span, points=points, max_force=max_force, progress=progress
+        ),
+        "volumes", artifact, structure, reference, device, relax, max_force,
+    )  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     for name, found in results.items():
         typer.echo(
@@ -56,8 +41,8 @@ def eos(
     if reference is not None:
         one, other = results.values()
         extra["difference_percent"] = {
-            "volume": percent(one.volume, other.volume),
-            "bulk_modulus": percent(one.bulk_modulus, other.bulk_modulus),
+            "volume": properties.percent(one.volume, other.volume),
+            "bulk_modulus": properties.percent(one.bulk_modulus, other.bulk_modulus),
         }
     eos_plot(results, output / "eos.png")
-    save(output, "eos", structure, {k: r.summary() for k, r in results.items()}, extra)
+    properties.save(output, "eos", structure, {k: r.summary() for k, r in results.items()}, extra)

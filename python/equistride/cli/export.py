@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from equistride.cli.artifact_options import AllowNonconservative, Description, Licence, Output, Plain, Precision
 from equistride.errors import EquistrideError
 
 
@@ -33,8 +34,8 @@ def _figures(assignments: list[str]) -> dict[str, float]:
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm) an artifact.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    output: Output,
+    dtype: Precision = "float32",
     target: Annotated[
         Target, typer.Option("--for", help="artifact: every engine of ours; openmm: a stock TorchForce.")
     ] = Target.artifact,
@@ -42,21 +43,14 @@ def export(
         Path | None,
         typer.Option(help="For openmm: the system (PDB or anything ASE reads); a TorchForce knows no elements."),
     ] = None,
-    description: Annotated[str, typer.Option(help="One line for the metadata.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    description: Description = "",
+    licence: Licence = "",
     reference: Annotated[list[str] | None, typer.Option(help="What to cite; may be given again.")] = None,
     accuracy: Annotated[
         list[str] | None, typer.Option(help="A measured error, NAME_UNIT=VALUE; again for more.")
     ] = None,
-    allow_nonconservative: Annotated[
-        bool,
-        typer.Option(
-            "--allow-nonconservative", help="Also a model with direct forces, a neighbour cap or no envelope."
-        ),
-    ] = False,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Potentials: torch's own operators alone, slower on a CPU.")
-    ] = False,
+    allow_nonconservative: AllowNonconservative = False,
+    plain: Plain = False,
     tables: Annotated[
         float,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from equistride.cli.artifact_options import AllowNonconservative, Description, Licence, Output, Plain, Precision
 from equistride.errors import EquistrideError
 
 app = typer.Typer(help="Import checkpoints of other packages.", no_args_is_help=True)
@@ -21,7 +22,7 @@ def _group() -> None:
 def trajcast(
     config: Annotated[Path, typer.Argument(help="Upstream's YAML, of the model or of the training run.")],
     state: Annotated[Path, typer.Argument(help="Upstream's state dict or training checkpoint.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    output: Output,
     stride: Annotated[float, typer.Option(help="Stride of its training data [fs]; upstream's files do not say.")],
     species: Annotated[
         str, typer.Option(help="Elements in the order of its training, as O,Si; from the YAML where it says.")
@@ -29,12 +30,12 @@ def trajcast(
     masses: Annotated[
         str, typer.Option(help="Masses of its training data [amu], as 15.999,28.085; standard ones by default.")
     ] = "",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: Precision = "float32",
     tables: Annotated[
         float | None, typer.Option(help="Replace the bonds' networks by splines with this relative error: faster.")
     ] = None,
-    description: Annotated[str, typer.Option(help="One line for the metadata.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    description: Description = "",
+    licence: Licence = "",
 ) -> None:
     """Turn a checkpoint of IBM/trajcast into an artifact."""
     from equistride.artifact.trajcast_import import import_trajcast
@@ -57,7 +58,7 @@ def trajcast(
 @app.command()
 def fairchem(
     checkpoint: Annotated[Path, typer.Argument(help="eSEN checkpoint of fairchem-core, of version 2 or 1.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    output: Output,
     elements: Annotated[
         str, typer.Option(help="Elements to keep, as H,C,N,O: a smaller, faster model; all by default.")
     ] = "",
@@ -66,18 +67,11 @@ def fairchem(
     spin: Annotated[
         int | None, typer.Option(help="Spin multiplicity; 0: not given. 1 for OMol models and 0 for others by default.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    description: Annotated[str, typer.Option(help="One line for the metadata.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
-    allow_nonconservative: Annotated[
-        bool,
-        typer.Option(
-            "--allow-nonconservative", help="Also a model with direct forces, a neighbour cap or no envelope."
-        ),
-    ] = False,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Potentials: torch's own operators alone, slower on a CPU.")
-    ] = False,
+    dtype: Precision = "float32",
+    description: Description = "",
+    licence: Licence = "",
+    allow_nonconservative: AllowNonconservative = False,
+    plain: Plain = False,
 ) -> None:
     """Turn an eSEN checkpoint of fairchem-core into an artifact; fairchem is not needed, and no code of the file runs."""
     from equistride.artifact.fairchem_import import import_fairchem

@@ -8,6 +8,7 @@ import typer
 
 from equistride import __version__
 from equistride.cli import (
+    bench,
     conductivity,
     data,
     demo,
@@ -61,6 +62,7 @@ app.command()(elastic.elastic)
 app.command()(phonons.phonons)
 app.command()(conductivity.conductivity)
 app.command()(report.report)
+app.command()(bench.bench)
 app.command()(demo.demo)
 
 

@@ -7,58 +7,37 @@ from typing import Annotated, Any
 
 import typer
 
-from equistride.cli.properties import (
-    Artifact,
-    Device,
-    Force,
-    Output,
-    Reference,
-    Relaxed,
-    Structure,
-    Supercell,
-    at_rest,
-    numbers,
-    potentials,
-    progress,
-    save,
-    three,
-)
+from equistride.cli import properties
 
 
 def phonons(
-    artifact: Artifact,
-    structure: Structure,
-    output: Output = Path("phonons"),
-    supercell: Supercell = None,
+    artifact: properties.Artifact,
+    structure: properties.Structure,
+    output: properties.Output = Path("phonons"),
+    supercell: properties.Supercell = None,
     mesh: Annotated[str, typer.Option(help="Mesh of wave vectors for densities and comparisons.")] = "8,8,8",
     displacement: Annotated[float, typer.Option(help="Displacement of an atom [A].")] = 0.01,
     temperatures: Annotated[str, typer.Option(help="Temperatures of the thermal functions [K].")] = "100,300,500",
-    relax: Relaxed = True,
-    max_force: Force = 1e-4,
-    reference: Reference = None,
-    device: Device = "cpu",
+    relax: properties.Relaxed = True,
+    max_force: properties.Force = 1e-4,
+    reference: properties.Reference = None,
+    device: properties.Device = "cpu",
 ) -> None:
     """Phonons by finite displacements; writes phonons.json, phonons.png, and phonopy's own YAML file."""
     from equistride.analysis.lattice import require
     from equistride.analysis.phonons import frequency_error
     from equistride.analysis.phonons import phonons as run
     from equistride.analysis.property_plots import phonon_plot
-    from equistride.data.structures import read_atoms
 
     require("phonopy")
-    repeats = None if supercell is None else three(supercell, "supercell")
-    points, kelvin = three(mesh, "mesh"), numbers(temperatures, "temperatures")
-    atoms, results = read_atoms(structure), {}
-    with progress() as stage:
-        for name, calculator in potentials(artifact, reference, device).items():
-            start = at_rest(atoms, calculator, relax, max_force, stage(f"{name}: relaxation"))
-            results[name] = run(
-                start,
-                calculator,
-                supercell=repeats,
-                displacement=displacement,
-                progress=stage(f"{name}: displacements"),
-            )
+    repeats = None if supercell is None else properties.three(supercell, "supercell")
+    points, kelvin = properties.three(mesh, "mesh"), properties.numbers(temperatures, "temperatures")
+    results = properties.by_potential(
+        lambda atoms, calculator, progress: run(
+            atoms, calculator, supercell=repeats, displacement=displacement, progress=progress
+        ),
+        "displacements", artifact, structure, reference, device, relax, max_force,
+    )  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     summaries = {name: found.summary(points, kelvin) for name, found in results.items()}
     for name, numbers_ in summaries.items():
@@ -76,4 +55,4 @@ def phonons(
             f"mean {error['mean']:+.4f} THz on the mesh {mesh}"
         )
     phonon_plot({name: (p.bands(), p.density(points)) for name, p in results.items()}, output / "phonons.png")
-    save(output, "phonons", structure, summaries, extra)
+    properties.save(output, "phonons", structure, summaries, extra)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
+    from equistride.analysis.relax import Progress
+
+Result = TypeVar("Result")
 Artifact = Annotated[Path, typer.Argument(help="Artifact of a potential.")]
 Structure = Annotated[Path, typer.Argument(help="Structure, in any format that ASE reads.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the JSON, the plot and other files.")]
@@ -42,13 +45,6 @@ def potentials(artifact: Path, reference: str | None, device: str) -> dict[str, 
 
         found[reference] = ReferenceCalculator(reference)
     return found
-
-
-def at_rest(atoms: Atoms, calculator: Calculator, wanted: bool, max_force: float, progress: Any) -> Atoms:
-    """Return the structure relaxed with its cell, or as it is."""
-    from equistride.analysis.relax import relax
-
-    return relax(atoms, calculator, max_force=max_force, progress=progress).atoms if wanted else atoms
 
 
 def three(text: str, name: str) -> tuple[int, int, int]:
@@ -89,6 +85,33 @@ def progress() -> Iterator[Stage]:
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         yield begin
+
+
+def by_potential(
+    run: Callable[[Atoms, Calculator, Progress], Result],
+    title: str,
+    artifact: Path,
+    structure: Path,
+    reference: str | None,
+    device: str,
+    relaxed: bool,
+    max_force: float,
+) -> dict[str, Result]:
+    """Return ``run(atoms, calculator, progress)`` for each potential, by name.
+
+    The atoms are the structure, relaxed with its cell by the potential itself where ``relaxed``, to forces of ``max_force``
+    [eV/A]; ``title`` says what the progress bar counts.
+    """
+    from equistride.analysis.relax import relax
+    from equistride.data.structures import read_atoms
+
+    atoms, results = read_atoms(structure), {}
+    with progress() as stage:
+        for name, calculator in potentials(artifact, reference, device).items():
+            bar = stage(f"{name}: relaxation")
+            start = relax(atoms, calculator, max_force=max_force, progress=bar).atoms if relaxed else atoms
+            results[name] = run(start, calculator, stage(f"{name}: {title}"))
+    return results
 
 
 def percent(value: float, reference: float) -> float:

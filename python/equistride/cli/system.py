@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from equistride.cli.artifact_options import Output
+
 
 def system(
     artifact: Annotated[Path, typer.Argument(help="Artifact whose model knows charge and spin.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    output: Output,
     charge: Annotated[int | None, typer.Option(help="Total charge [e]; as before where left out.")] = None,
     spin: Annotated[
         int | None, typer.Option(help="Spin multiplicity, 1 for a singlet; as before where left out.")

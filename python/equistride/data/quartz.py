@@ -60,10 +60,12 @@ class QuartzRecipe(Recipe):
     """Reference data of alpha-quartz, of 9 n^2 m atoms."""
 
     potential_file: str = "SiO.1990.vashishta"
+    lattice: tuple[float, float] | None = None
+    """a and c [A]; those at 300 K where left out."""
 
     def ideal(self) -> Atoms:
         """Return the crystal with the lattice constants of the potential."""
-        a, c = LATTICE.get(self.potential_file, LATTICE["SiO.1990.vashishta"])
+        a, c = self.lattice or LATTICE.get(self.potential_file, LATTICE["SiO.1990.vashishta"])
         return quartz(repeats_for(self.num_atoms), a=a, c=c)
 
 
@@ -73,6 +75,8 @@ RECIPES = {
         (Condition(300.0, 240), Condition(300.0, 60, 0.015), Condition(600.0, 60, 0.01), Condition(900.0, 40, 0.01)),
         seed=72,
     ),
+    # larger than the propagator's network reaches through
+    "quartz162": QuartzRecipe(162, (Condition(300.0, 140), Condition(200.0, 20), Condition(400.0, 30)), seed=162),
     # from the ideal crystal with twice the kinetic energy, as simulations are begun: states that no equilibrium run visits
     "quartz72-starts": QuartzRecipe(
         72,
@@ -85,6 +89,33 @@ RECIPES = {
         equilibrate_fs=0.0,
         decorrelate_fs=0.0,
         seed=3072,
+    ),
+    # strained cells with little thermal motion, which tell the elastic constants
+    "quartz72-cold": QuartzRecipe(
+        72,
+        (Condition(10.0, 40, 0.008), Condition(100.0, 40, 0.012), Condition(300.0, 60, 0.02)),
+        frames=8,
+        equilibrate_fs=600.0,
+        decorrelate_fs=200.0,
+        seed=172,
+    ),
+    "quartz9-cold": QuartzRecipe(
+        9,
+        (Condition(2.0, 500, 0.01), Condition(60.0, 400, 0.015)),
+        frames=3,
+        equilibrate_fs=1500.0,
+        decorrelate_fs=200.0,
+        seed=109,
+    ),
+    # around the crystal at rest: this teacher's stiffness changes by a tenth within strains of 1 %
+    "quartz9-rest": QuartzRecipe(
+        9,
+        (Condition(2.0, 400, 0.004), Condition(20.0, 200, 0.006)),
+        frames=3,
+        equilibrate_fs=1500.0,
+        decorrelate_fs=200.0,
+        lattice=(4.829, 5.309),
+        seed=209,
     ),
     "quartz72-test": QuartzRecipe(72, (Condition(300.0, 20),), seed=1072),
     "quartz162-test": QuartzRecipe(162, (Condition(300.0, 20),), seed=1162),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from ase.md.md import MolecularDynamics
 from numpy.typing import NDArray
 
 import equistride._library  # noqa: F401  (registers torch.classes.equistride)
-from equistride.artifact.model import _sentence
+from equistride.artifact.native import sentence
 from equistride.engines.guard import Guard, GuardStatistics, guard_statistics
-from equistride.engines.thermostat import relaxation_time
+from equistride.engines.thermostat import Thermostat, relaxation_times
 from equistride.errors import EquistrideError
 
 
@@ -42,11 +42,14 @@ class TrajCastDynamics(MolecularDynamics):
     temperature_K
         Of the thermostat [K].
     thermostat
-        ``csvr``: velocity rescaling (Bussi, Donadio, Parrinello 2007); ``langevin``: friction and noise; None: none.
+        ``csvr``: velocity rescaling (Bussi, Donadio, Parrinello 2007), which disturbs the motion least but heats or cools all
+        of it alike; ``langevin``: friction and noise, which keep each vibration at the temperature and broaden spectra;
+        ``langevin+csvr``: weak friction for the one, rescaling for the mean; None: none.
     tau
-        Relaxation time of ``csvr``, 1 / friction of ``langevin``, in ASE's units of time; 2.5 strides by default.
+        Relaxation time of ``csvr`` and of the rescaling of ``langevin+csvr``, 1 / friction of ``langevin``, in ASE's units of
+        time; by default half a stride of ``langevin+csvr`` and 2.5 strides of the others.
     friction
-        Of ``langevin``, in ASE's units of 1/time.
+        Of ``langevin`` and ``langevin+csvr``, in ASE's units of 1/time; of the latter 1 / (15 strides) by default.
     seed
         Of the thermostat; two runs with one seed are the same.
     guard
@@ -69,7 +72,7 @@ class TrajCastDynamics(MolecularDynamics):
         artifact: str | os.PathLike[str],
         *,
         temperature_K: float = 300.0,
-        thermostat: Literal["csvr", "langevin"] | None = "csvr",
+        thermostat: Thermostat | None = "langevin+csvr",
         tau: float | None = None,
         friction: float | None = None,
         seed: int = 1,
@@ -90,8 +93,8 @@ class TrajCastDynamics(MolecularDynamics):
         self._thermostat, self._temperature, self._seed, self._device = thermostat, float(temperature_K), seed, device
         self._run = self._native(atoms, "none", 1.0)
         timestep = self._run.stride_fs() * units.fs
-        kind, time = relaxation_time(thermostat, timestep, tau, friction)
-        self._call(self._run.set_thermostat, kind, self._temperature, time / units.fs)
+        kind, *times = relaxation_times(thermostat, timestep, tau, friction)
+        self._call(self._run.set_thermostat, kind, self._temperature, *(t / units.fs for t in times))
         if guard is not None:
             self._call(self._run.set_guard, os.fspath(guard.potential), *guard.settings)
         self._left: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
@@ -112,7 +115,7 @@ class TrajCastDynamics(MolecularDynamics):
         try:
             return function(*arguments)
         except (RuntimeError, ValueError, IndexError, torch.jit.Error) as error:
-            raise _sentence(error) from None
+            raise sentence(error) from None
 
     def _native(self, atoms: Atoms, kind: str, time: float) -> Any:
         masses, pbc = torch.from_numpy(atoms.get_masses()), torch.from_numpy(np.array(atoms.pbc))

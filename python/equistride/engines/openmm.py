@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import openmm
 from openmm import app
 
+from equistride.artifact.system import derived
 from equistride.engines.guard import Guard
 from equistride.engines.openmm_topology import (
     bare_system,
@@ -122,6 +123,8 @@ def create_force(
     precision: Literal["single", "double"] | None = None,
     force_group: int = 0,
     periodic: bool | None = None,
+    charge: float | None = None,
+    spin: float | None = None,
 ) -> openmm.Force:
     """Make a force that runs a trained potential.
 
@@ -143,6 +146,9 @@ def create_force(
         Force group, 0 to 31.
     periodic
         Whether the model sees the box; None to follow the topology.
+    charge, spin
+        Total charge [e] and spin multiplicity, for models that know them; those of the file by default. The plugin's force
+        has them as global parameters: ``context.setParameter("charge", -1)`` changes them in a run.
 
     Returns
     -------
@@ -153,7 +159,8 @@ def create_force(
     ------
     EquistrideError
         For an empty topology, virtual sites among the atoms, an element that the model does not know, a model
-        that needs a box where there is none, a propagator, or a file that is no artifact.
+        that needs a box where there is none, a propagator, a file that is no artifact, or a charge or spin that the model
+        does not know.
     """
     path = Path(artifact)
     if precision not in DTYPES:
@@ -165,7 +172,12 @@ def create_force(
     kind = choose_backend(backend)
     if kind == "plugin":
         force = _plugin_force(path, topology, chosen, particles, periodic, device, precision)
-    elif kind == "python":
+        _set_system(force, charge=charge, spin=spin)
+        force.setForceGroup(force_group)
+        return force
+    if charge is not None or spin is not None:
+        path = derived(path, charge=charge, spin=spin)
+    if kind == "python":
         force = _python_force(path, topology, chosen, particles, periodic, device, precision)
     else:
         from equistride.engines.openmm_torch import torch_force
@@ -173,6 +185,20 @@ def create_force(
         force = torch_force(path, topology, chosen, periodic, DTYPES[precision])
     force.setForceGroup(force_group)
     return force
+
+
+def _set_system(force: Force, **values: float | None) -> None:
+    """Set the defaults of the force's parameters charge and spin, where given."""
+    known = [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise EquistrideError(
+                f"the model of {force.getFile()} knows no charge and no spin",
+                mend="choose a model that was trained with them",
+            )
+        force.setGlobalParameterDefaultValue(known.index(name), value)
 
 
 def _plugin_force(
@@ -233,6 +259,8 @@ def create_system(
     precision: Literal["single", "double"] | None = None,
     force_group: int = 0,
     periodic: bool | None = None,
+    charge: float | None = None,
+    spin: float | None = None,
     remove_cm_motion: bool = True,
 ) -> openmm.System:
     """Make a System that runs a trained potential; any integrator works with it.
@@ -242,7 +270,7 @@ def create_system(
 
     Parameters
     ----------
-    artifact, topology, atoms, backend, device, precision, force_group, periodic
+    artifact, topology, atoms, backend, device, precision, force_group, periodic, charge, spin
         As for ``create_force``.
     system
         A System to add the force to (it is changed and returned); None to make one with the masses of the
@@ -283,6 +311,8 @@ def create_system(
         precision=precision,
         force_group=force_group,
         periodic=periodic,
+        charge=charge,
+        spin=spin,
     )
     if system is None:
         system = _with_remover(bare_system(topology), remove_cm_motion)

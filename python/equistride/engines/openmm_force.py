@@ -156,7 +156,10 @@ class Force(openmm.Force):
         return _plugin.num_parameters(self)
 
     def addGlobalParameter(self, name: str, defaultValue: float) -> int:
-        """Add a parameter of the Context, a further argument of the plain module; return its index."""
+        """Add a parameter of the Context, a further argument of the plain module; return its index.
+
+        An artifact takes none. One whose model knows charge and spin has both from the start, with the file's values.
+        """
         return _plugin.add_parameter(self, name, float(defaultValue))
 
     def getGlobalParameterName(self, index: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
 import openmm
 from openmm import app, unit
@@ -12,7 +12,7 @@ from openmm import app, unit
 from equistride.engines.guard import Guard, GuardStatistics, guard_statistics
 from equistride.engines.openmm_force import _plugin, _read
 from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
-from equistride.engines.thermostat import relaxation_time
+from equistride.engines.thermostat import Thermostat, relaxation_times
 from equistride.errors import EquistrideError
 from equistride.units import FS_PER_PS
 
@@ -40,12 +40,14 @@ class TrajCastIntegrator(openmm.Integrator):
     temperature
         Of the thermostat [K].
     thermostat
-        ``csvr``: velocity rescaling (Bussi, Donadio, Parrinello 2007); ``langevin``: friction and noise, which also keeps
-        all elements at one temperature; None: none.
+        ``csvr``: velocity rescaling (Bussi, Donadio, Parrinello 2007), which disturbs the motion least but heats or cools all
+        of it alike; ``langevin``: friction and noise, which keep each vibration at the temperature and broaden spectra;
+        ``langevin+csvr``: weak friction for the one, rescaling for the mean; None: none.
     friction
-        Of ``langevin`` [1/ps].
+        Of ``langevin`` and ``langevin+csvr`` [1/ps]; of the latter 1 / (15 strides) by default.
     tau
-        Relaxation time of ``csvr``, 1 / friction of ``langevin`` [ps]; 2.5 strides by default.
+        Relaxation time of ``csvr`` and of the rescaling of ``langevin+csvr``, 1 / friction of ``langevin`` [ps]; by default
+        half a stride of ``langevin+csvr`` and 2.5 strides of the others.
     seed
         Seed of the thermostat; 0 for another one in each Context, as OpenMM's integrators have it.
     guard
@@ -73,7 +75,7 @@ class TrajCastIntegrator(openmm.Integrator):
         topology: app.Topology | None = None,
         *,
         temperature: float | unit.Quantity = 300.0,
-        thermostat: Literal["csvr", "langevin"] | None = "csvr",
+        thermostat: Thermostat | None = "langevin+csvr",
         friction: float | unit.Quantity | None = None,
         tau: float | unit.Quantity | None = None,
         seed: int = 0,
@@ -100,8 +102,8 @@ class TrajCastIntegrator(openmm.Integrator):
         stride = metadata["stride_fs"] / FS_PER_PS
         tau = None if tau is None else _number(tau, unit.picosecond)
         friction = None if friction is None else _number(friction, unit.picosecond**-1)
-        kind, time = relaxation_time(thermostat, stride, tau, friction)
-        _plugin.set_thermostat(self, kind, _number(temperature, unit.kelvin), time * FS_PER_PS)
+        kind, *times = relaxation_times(thermostat, stride, tau, friction)
+        _plugin.set_thermostat(self, kind, _number(temperature, unit.kelvin), *(t * FS_PER_PS for t in times))
         self.setRandomNumberSeed(seed)
         _plugin.set_device(self, device)
         if guard is not None:
@@ -146,7 +148,7 @@ class TrajCastIntegrator(openmm.Integrator):
         return _plugin.integrator_periodic(self)
 
     def getThermostat(self) -> str | None:
-        """Return ``csvr``, ``langevin`` or None."""
+        """Return ``csvr``, ``langevin``, ``langevin+csvr`` or None."""
         kind = _plugin.get_thermostat(self)[0]
         return None if kind == "none" else kind
 
@@ -156,25 +158,29 @@ class TrajCastIntegrator(openmm.Integrator):
 
     def setTemperature(self, temperature: float | unit.Quantity) -> None:
         """Set the temperature of the thermostat [K], also in mid-run."""
-        kind, _, time = _plugin.get_thermostat(self)
-        _plugin.set_thermostat(self, kind, _number(temperature, unit.kelvin), time)
+        kind, _, *times = _plugin.get_thermostat(self)
+        _plugin.set_thermostat(self, kind, _number(temperature, unit.kelvin), *times)
 
     def getTau(self) -> unit.Quantity:
-        """Return the relaxation time of the thermostat."""
-        return _plugin.get_thermostat(self)[2] / FS_PER_PS * unit.picosecond
+        """Return the relaxation time of the rescaling, or of ``langevin``."""
+        kind, _, time, tau = _plugin.get_thermostat(self)
+        return (tau if kind == "langevin+csvr" else time) / FS_PER_PS * unit.picosecond
 
     def setTau(self, tau: float | unit.Quantity) -> None:
-        """Set the relaxation time of the thermostat [ps], also in mid-run."""
-        kind, temperature, _ = _plugin.get_thermostat(self)
-        _plugin.set_thermostat(self, kind, temperature, _number(tau, unit.picosecond) * FS_PER_PS)
+        """Set the relaxation time of the rescaling, or of ``langevin`` [ps], also in mid-run."""
+        kind, temperature, time, _ = _plugin.get_thermostat(self)
+        new = _number(tau, unit.picosecond) * FS_PER_PS
+        both = kind == "langevin+csvr"
+        _plugin.set_thermostat(self, kind, temperature, time if both else new, new if both else 0.0)
 
     def getFriction(self) -> unit.Quantity:
-        """Return 1 / tau."""
-        return 1.0 / self.getTau()
+        """Return the friction; 1 / tau of ``csvr``."""
+        return 1.0 / (_plugin.get_thermostat(self)[2] / FS_PER_PS * unit.picosecond)
 
     def setFriction(self, friction: float | unit.Quantity) -> None:
-        """Set 1 / tau [1/ps], also in mid-run."""
-        self.setTau(1.0 / _number(friction, unit.picosecond**-1))
+        """Set the friction [1/ps], also in mid-run."""
+        kind, temperature, _, tau = _plugin.get_thermostat(self)
+        _plugin.set_thermostat(self, kind, temperature, FS_PER_PS / _number(friction, unit.picosecond**-1), tau)
 
     def getRandomNumberSeed(self) -> int:
         """Return the seed."""

@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from equistride.errors import EquistrideError
 
+THERMOSTATS = ("langevin+csvr", "langevin", "csvr", None)
+Thermostat = Literal["langevin+csvr", "langevin", "csvr"]
 
-def relaxation_time(
+
+def relaxation_times(
     thermostat: str | None, stride: float, tau: float | None, friction: float | None
-) -> tuple[str, float]:
-    """Return the native library's name of a thermostat and its relaxation time.
+) -> tuple[str, float, float]:
+    """Return the native library's name of a thermostat, its relaxation time, and that of the rescaling beside friction.
 
     Parameters
     ----------
     thermostat
-        ``csvr``, ``langevin`` or None.
+        ``csvr``, ``langevin``, ``langevin+csvr`` or None.
     stride, tau
-        Times in any one unit; ``tau`` of None is 2.5 strides.
+        Times in any one unit; ``tau`` of None is half a stride of ``langevin+csvr`` and 2.5 strides of the others. Of
+        ``langevin`` alone it is 1 / friction.
     friction
-        1 / time, of ``langevin`` alone.
+        1 / time; of ``langevin+csvr`` 1 / (15 strides) by default.
 
     Raises
     ------
     EquistrideError
-        For an unknown thermostat, times of 0 or less, and for tau and friction together.
+        For an unknown thermostat, times of 0 or less, and for both of ``langevin``'s.
     """
-    if thermostat not in ("csvr", "langevin", None):
-        raise EquistrideError("the thermostat is not known", expected="csvr, langevin or None", found=thermostat)
+    if thermostat not in THERMOSTATS:
+        raise EquistrideError(
+            "the thermostat is not known", expected="csvr, langevin, langevin+csvr or None", found=thermostat
+        )
     if thermostat is None and (tau is not None or friction is not None):
         raise EquistrideError(
             "tau and friction are those of a thermostat", found="thermostat=None", mend="leave them out"
         )
-    if tau is not None and friction is not None:
+    if thermostat == "langevin" and tau is not None and friction is not None:
         raise EquistrideError("friction is 1 / tau", expected="one of them", found="both", mend="leave one out")
     if friction is not None and thermostat == "csvr":
         raise EquistrideError("csvr has no friction", expected="tau", found=f"friction={friction}", mend="give tau")
     for name, value in (("tau", tau), ("friction", friction)):
         if value is not None and not 0 < value < math.inf:
             raise EquistrideError(f"{name} makes no sense", expected="more than 0", found=value)
-    time = 2.5 * stride if tau is None else tau
-    return thermostat or "none", 1.0 / friction if friction is not None else time
+    if thermostat == "langevin+csvr":
+        # strong rescaling: a network loses up to a per cent of the kinetic energy in a stride
+        return thermostat, 15.0 * stride if friction is None else 1.0 / friction, 0.5 * stride if tau is None else tau
+    short = 2.5 * stride if tau is None else tau
+    return thermostat or "none", 1.0 / friction if friction is not None else short, 0.0

@@ -87,17 +87,22 @@ class DenoisingConfig(_Section):
     """Of the denoising loss, which takes the place of the force loss."""
 
 
-class TrainConfig(_Section):
-    """The whole configuration of ``equistride train`` for a potential."""
+class _RunConfig(_Section):
+    """What every run has."""
 
     name: str
+    initialise_from: str | None = None
+    """Checkpoint whose weights the run begins with; relative paths start at the config file."""
+    trainer: TrainerConfig = TrainerConfig()
+
+
+class TrainConfig(_RunConfig):
+    """The whole configuration of ``equistride train`` for a potential."""
+
     model: ESENConfig
     data: DataConfig
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
-    trainer: TrainerConfig = TrainerConfig()
-    initialise_from: str | None = None
-    """Checkpoint whose weights the run begins with; relative paths start at the config file."""
     denoising: DenoisingConfig | None = None
     frames: FramesConfig | None = None
     """An auxiliary loss on frames that follow each other; without this section there is none."""
@@ -158,17 +163,15 @@ class StageConfig(_Section):
     """Strides in a row through the network, each from its own result; the gradient goes through all."""
 
 
-class PropagatorConfig(_Section):
+class PropagatorConfig(_RunConfig):
     """The whole configuration of ``equistride train`` for a propagator."""
 
-    name: str
     model: TrajCastModel
     data: PairsConfig
     loss: StrideLossConfig = StrideLossConfig()
     curriculum: list[StageConfig] = Field([StageConfig()], min_length=1)
     """Stages in the order of their first steps."""
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-2, weight_decay=0.0)
-    trainer: TrainerConfig = TrainerConfig()
 
     @model_validator(mode="after")
     def _stages(self) -> Self:

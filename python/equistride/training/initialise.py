@@ -1,22 +1,106 @@
 """Begin a run with the weights of another: conservative fine-tuning after direct-force pretraining (arXiv 2502.12147, section 4).
 
 The backbone and the energy head are taken over. A head for direct forces is dropped, or begins anew, with the choice of
-``model.forces``; neighbour cap and envelope may change too, because they have no weights.
+``model.forces``; neighbour cap and envelope may change too, because they have no weights. An eSEN may have more layers than
+before: the new ones come last and add nothing at first, so that a trained network goes on with a longer range.
+A propagator goes on from the weights of another with the same sizes, at another stride or with deeper roll-outs.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from equistride.artifact.export import PotentialConfig, model_config, read_checkpoint
 from equistride.errors import EquistrideError
+from equistride.models.esen import ESEN, ESENConfig
+from equistride.models.trajcast import TrajCastConfig
 
 MAY_CHANGE = {"forces", "max_neighbors", "envelope"}
 """Keys of the model that have no weights in the backbone."""
+
+
+PROPAGATOR_FACTS = ("species", "masses", "rms_displacement", "rms_velocity", "rms_by_element")
+"""What a propagator's weights were trained with, and keeps."""
+
+
+def _earlier(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a checkpoint and the facts of its run."""
+    content = read_checkpoint(path)
+    return content, content["equistride"]
+
+
+def _weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    return {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+
+
+def _check(path: Path, before: dict[str, Any], now: dict[str, Any], may_change: set[str]) -> None:
+    """Refuse weights of a model of other sizes."""
+    other = [k for k in now if k not in may_change and before.get(k) != now[k]]
+    if other:
+        raise EquistrideError(
+            f"the weights of {path} do not fit the model", expected=", ".join(f"{k} = {before.get(k)}" for k in other),
+            found=", ".join(f"{k} = {now[k]}" for k in other), mend="give both runs the same sizes",
+        )  # fmt: skip
+
+
+def _check_species(path: Path, known: list[str], wanted: list[str]) -> None:
+    """Refuse weights that do not know an element of the data."""
+    unknown = [s for s in wanted if s not in known]
+    if unknown:
+        raise EquistrideError(
+            f"the weights of {path} know no {', '.join(unknown)}", expected=", ".join(known),
+            mend="pretrain on data with all elements",
+        )  # fmt: skip
+
+
+def check_masses(path: Path, known: list[float], found: list[float]) -> None:
+    """Refuse data whose atoms are lighter or heavier than those that the weights of ``path`` were trained with."""
+    if known != found:
+        raise EquistrideError(
+            f"the weights of {path} belong to other masses", expected=", ".join(f"{m:g} amu" for m in known),
+            found=", ".join(f"{m:g} amu" for m in found), mend="train on data with the same isotopes",
+        )  # fmt: skip
+
+
+def take_over_propagator(
+    path: Path, config: TrajCastConfig, species: list[str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return an earlier run's facts (with the configuration of its model) and weights, to begin a propagator with.
+
+    Elements, masses, scales, the speeds covered and the mean number of neighbours stay those of the earlier run. Stride, data
+    and loss may be others.
+
+    Parameters
+    ----------
+    path
+        Checkpoint of ``equistride train``.
+    config
+        The new run's model; ``max_speed`` and ``avg_num_neighbors`` may be 0: as before.
+    species
+        Element symbols of the new run's data.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file is no checkpoint of a propagator, is of a model of other sizes, or does not know an element.
+    """
+    content, earlier = _earlier(path)
+    before = earlier.get("config", {}).get("model", {})
+    if before.get("architecture") != config.architecture:
+        raise EquistrideError(f"{path} is no checkpoint of a propagator", mend="check initialise_from")
+    now = config.model_dump(mode="json")
+    _check(path, before, now, {k for k in ("max_speed", "avg_num_neighbors") if not now[k]})
+    _check_species(path, earlier["species"], species)
+    facts = {key: earlier[key] for key in PROPAGATOR_FACTS}
+    return facts | {"model": before, "provenance": {"initialised_from": earlier.get("provenance", {})}}, _weights(
+        content
+    )
 
 
 def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -36,28 +120,30 @@ def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tup
     EquistrideError
         Where the file is no checkpoint, is of a model of other sizes, or does not know an element of the data.
     """
-    content = read_checkpoint(path)
-    earlier = content["equistride"]
+    content, earlier = _earlier(path)
     try:
         before = model_config(earlier["config"]["model"]).model_dump()
     except (ValidationError, KeyError, TypeError):
         raise EquistrideError(f"{path} is no checkpoint of a potential", mend="check initialise_from") from None
     now = config.model_dump()
-    other = [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]
-    if other:
-        raise EquistrideError(
-            f"the weights of {path} do not fit the model", expected=", ".join(f"{k} = {before.get(k)}" for k in other),
-            found=", ".join(f"{k} = {now[k]}" for k in other), mend="give both runs the same sizes",
-        )  # fmt: skip
-    unknown = [s for s in facts["species"] if s not in earlier["species"]]
-    if unknown:
-        raise EquistrideError(
-            f"the weights of {path} know no {', '.join(unknown)}", expected=", ".join(earlier["species"]),
-            mend="pretrain on data with all elements",
-        )  # fmt: skip
+    deeper = isinstance(config, ESENConfig) and config.num_layers > before.get("num_layers", config.num_layers)
+    _check(path, before, now, MAY_CHANGE | {"num_layers"} if deeper else MAY_CHANGE)
+    _check_species(path, earlier["species"], facts["species"])
     taken = {key: earlier[key] for key in ("species", "scale", "references")}
     provenance = facts["provenance"] | {"initialised_from": earlier.get("provenance", {})}
-    weights = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+    weights = _weights(content)
     if config.forces == "gradient":
         weights = {k: v for k, v in weights.items() if not k.startswith("network.force_head.")}
+    if deeper and isinstance(config, ESENConfig):
+        weights |= _silent_layers(config, len(earlier["species"]), before["num_layers"])
     return facts | taken | {"provenance": provenance}, weights
+
+
+def _silent_layers(config: ESENConfig, num_species: int, first: int) -> dict[str, Tensor]:
+    """Return zeros for the last weights of eSEN's layers from ``first`` on: their residual branches then add nothing."""
+    silent = re.compile(r"blocks\.(\d+)\.(edgewise\.second|feed_forward\.(?:down|last))\.")
+    return {
+        f"network.{name}": torch.zeros_like(value)
+        for name, value in ESEN(config, num_species).state_dict().items()
+        if (found := silent.match(name)) and int(found[1]) >= first
+    }

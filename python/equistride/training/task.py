@@ -23,7 +23,7 @@ from equistride.training import pairs
 from equistride.training.config import PropagatorConfig, TrainConfig
 from equistride.training.data import EpochShuffle, GraphDataset, collate, elements, fit_references, read, split
 from equistride.training.frames import FramesTask, labelled_rows
-from equistride.training.initialise import take_over
+from equistride.training.initialise import check_masses, take_over, take_over_propagator
 from equistride.training.module import PotentialModule, TrainingModule
 from equistride.training.propagator import PropagatorModule
 
@@ -138,12 +138,19 @@ def propagator_task(
     parts = [split(g, data.validation_fraction, config.trainer.seed) for g in groups]
     training, validation = [p[0] for p in parts], [p[1] for p in parts]
     species = elements(training)
+    weights: dict[str, torch.Tensor] = {}
+    taken: dict[str, Any] = {}
+    if before:
+        species = before["species"]
+    elif config.initialise_from is not None:
+        taken, weights = take_over_propagator(root / config.initialise_from, config.model, species)
+        species = taken["species"]
     stages = [(stage.stride_fs or stride, stage.rollout) for stage in config.curriculum]
     cutoff = config.model.cutoff
     dataset = pairs.ChainDataset(training, species, cutoff, stages, thin=data.thin, reversal=data.reversal)
     for k in range(len(stages)):
         _check_count(dataset.count(k), config, "pairs")
-    sizes = before["config"]["model"] if before else {}
+    sizes = before["config"]["model"] if before else taken.pop("model", {})
     found = {
         "max_speed": config.model.max_speed or sizes.get("max_speed") or pairs.sensible_speed(training),
         "avg_num_neighbors": config.model.avg_num_neighbors
@@ -163,7 +170,12 @@ def propagator_task(
     }
     if before:
         facts |= {key: before[key] for key in facts if key.startswith("rms_") and key in before}
+    elif taken:
+        check_masses(root / str(config.initialise_from), taken["masses"], facts["masses"])
+        facts |= taken | {"provenance": facts["provenance"] | taken["provenance"]}
     model = build_propagator(settings, facts).to(getattr(torch, config.trainer.precision))
+    if weights:
+        model.load_state_dict(model.state_dict() | weights)
     firsts = [stage.from_step for stage in config.curriculum]
     order = pairs.RunOrder(
         [(first, dataset.count(k)) for k, first in enumerate(firsts)], config.trainer.steps, data.batch_size,

@@ -1,0 +1,78 @@
+"""Checkpoints of ``equistride train``: read, and put into a model."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from equistride import __version__
+from equistride.errors import EquistrideError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ``equistride train``: plain types and tensors alone, no code runs.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file is missing, truncated, or not such a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EquistrideError(
+            f"the checkpoint {path} does not exist", mend="give the file that `equistride train` wrote"
+        )
+    mend = "give checkpoints/last.ckpt of a run of `equistride train`"
+    if not zipfile.is_zipfile(path):
+        raise EquistrideError(
+            f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", mend=mend
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", mend=mend) from None
+    if not isinstance(checkpoint, dict) or "equistride" not in checkpoint or "state_dict" not in checkpoint:
+        raise EquistrideError(
+            f"{path} is no checkpoint of equistride", expected="keys 'equistride' and 'state_dict'", mend=mend
+        )
+    return checkpoint
+
+
+def unreadable(checkpoint: Path, error: Exception) -> EquistrideError:
+    """Return the sentence for a checkpoint whose configuration cannot be read."""
+    reason = str(error).splitlines()[0]
+    return EquistrideError(
+        f"{checkpoint} is no checkpoint of equistride: its configuration cannot be read ({reason})",
+        mend="give checkpoints/last.ckpt of a run of `equistride train`",
+    )
+
+
+def load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:
+    """Put a checkpoint's weights into a model; they must fit and be finite."""
+    weights = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise EquistrideError(
+            f"the weights of {checkpoint} do not fit its config ({str(error).splitlines()[1].strip()})"
+        ) from None
+    if any(not bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise EquistrideError(
+            f"{checkpoint} has weights that are not finite", mend="the training diverged: lower the learning rate"
+        )
+
+
+def provenance(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return where a checkpoint comes from: its own facts, this package, a hash of its configuration."""
+    return {
+        **facts.get("provenance", {}),
+        "exported_by": f"equistride {__version__}, torch {torch.__version__}",
+        "config_sha256": hashlib.sha256(repr(sorted(facts["config"].items())).encode()).hexdigest(),
+    }

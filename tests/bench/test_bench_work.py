@@ -1,0 +1,83 @@
+"""Counted work against formulas, and the timer."""
+
+from __future__ import annotations
+
+import mmap
+import time
+
+import torch
+from random_models import random_potential
+
+from equistride.bench.machine import limits, peak, reset_peak, resident
+from equistride.bench.timing import timed
+from equistride.bench.work import edge_block_work, tensor_product_work, work_of
+from equistride.graph import neighbor_list
+from equistride.models.esen_fused import fuse
+from equistride.models.potential import ConservativePotential
+from equistride.nn.tensor_product import TensorProductConvolution
+
+
+def test_a_matrix_product_counts_two_operations_a_term() -> None:
+    a, b = torch.randn(7, 11), torch.randn(11, 5)
+    assert work_of(lambda: a @ b) == 2 * 7 * 11 * 5
+
+
+def test_scalars_times_scalars_are_one_product_a_channel() -> None:
+    """0 x 0 -> 0: one multiplication with the coupling and the harmonic, one addition, one with the weight."""
+    convolution = TensorProductConvolution("16x0e", "0e")
+    assert tensor_product_work(convolution.paths, convolution.couplings) == 16 * (2 + 1)
+
+
+def test_a_convolution_is_counted_edge_by_edge() -> None:
+    convolution = TensorProductConvolution("4x0e + 4x1o", "0e + 1o")
+    edge = tensor_product_work(convolution.paths, convolution.couplings)
+    for edges in (10, 20):
+        ends = torch.zeros(2, edges, dtype=torch.int64)
+        x, y, w = torch.randn(3, 16), torch.randn(edges, 4), torch.randn(edges, convolution.weight_numel)
+        assert work_of(lambda x=x, y=y, w=w, ends=ends: convolution(x, y, w, ends)) == edges * edge
+
+
+def test_edge_block_is_what_its_matrices_are() -> None:
+    """l = m = 0: first layer 2C -> H, second H -> C, radial weights R -> 2C; the last twice on the way back."""
+    forward, backward = edge_block_work(0, 0, 8, 6, 5, True)
+    assert forward == 2 * (16 * 6 + 6 * 8 + 5 * 16)
+    assert backward == forward + 2 * 5 * 16
+
+
+def test_fused_and_plain_potential_need_the_same_products(quartz_atoms) -> None:
+    """The fused form's formula against torch's own count of the plain form: the block's layers are the most of both."""
+    potential = random_potential(channels=16, hidden_channels=16, edge_channels=16).float().requires_grad_(False)
+    positions, cell = (torch.tensor(a, dtype=torch.float32) for a in (quartz_atoms.positions, quartz_atoms.cell.array))
+    species = torch.tensor(quartz_atoms.numbers == 14).long()
+    edges = neighbor_list(positions, cell, True, 4.0)
+    plain = work_of(lambda: potential(positions, species, cell, *edges))
+    network = fuse(potential.network)
+    fused = ConservativePotential(network, potential.species, 4.0, 1.0, [0.0, 0.0])
+    ours = work_of(lambda: fused(positions, species, cell, *edges))
+    # plain torch rotates with full matrices and computes the radial networks, which splines replace: that is not needed work
+    assert 0.5 * plain < ours < plain
+
+
+def test_times_of_a_sleep_are_on_the_clock_alone() -> None:
+    times = timed(lambda: time.sleep(0.02), 3)
+    assert times.calls == 3
+    assert times.wall >= 0.02
+    assert times.cpu < 0.01
+
+
+def test_seconds_end_the_repeats() -> None:
+    assert timed(lambda: time.sleep(0.02), 1000, seconds=0.05).calls <= 3
+
+
+def test_peak_sees_what_was_freed() -> None:
+    reset_peak()
+    before = resident()
+    with mmap.mmap(-1, 64 << 20) as large:  # of the system's, not of what an allocator has kept
+        large.write(b"1" * (64 << 20))
+    assert peak() - before > 60 << 20
+
+
+def test_limits_are_rates_of_a_computer() -> None:
+    gemm, copy = limits(torch.float32, repeats=1)
+    assert 1e8 < gemm < 1e14
+    assert 1e8 < copy < 1e13

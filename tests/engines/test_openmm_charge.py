@@ -1,0 +1,103 @@
+"""Total charge and spin multiplicity as parameters of an OpenMM Context."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pytest
+from ase import Atoms
+from openmm_systems import context
+
+from equistride.artifact import load
+from equistride.artifact.fairchem_import import import_fairchem
+from equistride.engines.openmm import Force, create_system
+from equistride.engines.openmm_structure import topology_from_ase
+from equistride.errors import EquistrideError
+from equistride.units import KJ_MOL_PER_EV
+
+FAIRCHEM = Path(__file__).resolve().parents[1] / "data" / "fairchem"
+
+
+@pytest.fixture(scope="module")
+def omol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that knows charge and spin, with random weights."""
+    path = tmp_path_factory.mktemp("omol") / "omol.pt"
+    import_fairchem(FAIRCHEM / "L2M2_omol.pt", path, dtype="float64")
+    return path
+
+
+@pytest.fixture(scope="module")
+def ethanol() -> Atoms:
+    stored = np.load(FAIRCHEM / "L2M2_omol.npz")
+    return Atoms(stored["ethanol_numbers"], stored["ethanol_positions"])
+
+
+def energy(simulated: openmm.Context) -> float:
+    """kJ/mol."""
+    return simulated.getState(energy=True).getPotentialEnergy()._value
+
+
+def expected(path: Path, atoms: Atoms, **system: float) -> float:
+    model = load(path, **system)
+    out = model.compute(atoms.positions, model.species_index(atoms.get_chemical_symbols()))
+    return float(out.atomic_energies.sum()) * KJ_MOL_PER_EV
+
+
+@pytest.mark.parametrize("backend", ["plugin", "python"])
+def test_charge_and_spin_of_a_system(omol: Path, ethanol: Atoms, backend: str) -> None:
+    topology, _ = topology_from_ase(ethanol)
+    system = create_system(omol, topology, backend=backend, charge=1, spin=2)  # type: ignore[arg-type]
+    found = energy(context(system, ethanol.positions))
+    assert found == pytest.approx(expected(omol, ethanol, charge=1, spin=2), rel=1e-12)
+    assert abs(found - expected(omol, ethanol)) > 0.1
+
+
+def test_they_change_in_a_run_and_survive_xml(omol: Path, ethanol: Atoms) -> None:
+    """The file's values first, then those of setParameter; the forces follow (they differ from finite differences by less
+    than their own rounding at this step: 1e-6 relative)."""
+    topology, _ = topology_from_ase(ethanol)
+    system = openmm.XmlSerializer.deserialize(
+        openmm.XmlSerializer.serialize(create_system(omol, topology, backend="plugin", spin=3))
+    )
+    running = context(system, ethanol.positions)
+    assert dict(running.getParameters()) == {"charge": 0.0, "spin": 3.0}
+    assert energy(running) == pytest.approx(expected(omol, ethanol, spin=3), rel=1e-12)
+    running.setParameter("charge", -1)
+    running.setParameter("spin", 2)
+    assert energy(running) == pytest.approx(expected(omol, ethanol, charge=-1, spin=2), rel=1e-12)
+    force = running.getState(forces=True).getForces(asNumpy=True)._value[0, 0]
+    step, values = 1e-4, []
+    for sign in (1, -1):
+        moved = ethanol.positions.copy()
+        moved[0, 0] += 10 * sign * step
+        running.setPositions(moved / 10)
+        values.append(energy(running))
+    assert force == pytest.approx(-(values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-4)
+
+
+def test_values_that_make_no_sense(omol: Path, ethanol: Atoms, random_artifact64: Path) -> None:
+    topology, _ = topology_from_ase(ethanol)
+    running = context(create_system(omol, topology, backend="plugin"), ethanol.positions)
+    for name, value, said in (
+        ("charge", 0.5, "the charge is out of range; expected a whole number from -100 to 100; found 0.5"),
+        ("spin", -1, "the spin multiplicity is out of range; expected a whole number from 0 to 100; found -1"),
+    ):
+        running.setParameter(name, value)
+        with pytest.raises(openmm.OpenMMException, match=said):
+            energy(running)
+        running.setParameter(name, 1)
+    force = Force(omol)
+    with pytest.raises(EquistrideError, match="no global parameters but the charge and spin"):
+        force.addGlobalParameter("lambda", 1.0)
+    with pytest.raises(EquistrideError, match="no global parameter 'lambda'"):
+        force.addEnergyParameterDerivative("lambda")
+    with pytest.raises(EquistrideError, match="whole numbers, by which an energy has no derivative"):
+        force.addEnergyParameterDerivative("charge")
+    assert Force(random_artifact64).getNumGlobalParameters() == 0
+    silica, _ = topology_from_ase(Atoms("SiO2", [[0, 0, 0], [1.6, 0, 0], [-1.6, 0, 0]]))
+    with pytest.raises(EquistrideError, match="knows no charge and no spin"):
+        create_system(random_artifact64, silica, backend="plugin", charge=1)
+    with pytest.raises(EquistrideError, match="knows no charge and no spin"):
+        create_system(random_artifact64, silica, backend="python", charge=1)
