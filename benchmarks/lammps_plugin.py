@@ -250,7 +250,7 @@ def propagator(quick: bool) -> Section:
     return found
 
 
-def drift(quick: bool, temperature: float = 2000.0, count: int = 72, step_fs: float = 1.0) -> Section:
+def drift(quick: bool, temperature: float = 900.0, count: int = 72, step_fs: float = 1.0) -> Section:
     """Ten picoseconds of NVE on one process and on two, while atoms go from one to the other."""
     every = 100
     samples = 20 if quick else round(10_000 / (every * step_fs))
@@ -258,18 +258,20 @@ def drift(quick: bool, temperature: float = 2000.0, count: int = 72, step_fs: fl
     # twice the temperature: half of it goes into the potential energy of the ideal crystal
     start = potential(
         "", f"velocity all create {2 * temperature} 11 mom yes rot no dist gaussian loop geom\n"
-        f"velocity all set 3.0 2.0 4.0 sum yes\ntimestep {step_fs / FS_PER_PS}\nfix n all nve\nrun 0\n"
+        f"velocity all set 3.0 2.0 4.0 sum yes\ntimestep {step_fs / FS_PER_PS}\nfix n all nve\n"
+        "compute own all temp/com\nthermo_modify temp own\nrun 0\n"
     )  # fmt: skip
     blocks = [start, *[f"run {every} pre no post no"] * samples]
-    for ranks in (1, 2):
-        done = run(quartz(repeats_for(count)), blocks, ranks, ["etotal", "temp"], owners=True)
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(
+            lambda ranks: run(quartz(repeats_for(count)), blocks, ranks, ["etotal", "temp"], owners=True), (1, 2)
+        )
+    for ranks, done in zip((1, 2), runs, strict=True):
         energies = np.array([note["etotal"] for note in done.notes[0]])
         temperatures = np.array([note["temp"] for note in done.notes[0]])
         owner = np.array([[r for _, r in sorted((i, r) for r in range(ranks) for i in done.notes[r][k]["atoms"])]
                           for k in range(len(blocks))])  # fmt: skip
-        begin = (
-            len(energies) // 20
-        )  # the start, where an ideal crystal takes up half of its kinetic energy, tells nothing
+        begin = len(energies) // 20  # the crystal takes up half of its kinetic energy first
         slope = energy_drift(every * step_fs * np.arange(begin, len(energies)), energies[begin:], count)
         found[f"{ranks} processes" if ranks > 1 else "1 process"] = {
             "drift_meV_atom_ps": slope.slope,

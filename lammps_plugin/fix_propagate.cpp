@@ -257,7 +257,8 @@ double FixPropagate::target() const {
     return start_ + done * (stop_ - start_);
 }
 
-// Normal deviates of variance kT / m: of an atom's number and the draw alone, so that they do not depend on the processes.
+// Normal deviates of variance kT / m: of an atom's number and the draw alone, so that they do not depend on the
+// processes.
 at::Tensor FixPropagate::noise() {
     const std::uint64_t draw = random_();
     at::Tensor made = at::empty({surroundings_.owned, 3}, at::kDouble);

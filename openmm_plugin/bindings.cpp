@@ -101,10 +101,8 @@ void bind_integrator(py::module_ &m) {
     m.def("set_integrator_periodic",
           [](const py::object &o, bool v) { integrator_of(o).setUsesPeriodicBoundaryConditions(v); });
     m.def("integrator_periodic", [](const py::object &o) { return integrator_of(o).usesPeriodicBoundaryConditions(); });
-    m.def("set_thermostat",
-          [](const py::object &o, const std::string &kind, double temperature, double time, double tau) {
-              integrator_of(o).setThermostat({kind, temperature, time, tau});
-          });
+    m.def("set_thermostat", [](const py::object &o, const std::string &kind, double temperature, double time,
+                               double tau) { integrator_of(o).setThermostat({kind, temperature, time, tau}); });
     m.def("get_thermostat", [](const py::object &o) {
         const equistride::Thermostat &t = integrator_of(o).getThermostat();
         return py::make_tuple(t.kind, t.temperature, t.time, t.tau);

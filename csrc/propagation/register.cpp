@@ -18,8 +18,8 @@ struct TorchPropagation : torch::CustomClassHolder {
                      std::int64_t seed, const std::string &device) {
         Atoms atoms{elements, masses.to(at::kCPU, at::kDouble).reshape({-1, 1}), pbc.to(at::kCPU, at::kBool)};
         run = std::make_unique<Propagation>(Model::load(artifact), std::move(atoms),
-                                            Thermostat{thermostat, temperature, time, 0.0}, static_cast<std::uint64_t>(seed),
-                                            at::Device(device));
+                                            Thermostat{thermostat, temperature, time, 0.0},
+                                            static_cast<std::uint64_t>(seed), at::Device(device));
     }
 
     void set_guard(const std::string &artifact, const std::string &mode, std::int64_t every, double bound, bool rescale,
