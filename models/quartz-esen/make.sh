@@ -12,25 +12,29 @@ equistride train models/quartz-esen/stiff.yaml -o runs/quartz-esen-4
 # Three parts of the fourth stage, which is stiff, and one of the third, whose forces are better; then the zero of energy is fitted
 # once more, to frames at 300 K.
 python - <<'END'
+from pathlib import Path
+
 import numpy as np
 import torch
-from equistride.artifact.export import build_potential, load_weights, model_config, read_checkpoint
+
+from equistride.artifact.checkpoint import load_weights, read_checkpoint
+from equistride.artifact.export import build_potential, model_config
 from equistride.data.frames import load
 from equistride.training.data import GraphDataset
 from equistride.training.module import predict
 
-last = "runs/quartz-esen-{}/checkpoints/last.ckpt"
-mixed, other = (read_checkpoint(last.format(k)) for k in (4, 3))
+stages = [Path(f"runs/quartz-esen-{k}/checkpoints/last.ckpt") for k in (4, 3)]
+mixed, other = map(read_checkpoint, stages)
 for name, weight in mixed["state_dict"].items():
     if weight.is_floating_point():
         weight.mul_(0.75).add_(other["state_dict"][name], alpha=0.25)
 facts = mixed["equistride"]
-model = build_potential(model_config(facts["config"]["model"]), facts)
-load_weights(model, mixed["state_dict"])
+model = build_potential(model_config(facts["config"]["model"]), facts).float()
+load_weights(model, mixed, stages[0])
 frames = load("data/quartz72.npz")[0]
 frames = frames[frames.temperature_K == 300][::33]
 batches = GraphDataset([frames], facts["species"], model.cutoff, torch.float32)
-error = [float(predict(model, batch, create_graph=False)[0] - batch.energy) for batch in batches]
+error = [float(predict(model, batch, create_graph=False)[0].detach() - batch.energy) for batch in batches]
 shift = float(np.mean(error)) / len(frames.numbers)
 facts["references"] = [value - shift for value in facts["references"]]
 torch.save(mixed, "runs/quartz-esen.ckpt")

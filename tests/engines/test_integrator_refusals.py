@@ -191,7 +191,7 @@ def test_guards(file: Path, random_artifact64: Path) -> None:
 
 
 def test_a_run_from_rest(file: Path) -> None:
-    made = context_of(file, bulk())
+    made = context_of(file, bulk(), thermostat="csvr")
     made.setVelocities(np.zeros((27, 3)))
     with pytest.raises(openmm.OpenMMException, match=r"atoms are at rest.*velocities of the temperature first"):
         made.getIntegrator().step(1)
