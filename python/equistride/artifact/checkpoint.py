@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equistride import __version__
 from equistride.errors import EquistrideError
@@ -54,9 +54,14 @@ def unreadable(checkpoint: Path, error: Exception) -> EquistrideError:
     )
 
 
+def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """Return a checkpoint's weights under their names in the model."""
+    return {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+
+
 def load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:
     """Put a checkpoint's weights into a model; they must fit and be finite."""
-    weights = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+    weights = weights_of(content)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -91,7 +91,7 @@ class TrajCastDynamics(MolecularDynamics):
                                   mend="take them off with atoms.set_constraint()")  # fmt: skip
         self._artifact = os.fspath(artifact)
         self._thermostat, self._temperature, self._seed, self._device = thermostat, float(temperature_K), seed, device
-        self._run = self._native(atoms, "none", 1.0)
+        self._run = self._native(atoms)
         timestep = self._run.stride_fs() * units.fs
         kind, *times = relaxation_times(thermostat, timestep, tau, friction)
         self._call(self._run.set_thermostat, kind, self._temperature, *(t / units.fs for t in times))
@@ -117,10 +117,11 @@ class TrajCastDynamics(MolecularDynamics):
         except (RuntimeError, ValueError, IndexError, torch.jit.Error) as error:
             raise sentence(error) from None
 
-    def _native(self, atoms: Atoms, kind: str, time: float) -> Any:
+    def _native(self, atoms: Atoms) -> Any:
+        """Return the native run of these atoms, as yet without a thermostat."""
         masses, pbc = torch.from_numpy(atoms.get_masses()), torch.from_numpy(np.array(atoms.pbc))
         symbols = atoms.get_chemical_symbols()
-        arguments = (self._artifact, symbols, masses, pbc, kind, self._temperature, time, self._seed, self._device)
+        arguments = (self._artifact, symbols, masses, pbc, "none", self._temperature, 1.0, self._seed, self._device)
         return self._call(torch.classes.equistride.Propagation, *arguments)
 
     def todict(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from equistride.errors import EquistrideError
 
+FRICTION_STRIDES = 15.0
+"""1 / friction of ``langevin+csvr`` in strides, where nothing else is asked for; as in csrc/propagation/thermostat.h."""
 THERMOSTATS = ("langevin+csvr", "langevin", "csvr", None)
 Thermostat = Literal["langevin+csvr", "langevin", "csvr"]
 
@@ -48,6 +50,7 @@ def relaxation_times(
             raise EquistrideError(f"{name} makes no sense", expected="more than 0", found=value)
     if thermostat == "langevin+csvr":
         # strong rescaling: a network loses up to a per cent of the kinetic energy in a stride
-        return thermostat, 15.0 * stride if friction is None else 1.0 / friction, 0.5 * stride if tau is None else tau
+        slow = FRICTION_STRIDES * stride if friction is None else 1.0 / friction
+        return thermostat, slow, 0.5 * stride if tau is None else tau
     short = 2.5 * stride if tau is None else tau
     return thermostat or "none", 1.0 / friction if friction is not None else short, 0.0

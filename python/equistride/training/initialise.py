@@ -16,27 +16,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from equistride.artifact.export import PotentialConfig, model_config, read_checkpoint
+from equistride.artifact.checkpoint import read_checkpoint, weights_of
+from equistride.artifact.export import PotentialConfig, model_config
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.trajcast import TrajCastConfig
 
 MAY_CHANGE = {"forces", "max_neighbors", "envelope"}
 """Keys of the model that have no weights in the backbone."""
-
-
 PROPAGATOR_FACTS = ("species", "masses", "rms_displacement", "rms_velocity", "rms_by_element")
 """What a propagator's weights were trained with, and keeps."""
-
-
-def _earlier(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a checkpoint and the facts of its run."""
-    content = read_checkpoint(path)
-    return content, content["equistride"]
-
-
-def _weights(content: dict[str, Any]) -> dict[str, Tensor]:
-    return {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
 
 
 def _check(path: Path, before: dict[str, Any], now: dict[str, Any], may_change: set[str]) -> None:
@@ -90,7 +79,8 @@ def take_over_propagator(
     EquistrideError
         Where the file is no checkpoint of a propagator, is of a model of other sizes, or does not know an element.
     """
-    content, earlier = _earlier(path)
+    content = read_checkpoint(path)
+    earlier = content["equistride"]
     before = earlier.get("config", {}).get("model", {})
     if before.get("architecture") != config.architecture:
         raise EquistrideError(f"{path} is no checkpoint of a propagator", mend="check initialise_from")
@@ -98,9 +88,8 @@ def take_over_propagator(
     _check(path, before, now, {k for k in ("max_speed", "avg_num_neighbors") if not now[k]})
     _check_species(path, earlier["species"], species)
     facts = {key: earlier[key] for key in PROPAGATOR_FACTS}
-    return facts | {"model": before, "provenance": {"initialised_from": earlier.get("provenance", {})}}, _weights(
-        content
-    )
+    origin = {"model": before, "provenance": {"initialised_from": earlier.get("provenance", {})}}
+    return facts | origin, weights_of(content)
 
 
 def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -120,23 +109,24 @@ def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tup
     EquistrideError
         Where the file is no checkpoint, is of a model of other sizes, or does not know an element of the data.
     """
-    content, earlier = _earlier(path)
+    content = read_checkpoint(path)
+    earlier = content["equistride"]
     try:
         before = model_config(earlier["config"]["model"]).model_dump()
     except (ValidationError, KeyError, TypeError):
         raise EquistrideError(f"{path} is no checkpoint of a potential", mend="check initialise_from") from None
     now = config.model_dump()
-    deeper = isinstance(config, ESENConfig) and config.num_layers > before.get("num_layers", config.num_layers)
-    _check(path, before, now, MAY_CHANGE | {"num_layers"} if deeper else MAY_CHANGE)
+    silent: dict[str, Tensor] = {}
+    if isinstance(config, ESENConfig) and config.num_layers > before.get("num_layers", config.num_layers):
+        silent = _silent_layers(config, len(earlier["species"]), before["num_layers"])
+    _check(path, before, now, MAY_CHANGE | {"num_layers"} if silent else MAY_CHANGE)
     _check_species(path, earlier["species"], facts["species"])
     taken = {key: earlier[key] for key in ("species", "scale", "references")}
     provenance = facts["provenance"] | {"initialised_from": earlier.get("provenance", {})}
-    weights = _weights(content)
+    weights = weights_of(content)
     if config.forces == "gradient":
         weights = {k: v for k, v in weights.items() if not k.startswith("network.force_head.")}
-    if deeper and isinstance(config, ESENConfig):
-        weights |= _silent_layers(config, len(earlier["species"]), before["num_layers"])
-    return facts | taken | {"provenance": provenance}, weights
+    return facts | taken | {"provenance": provenance}, weights | silent
 
 
 def _silent_layers(config: ESENConfig, num_species: int, first: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from equistride.artifact.export import read_checkpoint
+from equistride.artifact.checkpoint import read_checkpoint
 from equistride.errors import EquistrideError
 from equistride.training.config import AnyConfig, PropagatorConfig
 from equistride.training.task import Task, potential_task, propagator_task
