@@ -2,8 +2,11 @@
 
 Temperatures with block errors, equipartition, coordination, radial distributions, vibrational densities of states
 (both sampled once a stride, so that both fold frequencies above 16.7 THz), and the CPU time of a stride. Frames count
-after ``--settle`` strides. The first half of the teacher's NVE frames is what its second half, and the roll-out, are
-compared with.
+after ``--settle`` strides.
+
+The reference is as long as the roll-out and in the same ensemble: the teacher at 300 K under friction of the same strength,
+for friction broadens the lines of any spectrum. ``--conserving K`` compares with K frames of the teacher without a
+thermostat as well. The first half of a reference is what its second half is compared with, to tell what is noise.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import openmm
 from machine import processor
 from openmm import unit
 
-from equistride.analysis.blocks import Floats
 from equistride.analysis.rdf import coordination_number, radial_distributions, rdf_difference, rdf_noise
 from equistride.analysis.temperature import equipartition, kinetic_temperature
 from equistride.analysis.trajectory import Trajectory
@@ -29,6 +31,7 @@ from equistride.data.lammps import LammpsRun
 from equistride.data.quartz import MASSES, quartz, repeats_for
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.engines.thermostat import relaxation_times
 from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -40,31 +43,40 @@ RESOLUTION = 0.5
 """Width of a sharp line in the spectra [THz]."""
 
 
-def teacher(atoms: int, frames: int, folder: Path) -> Trajectory:
-    """NVE of the reference potential at about 300 K, in pieces of 15 ps that were thermalised apart.
+def teacher(atoms: int, frames: int, folder: Path, friction_fs: float | None = None) -> Trajectory:
+    """The reference potential at 300 K, a frame a stride.
 
-    Each piece is kept in ``folder`` and read from there when it is wanted again.
+    With ``friction_fs``, 1 / friction [fs]: one run of Langevin dynamics. Without: NVE in pieces of 15 ps that were
+    thermalised apart. Each piece is kept in ``folder`` and read from there when it is wanted again.
     """
     ideal = quartz(repeats_for(atoms))
     symbols, pieces = ideal.get_chemical_symbols(), []
+    kind = "teacher" if friction_fs is None else f"teacher-{friction_fs:g}fs"
     for piece in range(-(-frames // PIECE)):
-        path = folder / f"teacher-{atoms}-{piece}.npz"
+        path = folder / f"{kind}-{atoms}-{piece}.npz"
         if not path.is_file():
             start = time.process_time()
             run = LammpsRun(ideal.positions, ideal.cell.array, symbols, MASSES)
-            run.thermalise(300.0, 4000, damping_fs=100.0, seed=11 + piece, fresh=True)
-            shots = [run.nve(round(STRIDE_FS)) for _ in range(PIECE)]
+            if friction_fs is None or not pieces:
+                run.thermalise(300.0, 4000, damping_fs=100.0, seed=11 + piece, fresh=True)
+            else:
+                run.place(pieces[-1]["x"][-1], pieces[-1]["v"][-1])
+            shots, seeds = [], np.random.default_rng(piece).integers(1, 900_000_000, PIECE).tolist()
+            for seed in seeds:
+                if friction_fs is not None:
+                    run.thermalise(300.0, round(STRIDE_FS), damping_fs=friction_fs, seed=seed)
+                shots.append(run.nve(round(STRIDE_FS) if friction_fs is None else 0))
             run.close()
             folder.mkdir(parents=True, exist_ok=True)
             moved = {"x": np.stack([s.positions for s in shots]), "v": np.stack([s.velocities for s in shots])}
             np.savez(path, **{k: a.astype(np.float32) for k, a in moved.items()})
-            print(f"teacher, piece {piece + 1}: {time.process_time() - start:.0f} CPU-s", flush=True)
+            print(f"{kind}, piece {piece + 1}: {time.process_time() - start:.0f} CPU-s", flush=True)
         with np.load(path) as stored:
             pieces.append({k: stored[k].astype(float) for k in ("x", "v")})
     x, v = (np.concatenate([p[k] for p in pieces])[:frames] for k in ("x", "v"))
     return Trajectory(
         positions=x, velocities=v, symbols=tuple(symbols), time=STRIDE_FS * np.arange(frames), cell=ideal.cell.array,
-        pieces_of=np.arange(frames) // PIECE, name="teacher",
+        pieces_of=np.arange(frames) // PIECE if friction_fs is None else None, name=kind,
     )  # fmt: skip
 
 
@@ -111,12 +123,10 @@ def part(trajectory: Trajectory, chosen: slice) -> Trajectory:
     )  # fmt: skip
 
 
-def describe(trajectory: Trajectory, reference: dict[Any, Any], peaks: Floats) -> dict[str, Any]:
-    """Figures of a trajectory, its RDFs and the peaks of its spectrum beside those of the reference."""
+def describe(trajectory: Trajectory) -> dict[str, Any]:
+    """Figures of a trajectory by itself."""
     shared, found = equipartition(trajectory), radial_distributions(trajectory, r_max=7.0)
     whole, density = kinetic_temperature(trajectory), vibrational_density(trajectory, resolution=RESOLUTION)
-    own = density.peaks()
-    nearest = [float(own[np.abs(own - f).argmin()] - f) for f in peaks] if len(own) else []
     return {
         "frames": trajectory.frames,
         "temperature_K": [whole.value, whole.error],
@@ -124,48 +134,61 @@ def describe(trajectory: Trajectory, reference: dict[Any, Any], peaks: Floats) -
         "oxygen_around_silicon": coordination_number(
             found["Si", "O"] if ("Si", "O") in found else found["O", "Si"]
         ).number,
-        "rdf_difference_percent": {"-".join(p): 100 * rdf_difference(found[p], reference[p]) for p in found},
-        "rdf_noise_percent": {"-".join(p): 100 * rdf_noise(found[p], reference[p]) for p in found},
-        "vdos_peaks_THz": [round(float(f), 2) for f in own],
-        "vdos_peaks_from_those_of_the_reference_THz": [round(d, 2) for d in nearest],
+        "vdos_peaks_THz": [round(float(f), 2) for f in density.peaks()],
         "vdos_aliased_percent": 100 * density.aliased,
     }
 
 
+def compare(trajectory: Trajectory, reference: Trajectory) -> dict[str, Any]:
+    """Differences of the radial distributions, their part that is noise, and of each peak of the reference's spectrum."""
+    found, first = radial_distributions(trajectory, r_max=7.0), radial_distributions(reference, r_max=7.0)
+    own, wanted = (vibrational_density(t, resolution=RESOLUTION).peaks() for t in (trajectory, reference))
+    return {
+        "rdf_difference_percent": {"-".join(p): 100 * rdf_difference(found[p], first[p]) for p in found},
+        "rdf_noise_percent": {"-".join(p): 100 * rdf_noise(found[p], first[p]) for p in found},
+        "nearest_peak_from_that_of_the_reference_THz": {
+            f"{f:.2f}": round(float(own[np.abs(own - f).argmin()] - f), 2) for f in wanted if len(own)
+        },
+    }
+
+
 def main() -> None:
-    """Run both and print them."""
+    """Run all and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--atoms", type=int, default=576)
     parser.add_argument("--strides", type=int, default=10_000)
     parser.add_argument("--settle", type=int, default=100)
-    parser.add_argument("--teacher-frames", type=int, help="as many as strides by default")
+    parser.add_argument("--conserving", type=int, default=0, help="frames of the teacher without thermostat")
     parser.add_argument("--teacher", type=Path, default=REPOSITORY / "runs" / "teacher", help="folder of its pieces")
-    parser.add_argument("--teacher-only", action="store_true", help="make the teacher's run, and no other")
-    parser.add_argument("--thermostat", choices=("langevin+csvr", "langevin", "csvr"), default="langevin+csvr")
+    parser.add_argument("--teacher-only", action="store_true", help="make the teacher's runs, and no other")
+    parser.add_argument("--thermostat", choices=("langevin+csvr", "langevin"), default="langevin+csvr")
     parser.add_argument("--friction", type=float, help="1/ps; the integrator's own by default")
     parser.add_argument("--tau-fs", type=float, help="the integrator's own by default")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    taught = teacher(arguments.atoms, arguments.teacher_frames or arguments.strides, arguments.teacher)
+    bath = {k: v for k, v in vars(arguments).items() if k in ("thermostat", "friction", "tau_fs") and v}
+    tau = None if arguments.tau_fs is None else arguments.tau_fs / FS_PER_PS
+    _, *times = relaxation_times(arguments.thermostat, STRIDE_FS / FS_PER_PS, tau, arguments.friction)
+    taught = teacher(arguments.atoms, arguments.strides, arguments.teacher, FS_PER_PS * times[0])
+    free = teacher(arguments.atoms, arguments.conserving, arguments.teacher) if arguments.conserving else None
     if arguments.teacher_only:
         return
     moved, cost = rollout(arguments)
     half = taught.frames // 2
-    begun = part(taught, slice(0, half))
-    first = radial_distributions(begun, r_max=7.0)
-    peaks = vibrational_density(begun, resolution=RESOLUTION).peaks()
     result = {
         "machine": processor(),
         "load": os.getloadavg()[0],
         "atoms": arguments.atoms,
         "strides": arguments.strides,
-        "thermostat": {k: v for k, v in vars(arguments).items() if k in ("thermostat", "friction", "tau_fs") and v},
+        "thermostat": bath | {"relaxation_fs": FS_PER_PS * times[0]},
         "cpu_seconds_a_stride": cost,
-        "reference_peaks_THz": [round(float(f), 2) for f in peaks],
-        "roll-out": describe(moved, first, peaks),
-        "teacher, second half": describe(part(taught, slice(half, taught.frames)), first, peaks),
+        "roll-out": describe(moved) | compare(moved, taught),
+        "teacher, same friction": describe(taught)
+        | {"its halves": compare(part(taught, slice(half, None)), part(taught, slice(0, half)))},
     }
+    if free is not None:
+        result["teacher, no thermostat"] = describe(free) | {"roll-out": compare(moved, free)}
     print(json.dumps(result, indent=1))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ def _group() -> None:
 
 app.command()(data_sets.md17)
 app.command()(data_sets.isomers)
+app.command()(data_sets.molecule)
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the npz files.")]
 Names = Annotated[

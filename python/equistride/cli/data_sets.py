@@ -1,4 +1,4 @@
-"""``equistride data md17`` and ``equistride data isomers``: molecules for the training with pairs of frames."""
+"""``equistride data md17``, ``isomers`` and ``molecule``: molecules for the training with pairs of frames."""
 
 from __future__ import annotations
 
@@ -96,15 +96,41 @@ def isomers(
     from equistride.data.isomers import ISOMERS, IsomerRecipe, generate
 
     recipe = IsomerRecipe(frames=frames, temperature_K=temperature, seed=seed)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("molecules"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
+    with _bar("molecules") as bar:
         task = bar.add_task("isomers", total=len(molecule or ISOMERS))
         sets = generate(output, recipe, molecule, lambda done, total: bar.update(task, completed=done, total=total))
     for name, made in sets.items():
         typer.echo(f"{output / f'{name}.npz'}: {_summary(made)}")
+
+
+def molecule(
+    smiles: Annotated[
+        str, typer.Argument(help="Its bonds, as in CCO: C, N, O, F, no hydrogen, rings in Kekule's form.")
+    ],
+    stride_fs: Annotated[float, typer.Option(min=1e-3, help="Time between the frames of a segment.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="npz file to write.")],
+    temperature: Annotated[float, typer.Option(min=1.0, help="K.")] = 300.0,
+    walks: Annotated[int, typer.Option(min=1, help="Walks, each from a start of its own.")] = 10,
+    segments: Annotated[int, typer.Option(min=1, help="Segments of a walk.")] = 100,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a segment.")] = 11,
+    timestep_fs: Annotated[float, typer.Option(min=1e-3, help="Time step; it must divide the stride.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of start structures, velocities and noise.")] = 1,
+) -> None:
+    """Segments of a molecule's motion with GFN2-xTB, energy conserved in each; a stopped run goes on after its last walk."""
+    from equistride.data.molecule import MoleculeRecipe, write
+
+    recipe = MoleculeRecipe(
+        smiles, stride_fs, temperature_K=temperature, walks=walks, segments=segments, frames=frames, timestep_fs=timestep_fs,
+        seed=seed,
+    )  # fmt: skip
+    with _bar("walks") as bar:
+        task = bar.add_task(smiles, total=walks)
+        made = write(recipe, output, lambda done, total: bar.update(task, completed=done, total=total))
+    typer.echo(f"{output}: {_summary(made)}")
+
+
+def _bar(what: str) -> Progress:
+    """Return a bar that counts to the end."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn()
+    )

@@ -112,10 +112,11 @@ class LammpsRun:
         ):  # fmt: skip
             lmp.command(line)
 
-    def place(self, positions: Array) -> None:
-        """Move the atoms to ``positions`` [N, 3], which may lie outside the cell."""
-        count = 3 * self._natoms
-        self._lmp.scatter_atoms("x", 1, 3, (ctypes.c_double * count)(*positions.ravel().tolist()))
+    def place(self, positions: Array, velocities: Array | None = None) -> None:
+        """Move the atoms to ``positions`` [N, 3] A, which may lie outside the cell, with new velocities [N, 3] A/fs if given."""
+        moved = {"x": positions} if velocities is None else {"x": positions, "v": velocities * FS_PER_PS}
+        for name, values in moved.items():
+            self._lmp.scatter_atoms(name, 1, 3, (ctypes.c_double * values.size)(*values.ravel().tolist()))
         self._lmp.command("set group all image 0 0 0")
 
     def close(self) -> None:
