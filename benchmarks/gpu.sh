@@ -26,6 +26,8 @@ name=$("$python" -c "import torch; print(torch.cuda.get_device_name().replace(' 
 timeout 300 "$python" -m pytest -q -m cuda 2>&1 | tee "$out/$name-tests.log" | tail -n 40
 tests=${PIPESTATUS[0]}
 timeout 60 "$python" benchmarks/neighbors.py --rounds 5 --json "$out/$name-neighbors.json" || true
+timeout 120 "$python" benchmarks/tensor_product.py --device cuda --json "$out/$name-tensor-product.json" \
+  2>&1 | tee "$out/$name-tensor-product.log" || true
 timeout 120 "$python" -m equistride.cli.main bench --test potential-quartz-4374,propagator-quartz-4374,kernels-quartz-4374 \
   --seconds 5 --outfile "$out/$name-bench.json" || true
 exit "$tests"

@@ -1,14 +1,16 @@
-"""What the scripts share with ``equistride bench``: how a call is timed, the processor's name, its rate of matrix products.
+"""What the scripts share: how figures are given, and with ``equistride bench``, how a call is timed and the processor's rates.
 
-They are those of ``equistride.bench.timing``, read by its path: peers' environments have torch and no equistride.
+The latter are those of ``equistride.bench.timing``, read by its path: peers' environments have torch and no equistride.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 SOURCE = Path(__file__).resolve().parents[1] / "python" / "equistride" / "bench" / "timing.py"
 
@@ -26,3 +28,12 @@ def _timing() -> ModuleType:
 _TIMING = _timing()
 processor, cpu_time, gemm_rate = _TIMING.processor, _TIMING.cpu_time, _TIMING.gemm_rate
 copy_rate, keep_freed_memory = _TIMING.copy_rate, _TIMING.keep_freed_memory
+
+
+def publish(figures: dict[str, Any], path: Path | None) -> None:
+    """Print figures, and write them to a file where one is named."""
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")

@@ -10,7 +10,6 @@ Spreads of bonds tell the temperature of fast vibrations, those of angles that o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from itertools import combinations
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import openmm
 from ase import Atoms
-from machine import processor
+from machine import processor, publish
 from numpy.typing import NDArray
 from openmm import unit
 
@@ -118,10 +117,7 @@ def main() -> None:
             for name in own
         },
     }
-    print(json.dumps(result, indent=1))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, arguments.json)
 
 
 if __name__ == "__main__":

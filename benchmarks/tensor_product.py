@@ -1,16 +1,19 @@
 """The fused convolution against e3nn's: CPU time, memory, and the distance from what the machine can do.
 
     OMP_NUM_THREADS=1 python benchmarks/tensor_product.py [--repeats 7] [--no-e3nn] [--json out.json]
+    python benchmarks/tensor_product.py --device cuda [--json out.json]
 
-Channel-wise tensor product, 64 channels, l <= 2, on 216 atoms with 8,000 edges: gather, product, sum over edges. One
-thread, process CPU time, median of the repeats. The limit of the machine is the larger of the floating-point work at the
-measured rate of a matrix product and of the bytes that must move at the measured rate of a copy.
+Channel-wise tensor product, 64 channels, l <= 2: gather, product, sum over edges. On a CPU 216 atoms with 8,000 edges, one
+thread, process CPU time; on a GPU 4,374 atoms with 40 edges each, between CUDA events, and replayed from a captured graph
+too, which leaves out what the host does. Median of the repeats. The limit of the machine is the larger of the
+floating-point work at the measured rate of a matrix product and of the bytes that must move at the measured rate of a copy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +26,9 @@ from equistride.bench.kernels import radial_table
 from equistride.bench.work import tensor_product_work
 from equistride.nn.tensor_product import TabulatedConvolution, TensorProductConvolution
 
-ATOMS, EDGES, CUTOFF = 216, 8000, 5.0
+SIZES = {"cpu": (216, 8000), "cuda": (4374, 40 * 4374)}
+"""Atoms and edges."""
+CUTOFF = 5.0
 CASES = {
     "TrajCast, 30 paths": "64x0o + 64x0e + 64x1o + 64x1e + 64x2o + 64x2e",
     "first layer, 15 paths": "64x0e + 64x1o + 64x2e",
@@ -42,6 +47,8 @@ def e3nn_convolution(convolution: TensorProductConvolution, edge_index: Tensor) 
         internal_weights=False,
     )
 
+    product.to(edge_index.device)
+
     def call(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         out = x.new_zeros(x.size(0), product.irreps_out.dim)
         return out.index_add(0, edge_index[0], product(x[edge_index[1]], y, weights))
@@ -49,20 +56,48 @@ def e3nn_convolution(convolution: TensorProductConvolution, edge_index: Tensor) 
     return call
 
 
-def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool) -> dict[str, float]:
+def event_time(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call on the GPU, between events, after two calls to warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return statistics.median(times[2:])
+
+
+def captured(call: Callable[[], object]) -> Callable[[], None]:
+    """The call as a CUDA graph, to be replayed."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool, device: str) -> dict[str, float]:
     """All figures of one case: seconds, ratios, FLOP, bytes, share of the machine's limit."""
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
+    atoms, edges = SIZES[device]
+    clock = cpu_time if device == "cpu" else event_time
     convolution = TensorProductConvolution(irreps, "0e + 1o + 2e")
-    edge_index = torch.randint(0, ATOMS, (2, EDGES))
-    edge_index = edge_index[:, edge_index[0].argsort(stable=True)]
+    edge_index = torch.randint(0, atoms, (2, edges))
+    edge_index = edge_index[:, edge_index[0].argsort(stable=True)].contiguous().to(device)
     x, y, weights = (
-        torch.randn(ATOMS, convolution.irreps_in.dim),
-        torch.randn(EDGES, 9),
-        torch.randn(EDGES, convolution.weight_numel),
+        torch.randn(atoms, convolution.irreps_in.dim, device=device),
+        torch.randn(edges, 9, device=device),
+        torch.randn(edges, convolution.weight_numel, device=device),
     )
     inputs = [t.clone().requires_grad_() for t in (x, y, weights)]
-    seed = torch.randn(ATOMS, convolution.width)
+    seed = torch.randn(atoms, convolution.width, device=device)
 
     def both(call: Callable[..., Tensor], inputs: list[Tensor]) -> object:
         return torch.autograd.grad(call(*inputs), inputs, seed)
@@ -70,30 +105,32 @@ def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool) -> d
     def fused(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         return convolution(x, y, weights, edge_index)
 
-    radial = radial_table(convolution.weight_numel, dtype)
+    radial = radial_table(convolution.weight_numel, dtype).to(device)
     tabulated = TabulatedConvolution(convolution, radial)
-    lengths = 1 + (CUTOFF - 1) * torch.rand(EDGES)
+    lengths = 1 + (CUTOFF - 1) * torch.rand(edges, device=device)
     with torch.no_grad():
         figures = {
-            "forward": cpu_time(lambda: fused(x, y, weights), repeats),
-            "forward, table": cpu_time(lambda: tabulated(x, y, lengths, edge_index), repeats),
+            "forward": clock(lambda: fused(x, y, weights), repeats),
+            "forward, table": clock(lambda: tabulated(x, y, lengths, edge_index), repeats),
         }
-    figures["forward + backward"] = cpu_time(lambda: both(fused, inputs), repeats)
-    figures["forward + backward of x, weights"] = cpu_time(
-        lambda: both(fused_without_y(fused, y), inputs[::2]), repeats
-    )
-    figures["FLOP forward"] = tensor_product_work(convolution.paths, convolution.couplings) * EDGES
+        if device == "cuda":
+            figures["forward, graph"] = clock(captured(lambda: fused(x, y, weights)), repeats)
+            figures["forward, table, graph"] = clock(captured(lambda: tabulated(x, y, lengths, edge_index)), repeats)
+    figures["forward + backward"] = clock(lambda: both(fused, inputs), repeats)
+    figures["forward + backward of x, weights"] = clock(lambda: both(fused_without_y(fused, y), inputs[::2]), repeats)
+    figures["FLOP forward"] = tensor_product_work(convolution.paths, convolution.couplings) * edges
     figures["bytes forward"] = sum(t.nbytes for t in (x, y, weights, seed, edge_index))
     figures["table intervals"], figures["table error"] = radial.coefficients.size(0) - 3, radial.error
-    gemm, copy = gemm_rate(dtype, repeats), copy_rate(repeats)
+    gemm, copy = gemm_rate(dtype, repeats, device), copy_rate(repeats, device)
     figures["GFLOP/s of a matrix product"], figures["GB/s of a copy"] = gemm / 1e9, copy / 1e9
     limit = max(figures["FLOP forward"] / gemm, figures["bytes forward"] / copy)
     figures["forward, share of the limit"] = limit / figures["forward"]
+    figures["forward, share of a copy's bandwidth"] = figures["bytes forward"] / copy / figures["forward"]
     if with_e3nn:
         theirs = e3nn_convolution(convolution, edge_index)
         with torch.no_grad():
-            figures["e3nn forward"] = cpu_time(lambda: theirs(x, y, weights), max(3, repeats // 2))
-        figures["e3nn forward + backward"] = cpu_time(lambda: both(theirs, inputs), max(3, repeats // 2))
+            figures["e3nn forward"] = clock(lambda: theirs(x, y, weights), max(3, repeats // 2))
+        figures["e3nn forward + backward"] = clock(lambda: both(theirs, inputs), max(3, repeats // 2))
         for name in ("forward", "forward + backward"):
             figures[f"ratio {name}"] = figures[f"e3nn {name}"] / figures[name]
     return figures
@@ -135,11 +172,17 @@ def main() -> None:
     parser.add_argument(
         "--memory", action="store_true", help="measure memory on 4,374 atoms instead (needs 4 GB, Linux)"
     )
+    parser.add_argument("--device", choices=list(SIZES), default="cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, object] = {"processor": processor(), "torch": torch.__version__}
-    print(f"{processor()}, one thread, torch {torch.__version__}, {ATOMS} atoms, {EDGES} edges")
+    device = arguments.device
+    if device == "cuda" and (arguments.memory or not torch.cuda.is_available()):
+        parser.error("--device cuda needs a GPU that torch can use, and measures times, not --memory")
+    machine = processor() if device == "cpu" else torch.cuda.get_device_name()
+    atoms, edges = SIZES[device]
+    results: dict[str, object] = {"processor": machine, "torch": torch.__version__, "atoms": atoms, "edges": edges}
+    print(f"{machine}, {'one thread, ' * (device == 'cpu')}torch {torch.__version__}, {atoms} atoms, {edges} edges")
     for name, irreps in CASES.items():
         if arguments.memory:
             extra = peak_memory(irreps)
@@ -147,7 +190,7 @@ def main() -> None:
             print(f"{name}: memory beyond inputs and outputs {100 * extra:.1f} % of them")
             continue
         for dtype in (torch.float32, torch.float64):
-            figures = measure(irreps, dtype, arguments.repeats, not arguments.no_e3nn)
+            figures = measure(irreps, dtype, arguments.repeats, not arguments.no_e3nn, device)
             results[f"{name}, {dtype}"] = figures
             print(f"\n{name}, {str(dtype).removeprefix('torch.')}")
             for key, value in figures.items():

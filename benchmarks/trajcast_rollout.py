@@ -12,21 +12,21 @@ thermostat as well. The first half of a reference is what its second half is com
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
-from machine import processor
+from machine import processor, publish
 from openmm import unit
 
-from equistride.analysis.rdf import coordination_number, radial_distributions, rdf_difference, rdf_noise
+from equistride.analysis.rdf import RDF, coordination_number, radial_distributions, rdf_difference, rdf_noise
 from equistride.analysis.temperature import equipartition, kinetic_temperature
 from equistride.analysis.trajectory import Trajectory
-from equistride.analysis.vdos import vibrational_density
+from equistride.analysis.vdos import VDOS, vibrational_density
 from equistride.data.lammps import LammpsRun
 from equistride.data.quartz import MASSES, quartz, repeats_for
 from equistride.engines.openmm import TrajCastIntegrator, create_system
@@ -123,33 +123,50 @@ def part(trajectory: Trajectory, chosen: slice) -> Trajectory:
     )  # fmt: skip
 
 
-def describe(trajectory: Trajectory) -> dict[str, Any]:
-    """Figures of a trajectory by itself."""
-    shared, found = equipartition(trajectory), radial_distributions(trajectory, r_max=7.0)
-    whole, density = kinetic_temperature(trajectory), vibrational_density(trajectory, resolution=RESOLUTION)
-    return {
-        "frames": trajectory.frames,
-        "temperature_K": [whole.value, whole.error],
-        "temperature_of_elements_K": {e: [t.value, t.error] for e, t in shared.temperature.items()},
-        "oxygen_around_silicon": coordination_number(
-            found["Si", "O"] if ("Si", "O") in found else found["O", "Si"]
-        ).number,
-        "vdos_peaks_THz": [round(float(f), 2) for f in density.peaks()],
-        "vdos_aliased_percent": 100 * density.aliased,
-    }
+@dataclass(frozen=True)
+class Measured:
+    """A trajectory with its radial distributions and its spectrum."""
 
+    trajectory: Trajectory
+    every: int
+    """Which frames went into the radial distributions."""
+    rdf: dict[tuple[str, str], RDF]
+    density: VDOS
 
-def compare(trajectory: Trajectory, reference: Trajectory) -> dict[str, Any]:
-    """Differences of the radial distributions, their part that is noise, and of each peak of the reference's spectrum."""
-    found, first = radial_distributions(trajectory, r_max=7.0), radial_distributions(reference, r_max=7.0)
-    own, wanted = (vibrational_density(t, resolution=RESOLUTION).peaks() for t in (trajectory, reference))
-    return {
-        "rdf_difference_percent": {"-".join(p): 100 * rdf_difference(found[p], first[p]) for p in found},
-        "rdf_noise_percent": {"-".join(p): 100 * rdf_noise(found[p], first[p]) for p in found},
-        "nearest_peak_from_that_of_the_reference_THz": {
-            f"{f:.2f}": round(float(own[np.abs(own - f).argmin()] - f), 2) for f in wanted if len(own)
-        },
-    }
+    @classmethod
+    def of(cls, trajectory: Trajectory) -> Measured:
+        """Measure a trajectory; radial distributions take at most two thousand million pairs."""
+        every = -(-trajectory.frames * len(trajectory.symbols) ** 2 // 2_000_000_000)
+        found = radial_distributions(part(trajectory, slice(None, None, every)), r_max=7.0)
+        return cls(trajectory, every, found, vibrational_density(trajectory, resolution=RESOLUTION))
+
+    def describe(self) -> dict[str, Any]:
+        """Figures of the trajectory by itself."""
+        shared, whole = equipartition(self.trajectory), kinetic_temperature(self.trajectory)
+        return {
+            "frames": self.trajectory.frames,
+            "temperature_K": [whole.value, whole.error],
+            "temperature_of_elements_K": {e: [t.value, t.error] for e, t in shared.temperature.items()},
+            "oxygen_around_silicon": coordination_number(
+                self.rdf["Si", "O"] if ("Si", "O") in self.rdf else self.rdf["O", "Si"]
+            ).number,
+            "rdf_of_every_nth_frame": self.every,
+            "vdos_peaks_THz": [round(float(f), 2) for f in self.density.peaks()],
+            "vdos_aliased_percent": 100 * self.density.aliased,
+        }
+
+    def compare(self, reference: Measured) -> dict[str, Any]:
+        """Differences of the radial distributions, their part that is noise, and of each peak of the reference."""
+        own, first, peaks = self.rdf, reference.rdf, self.density.peaks()
+        return {
+            "rdf_difference_percent": {"-".join(p): 100 * rdf_difference(own[p], first[p]) for p in own},
+            "rdf_noise_percent": {"-".join(p): 100 * rdf_noise(own[p], first[p]) for p in own},
+            "nearest_peak_from_that_of_the_reference_THz": {
+                f"{f:.2f}": round(float(peaks[np.abs(peaks - f).argmin()] - f), 2)
+                for f in reference.density.peaks()
+                if len(peaks)
+            },
+        }
 
 
 def main() -> None:
@@ -175,7 +192,8 @@ def main() -> None:
     if arguments.teacher_only:
         return
     moved, cost = rollout(arguments)
-    half = taught.frames // 2
+    found, half = Measured.of(moved), taught.frames // 2
+    whole, one, two = (Measured.of(part(taught, chosen)) for chosen in (slice(None), slice(0, half), slice(half, None)))
     result = {
         "machine": processor(),
         "load": os.getloadavg()[0],
@@ -183,16 +201,13 @@ def main() -> None:
         "strides": arguments.strides,
         "thermostat": bath | {"relaxation_fs": FS_PER_PS * times[0]},
         "cpu_seconds_a_stride": cost,
-        "roll-out": describe(moved) | compare(moved, taught),
-        "teacher, same friction": describe(taught)
-        | {"its halves": compare(part(taught, slice(half, None)), part(taught, slice(0, half)))},
+        "roll-out": found.describe() | found.compare(whole),
+        "teacher, same friction": whole.describe() | {"its halves": two.compare(one)},
     }
     if free is not None:
-        result["teacher, no thermostat"] = describe(free) | {"roll-out": compare(moved, free)}
-    print(json.dumps(result, indent=1))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        conserving = Measured.of(free)
+        result["teacher, no thermostat"] = conserving.describe() | {"roll-out": found.compare(conserving)}
+    publish(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ public:
             model_->set_system(request.parameters.at(0), request.parameters.at(1));
             system_ = request.parameters;
         }
-        const Outputs outputs = model_->compute(frame);
+        const Outputs outputs = model_->compute(frame, request.forces);
         Result result;
         result.energy = outputs.atomic_energies.sum(at::kDouble) * units::KJ_MOL_PER_EV;
         if (request.forces)

@@ -46,11 +46,7 @@ template <typename scalar_t> std::int64_t find_coincident(const Frame &frame) {
     return -1;
 }
 
-at::Tensor edge_lengths(const Frame &frame) {
-    const at::Tensor i = frame.edge_index[0], j = frame.edge_index[1];
-    const at::Tensor images = frame.shifts.to(frame.positions.scalar_type()).matmul(frame.cell);
-    return (frame.positions.index_select(0, j) - frame.positions.index_select(0, i) + images).norm(2, 1);
-}
+at::Tensor edge_lengths(const Frame &frame) { return edge_vectors(frame).norm(2, 1); }
 
 } // namespace
 

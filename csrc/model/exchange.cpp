@@ -11,9 +11,13 @@ thread_local Exchange *current = nullptr;
 
 at::Tensor exchange(const at::Tensor &features) { return current ? current->forward(features) : features.clone(); }
 
-// Autograd may run the backward on another thread, so the forward notes who exchanged; 0 is nobody.
+// Autograd may run the backward on another thread, so the forward notes who exchanged; 0 is nobody. A compiled program
+// runs both on the caller's thread and says so (EXCHANGE_HERE of artifact/aoti.py).
+constexpr std::int64_t HERE = -1;
+
 at::Tensor exchange_backward(const at::Tensor &gradient, std::int64_t exchanger) {
-    auto *noted = reinterpret_cast<Exchange *>(exchanger); // NOLINT(performance-no-int-to-ptr)
+    auto *noted =
+        exchanger == HERE ? current : reinterpret_cast<Exchange *>(exchanger); // NOLINT(performance-no-int-to-ptr)
     return noted ? noted->backward(gradient) : gradient.clone();
 }
 
@@ -60,6 +64,8 @@ at::Tensor exchange_backward_autograd(const at::Tensor &gradient, std::int64_t e
 }
 
 } // namespace
+
+Exchange *current_exchange() { return current; }
 
 ExchangeScope::ExchangeScope(Exchange *exchange) : before_(current) { current = exchange; }
 ExchangeScope::~ExchangeScope() { current = before_; }

@@ -19,6 +19,9 @@ public:
     virtual at::Tensor backward(const at::Tensor &gradient) = 0;
 };
 
+/// What the calling thread's models use now; null for nothing.
+Exchange *current_exchange();
+
 /// The calling thread's models use `exchange` while this lives; without it (or with null) the operator changes nothing.
 class EQUISTRIDE_API ExchangeScope {
 public:

@@ -79,6 +79,19 @@ void read_system(const Reader &reader, Metadata &m) {
     }
 }
 
+void read_compiled(const Reader &reader, Metadata &m) {
+    const json::Value *compiled = reader.find("compiled");
+    if (!compiled)
+        return;
+    const Reader facts(compiled->object(reader.where("compiled")), "'compiled' of " + m.architecture);
+    m.compiled = {facts.string("torch"),
+                  facts.string("device"),
+                  facts.string("machine"),
+                  facts.one_of("instruction_set", {"portable", "avx2", "avx512"}),
+                  static_cast<int>(facts.need("exchanges").integer(facts.where("exchanges"))),
+                  facts.find("shortest") ? facts.positive("shortest") : 0.0};
+}
+
 } // namespace
 
 int Metadata::species_index(const std::string &symbol) const {
@@ -123,6 +136,9 @@ Metadata read_metadata(const std::string &text, const std::string &name) {
     if (reader.find("periodic"))
         m.requires_box = reader.one_of("periodic", {"any", "required"}) == "required";
     read_system(reader, m);
+    read_compiled(reader, m);
+    if (reader.find("max_speed"))
+        m.max_speed = reader.positive("max_speed");
     if (m.kind == "propagator") {
         m.stride_fs = reader.positive("stride_fs");
         m.ensemble = reader.string("ensemble");

@@ -1,12 +1,14 @@
 #include "model/model.h"
 
 #include "model/allocator.h"
+#include "model/aoti.h"
 #include "model/archive.h"
 #include "model/checks.h"
 #include "model/reference.h"
 #include "model/torchscript.h"
 #include "model/utf8.h"
 
+#include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <cmath>
@@ -33,13 +35,11 @@ void check_inputs(const Frame &frame) {
 
 std::unique_ptr<Model> read(std::shared_ptr<const std::string> bytes, const std::string &name, bool verify) {
     const ArchiveInfo info = inspect_archive(bytes, name);
-    TORCH_CHECK_VALUE(info.container != Container::aoti, name,
-                      " is an AOTInductor package, which this equistride cannot run yet; export it as TorchScript");
-    TORCH_CHECK_VALUE(
-        !info.metadata.empty(), name,
-        " is a TorchScript file without equistride's metadata; export the model with `equistride export`");
+    const bool compiled = info.container == Container::aoti;
+    TORCH_CHECK_VALUE(!info.metadata.empty(), name, " is ", compiled ? "an AOTInductor package" : "a TorchScript file",
+                      " without equistride's metadata; export the model with `equistride export`");
     Metadata metadata = read_metadata(info.metadata, name);
-    auto model = load_torchscript(std::move(bytes), std::move(metadata), name);
+    auto model = (compiled ? load_aoti : load_torchscript)(std::move(bytes), std::move(metadata), name);
     if (verify)
         verify_reference(*model, info.reference, name);
     return model;
@@ -118,6 +118,12 @@ void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {
         c10::Dispatcher::singleton().findSchemaOrThrow("equistride::neighbors", "").typed<Signature>();
     check_positions(frame);
     std::tie(frame.edge_index, frame.shifts) = op.call(frame.positions, frame.cell, pbc, cutoff);
+}
+
+at::Tensor edge_vectors(const Frame &frame) {
+    const at::Tensor images = frame.shifts.to(frame.cell.scalar_type()).matmul(frame.cell);
+    return frame.positions.index_select(0, frame.edge_index[1]) - frame.positions.index_select(0, frame.edge_index[0]) +
+           images;
 }
 
 } // namespace equistride

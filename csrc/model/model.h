@@ -101,4 +101,7 @@ protected:
 /// Fill edge_index and shifts with `equistride::neighbors`; `pbc` is a bool tensor of three.
 EQUISTRIDE_API void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff);
 
+/// r_ij [E, 3] A of a frame's edges, in the precision of its positions.
+at::Tensor edge_vectors(const Frame &frame);
+
 } // namespace equistride

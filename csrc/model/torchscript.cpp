@@ -145,10 +145,8 @@ protected:
         const bool potential = metadata_.kind == "potential";
         const c10::AutoGradMode gradients(potential);
         const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-        const at::Tensor receivers = frame.edge_index[0], senders = frame.edge_index[1];
         PartOutputs outputs;
-        outputs.vectors = frame.positions.index_select(0, senders) - frame.positions.index_select(0, receivers) +
-                          frame.shifts.to(at::kDouble).matmul(frame.cell);
+        outputs.vectors = edge_vectors(frame);
         const at::Tensor vectors = outputs.vectors.to(device_, dtype_).detach().clone().requires_grad_(potential);
         const at::Tensor species = frame.species.to(device_), edges = frame.edge_index.to(device_);
         const auto own = [&](const at::Tensor &all) { return all.narrow(0, 0, owned); };
@@ -188,11 +186,9 @@ private:
     /// A third of the work: no gradient.
     Outputs energies(const Frame &frame) {
         const c10::AutoGradMode no_gradients(false);
-        const at::Tensor images = frame.shifts.to(frame.cell.scalar_type()).matmul(frame.cell);
-        const at::Tensor vectors = frame.positions.index_select(0, frame.edge_index[1]) -
-                                   frame.positions.index_select(0, frame.edge_index[0]) + images;
         Outputs outputs;
-        outputs.atomic_energies = call(part_method(), {vectors, frame.species, frame.edge_index}).toTensor();
+        outputs.atomic_energies =
+            call(part_method(), {edge_vectors(frame), frame.species, frame.edge_index}).toTensor();
         return outputs;
     }
 

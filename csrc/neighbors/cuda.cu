@@ -1,21 +1,18 @@
 // The neighbour lists on the GPU. Bin, scan, sort into bins, then one warp an atom collects its neighbours' keys and
 // another pass ranks them. The grid is laid out on the device, so nothing here waits for the host except `neighbors`,
 // which must know the number of edges. Geometry and rounding are those of the CPU (grid.h): so is the list.
+#include "cuda_launch.h"
 #include "neighbors/grid.h"
 #include "neighbors/neighbors.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/cumsum.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
 namespace equistride {
 
 namespace {
 
-constexpr int THREADS = 128, WARP = 32, MAX_ROWS = 1024;
-constexpr unsigned ALL = 0xffffffffu;
+constexpr int MAX_ROWS = 1024;
 constexpr double CROWD = 256; // atoms a run from which thinner rows pay
 
 enum Status : int { FINE = 0, NOT_FINITE = 1, SINGULAR = 2, TOO_MANY_IMAGES = 3 };
@@ -106,7 +103,9 @@ __global__ void fold_atoms(Plan *plan, const Real *positions, int atoms, double 
 }
 
 __global__ void plan_grid(Plan *plan, int atoms) {
-    if (plan->status != FINE)
+    const bool fine = plan->status == FINE;
+    __syncthreads(); // all have read it before the first thread may change it
+    if (!fine)
         return;
     if (threadIdx.x == 0) {
         double low[3], high[3], reach = 0;
@@ -325,8 +324,6 @@ __global__ void summarise(const Plan *plan, const int64_t *first, int atoms, int
     summary[1] = plan->status;
 }
 
-int blocks_of(int64_t threads) { return int((threads + THREADS - 1) / THREADS); }
-
 // The structure, binned on the device. Scratch comes from torch's caching allocator: no call to the driver once warm,
 // and safe inside a captured graph.
 struct Device {
@@ -354,24 +351,23 @@ struct Device {
         start = at::zeros({bins + 1}, ints);
         const Tensor fractional = at::empty({n, 3}, doubles), folded = at::empty({n, 3}, doubles),
                      home = at::empty({n}, ints), filled = at::zeros({bins}, ints);
-        const int blocks = blocks_of(n);
-        plan_lattice<<<1, 1, 0, stream>>>(get_plan(), rows.const_data_ptr<double>(), flags.const_data_ptr<bool>(),
-                                          cutoff);
+        const unsigned blocks = blocks_of(n);
+        launch(plan_lattice, 1, 1, stream, get_plan(), rows.const_data_ptr<double>(), flags.const_data_ptr<bool>(),
+               cutoff);
         AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "neighbors_cuda", [&] {
-            fold_atoms<<<blocks, THREADS, 0, stream>>>(
-                get_plan(), dense.const_data_ptr<scalar_t>(), atoms, fractional.mutable_data_ptr<double>(),
-                folded.mutable_data_ptr<double>(), wraps.mutable_data_ptr<int>());
+            launch(fold_atoms<scalar_t>, blocks, THREADS, stream, get_plan(), dense.const_data_ptr<scalar_t>(), atoms,
+                   fractional.mutable_data_ptr<double>(), folded.mutable_data_ptr<double>(),
+                   wraps.mutable_data_ptr<int>());
         });
-        plan_grid<<<1, THREADS, 0, stream>>>(get_plan(), atoms);
-        count_bins<<<blocks, THREADS, 0, stream>>>(get_plan(), fractional.const_data_ptr<double>(), atoms,
-                                                   home.mutable_data_ptr<int>(), filled.mutable_data_ptr<int>());
+        launch(plan_grid, 1, THREADS, stream, get_plan(), atoms);
+        launch(count_bins, blocks, THREADS, stream, get_plan(), fractional.const_data_ptr<double>(), atoms,
+               home.mutable_data_ptr<int>(), filled.mutable_data_ptr<int>());
         Tensor ends = start.narrow(0, 1, bins);
         at::cumsum_out(ends, filled, 0, at::kInt);
-        place_atoms<<<blocks, THREADS, 0, stream>>>(
-            get_plan(), folded.const_data_ptr<double>(), home.const_data_ptr<int>(), start.const_data_ptr<int>(), atoms,
-            filled.mutable_data_ptr<int>(), reinterpret_cast<float4 *>(near.mutable_data_ptr<float>()),
-            exact.mutable_data_ptr<double>(), bin.mutable_data_ptr<int>());
-        C10_CUDA_KERNEL_LAUNCH_CHECK();
+        launch(place_atoms, blocks, THREADS, stream, get_plan(), folded.const_data_ptr<double>(),
+               home.const_data_ptr<int>(), start.const_data_ptr<int>(), atoms, filled.mutable_data_ptr<int>(),
+               reinterpret_cast<float4 *>(near.mutable_data_ptr<float>()), exact.mutable_data_ptr<double>(),
+               bin.mutable_data_ptr<int>());
     }
 };
 
@@ -385,15 +381,16 @@ std::tuple<Tensor, Tensor> neighbors_cuda(const Tensor &positions, const Tensor 
     if (n == 0)
         return {at::empty({2, 0}, options.dtype(at::kLong)), at::empty({0, 3}, options.dtype(at::kInt))};
     const Device device(positions, cell, pbc, cutoff, stream);
-    const int atoms = device.atoms, blocks = blocks_of(n * WARP);
+    const int atoms = device.atoms;
+    const unsigned blocks = blocks_of(n * WARP);
     const Tensor counts = at::zeros({n}, options.dtype(at::kInt)), first = at::zeros({n + 1}, options.dtype(at::kLong)),
                  summary = at::empty({2}, options.dtype(at::kLong));
-    collect<false><<<blocks, THREADS, 0, stream>>>(device.get_plan(), device.sorted(), atoms, nullptr, 0,
-                                                   counts.mutable_data_ptr<int>(), nullptr);
+    launch(collect<false>, blocks, THREADS, stream, device.get_plan(), device.sorted(), atoms, nullptr, 0,
+           counts.mutable_data_ptr<int>(), nullptr);
     Tensor ends = first.narrow(0, 1, n);
     at::cumsum_out(ends, counts, 0, at::kLong);
-    summarise<<<1, 1, 0, stream>>>(device.get_plan(), first.const_data_ptr<int64_t>(), atoms,
-                                   summary.mutable_data_ptr<int64_t>());
+    launch(summarise, 1, 1, stream, device.get_plan(), first.const_data_ptr<int64_t>(), atoms,
+           summary.mutable_data_ptr<int64_t>());
     const Tensor known = summary.cpu(); // the one wait
     const int64_t edges = known.const_data_ptr<int64_t>()[0], status = known.const_data_ptr<int64_t>()[1];
     TORCH_CHECK_VALUE(status != SINGULAR,
@@ -408,14 +405,12 @@ std::tuple<Tensor, Tensor> neighbors_cuda(const Tensor &positions, const Tensor 
                  shifts = at::empty({edges, 3}, options.dtype(at::kInt));
     if (edges == 0)
         return {edge_index, shifts};
-    collect<true><<<blocks, THREADS, 0, stream>>>(device.get_plan(), device.sorted(), atoms,
-                                                  first.const_data_ptr<int64_t>(), 0, counts.mutable_data_ptr<int>(),
-                                                  keys.mutable_data_ptr<int64_t>());
+    launch(collect<true>, blocks, THREADS, stream, device.get_plan(), device.sorted(), atoms,
+           first.const_data_ptr<int64_t>(), 0, counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
     int64_t *receiver = edge_index.mutable_data_ptr<int64_t>();
-    write_edges<<<blocks, THREADS, 0, stream>>>(
-        device.get_plan(), keys.const_data_ptr<int64_t>(), first.const_data_ptr<int64_t>(),
-        device.wraps.const_data_ptr<int>(), atoms, edges, receiver, receiver + edges, shifts.mutable_data_ptr<int>());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch(write_edges, blocks, THREADS, stream, device.get_plan(), keys.const_data_ptr<int64_t>(),
+           first.const_data_ptr<int64_t>(), device.wraps.const_data_ptr<int>(), atoms, edges, receiver,
+           receiver + edges, shifts.mutable_data_ptr<int>());
     return {edge_index, shifts};
 }
 
@@ -433,14 +428,13 @@ FixedList neighbors_fixed_cuda(const Tensor &positions, const Tensor &cell, cons
         return {neighbors, shifts, counts, overflow};
     const Device device(positions, cell, pbc, cutoff, stream);
     const Tensor keys = at::empty({n * capacity}, positions.options().dtype(at::kLong));
-    const int atoms = device.atoms, blocks = blocks_of(n * WARP);
-    collect<true><<<blocks, THREADS, 0, stream>>>(device.get_plan(), device.sorted(), atoms, nullptr, capacity,
-                                                  counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
-    write_rows<<<blocks, THREADS, 0, stream>>>(device.get_plan(), keys.const_data_ptr<int64_t>(),
-                                               counts.const_data_ptr<int>(), device.wraps.const_data_ptr<int>(), atoms,
-                                               capacity, neighbors.mutable_data_ptr<int>(),
-                                               shifts.mutable_data_ptr<int>(), overflow.mutable_data_ptr<int>());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    const int atoms = device.atoms;
+    const unsigned blocks = blocks_of(n * WARP);
+    launch(collect<true>, blocks, THREADS, stream, device.get_plan(), device.sorted(), atoms, nullptr, capacity,
+           counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
+    launch(write_rows, blocks, THREADS, stream, device.get_plan(), keys.const_data_ptr<int64_t>(),
+           counts.const_data_ptr<int>(), device.wraps.const_data_ptr<int>(), atoms, capacity,
+           neighbors.mutable_data_ptr<int>(), shifts.mutable_data_ptr<int>(), overflow.mutable_data_ptr<int>());
     return {neighbors, shifts, counts, overflow};
 }
 

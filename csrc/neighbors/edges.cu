@@ -1,22 +1,17 @@
 // Edge vectors, their gradient, and the test of a list's age, on the GPU. No sum depends on the order of threads.
+#include "cuda_launch.h"
 #include "neighbors/neighbors.h"
 #include "neighbors/strain.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/sort.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 #include <limits>
 
 namespace equistride {
 
 namespace {
 
-constexpr int THREADS = 128, WARP = 32, PARTS = 256;
-constexpr unsigned ALL = 0xffffffffu;
-
-int blocks_of(int64_t threads) { return int((threads + THREADS - 1) / THREADS); }
+constexpr int PARTS = 256;
 
 // An edge that names an atom that is not there gives NaN; a kernel cannot raise.
 template <class Real>
@@ -31,19 +26,6 @@ __global__ void vectors_kernel(const Real *r, const Real *h, const int64_t *rece
     for (int x = 0; x < 3; ++x)
         out[3 * e + x] = there ? (r[3 * j + x] - r[3 * i + x]) + ((s[0] * h[x] + s[1] * h[3 + x]) + s[2] * h[6 + x])
                                : std::numeric_limits<Real>::quiet_NaN();
-}
-
-// First place in the sorted keys that is not below the value.
-__device__ int64_t lower_bound(const int *keys, int64_t count, int value) {
-    int64_t low = 0, high = count;
-    while (low < high) {
-        const int64_t middle = (low + high) / 2;
-        if (keys[middle] < value)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
 }
 
 // One warp an atom: the terms of its row in order[keys == atom]; a term below `edges` is that edge as seen by its
@@ -83,7 +65,7 @@ __global__ void on_cell_kernel(const Real *grad, const int *shift, int64_t edges
         shared[threadIdx.x] = sum[k];
         for (int step = THREADS / 2; step > 0; step /= 2) {
             __syncthreads();
-            if (threadIdx.x < step)
+            if (int(threadIdx.x) < step)
                 shared[threadIdx.x] += shared[threadIdx.x + step];
         }
         if (threadIdx.x == 0)
@@ -110,11 +92,10 @@ Tensor edge_vectors_cuda(const Tensor &positions, const Tensor &cell, const Tens
         return vectors;
     const int64_t *receiver = index.const_data_ptr<int64_t>();
     AT_DISPATCH_FLOATING_TYPES(at.scalar_type(), "edge_vectors_cuda", [&] {
-        vectors_kernel<<<blocks_of(edges), THREADS, 0, stream>>>(
-            at.const_data_ptr<scalar_t>(), rows.const_data_ptr<scalar_t>(), receiver, receiver + edges,
-            images.const_data_ptr<int>(), edges, at.size(0), vectors.mutable_data_ptr<scalar_t>());
+        launch(vectors_kernel<scalar_t>, blocks_of(edges), THREADS, stream, at.const_data_ptr<scalar_t>(),
+               rows.const_data_ptr<scalar_t>(), receiver, receiver + edges, images.const_data_ptr<int>(), edges,
+               at.size(0), vectors.mutable_data_ptr<scalar_t>());
     });
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
     return vectors;
 }
 
@@ -136,14 +117,13 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cuda(const Tensor &grad, const 
     const Tensor partial = at::empty({PARTS, 9}, grad.options().dtype(at::kDouble));
     AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_vectors_backward_cuda", [&] {
         const scalar_t *g = dense.const_data_ptr<scalar_t>();
-        on_atoms_kernel<<<blocks_of(num_atoms * WARP), THREADS, 0, stream>>>(
-            g, keys.const_data_ptr<int>(), order.const_data_ptr<int64_t>(), edges, int(num_atoms),
-            on_atoms.mutable_data_ptr<scalar_t>());
-        on_cell_kernel<<<PARTS, THREADS, 0, stream>>>(g, images.const_data_ptr<int>(), edges,
-                                                      partial.mutable_data_ptr<double>());
-        gather_cell_kernel<<<1, 9, 0, stream>>>(partial.const_data_ptr<double>(), on_cell.mutable_data_ptr<scalar_t>());
+        launch(on_atoms_kernel<scalar_t>, blocks_of(num_atoms * WARP), THREADS, stream, g, keys.const_data_ptr<int>(),
+               order.const_data_ptr<int64_t>(), edges, int(num_atoms), on_atoms.mutable_data_ptr<scalar_t>());
+        launch(on_cell_kernel<scalar_t>, PARTS, THREADS, stream, g, images.const_data_ptr<int>(), edges,
+               partial.mutable_data_ptr<double>());
+        launch(gather_cell_kernel<scalar_t>, 1, 9, stream, partial.const_data_ptr<double>(),
+               on_cell.mutable_data_ptr<scalar_t>());
     });
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
     return {on_atoms, on_cell};
 }
 
@@ -174,16 +154,14 @@ Tensor moved_beyond_cuda(const Tensor &positions, const Tensor &reference_positi
     const Tensor moved = at::empty({}, positions.options().dtype(at::kBool)),
                  scratch = at::empty({int64_t(sizeof(Strain))}, positions.options().dtype(at::kByte));
     Strain *strain = reinterpret_cast<Strain *>(scratch.mutable_data_ptr());
-    strain_kernel<<<1, 1, 0, stream>>>(to.const_data_ptr<double>(), from.const_data_ptr<double>(), limit,
-                                       cutoff.value_or(-1), strain, moved.mutable_data_ptr<bool>());
+    launch(strain_kernel, 1, 1, stream, to.const_data_ptr<double>(), from.const_data_ptr<double>(), limit,
+           cutoff.value_or(-1), strain, moved.mutable_data_ptr<bool>());
     const int64_t atoms = now.size(0);
     if (atoms > 0)
         AT_DISPATCH_FLOATING_TYPES(now.scalar_type(), "moved_beyond_cuda", [&] {
-            moved_kernel<<<blocks_of(atoms), THREADS, 0, stream>>>(strain, now.const_data_ptr<scalar_t>(),
-                                                                   then.const_data_ptr<scalar_t>(), atoms,
-                                                                   moved.mutable_data_ptr<bool>());
+            launch(moved_kernel<scalar_t>, blocks_of(atoms), THREADS, stream, strain, now.const_data_ptr<scalar_t>(),
+                   then.const_data_ptr<scalar_t>(), atoms, moved.mutable_data_ptr<bool>());
         });
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
     return moved;
 }
 

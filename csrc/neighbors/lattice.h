@@ -1,12 +1,7 @@
 // The lattice as the neighbour search sees it: three independent vectors whatever the periodicity. Host and device.
 #pragma once
+#include "host_device.h"
 #include <cmath>
-
-#ifdef __CUDACC__
-#define EQUISTRIDE_HD __host__ __device__
-#else
-#define EQUISTRIDE_HD
-#endif
 
 namespace equistride {
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "edges.h"
 #include "tensor_product/kernels.h"
+#include "tensor_product/spline.h"
 #include "tensor_product/tensor_product.h"
 
 #include <algorithm>
@@ -33,14 +34,10 @@ template <class Real> struct TabulatedWeights {
                           "an edge is longer or shorter than the radial table; expected a length between ", start,
                           " and ", start + last * step, "; found ", r, " at edge ", e,
                           "; look at what moved the atoms there, or make the table for this range");
-        const double knot = std::min(std::max(std::floor(place), 0.0), last - 1), t = place - knot, u = 1 - t;
-        const double scale = 1 / step;
-        return {table + int64_t(knot) * width,
-                width,
-                {Real(u * u * u / 6), Real((4 + t * t * (3 * t - 6)) / 6), Real((4 + u * u * (3 * u - 6)) / 6),
-                 Real(t * t * t / 6)},
-                {Real(-0.5 * u * u * scale), Real((1.5 * t - 2) * t * scale), Real((2 - 1.5 * u) * u * scale),
-                 Real(0.5 * t * t * scale)}};
+        const double knot = std::min(std::max(std::floor(place), 0.0), last - 1);
+        SplineRow<Real> row{table + int64_t(knot) * width, width, {}, {}};
+        cubic_basis(place - knot, 1 / step, row.basis, row.slope);
+        return row;
     }
 };
 

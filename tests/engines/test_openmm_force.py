@@ -78,6 +78,18 @@ def test_energy_alone_with_a_parameter(platform: str, molecule: Structure) -> No
     assert made.getState(energy=True).getPotentialEnergy()._value == pytest.approx(2.5 * (x**2).sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_energy_alone_is_that_beside_forces(platform: str, artifact64: Path, crystal: Structure) -> None:
+    """A barostat asks for energies alone, a shorter way through the network; after one, forces must come again."""
+    system = create_system(artifact64, crystal.topology)
+    made = context(system, crystal.positions, platform)
+    both = made.getState(energy=True, forces=True)
+    alone = made.getState(energy=True).getPotentialEnergy()._value
+    assert alone == pytest.approx(both.getPotentialEnergy()._value, rel=1e-13)
+    again = made.getState(forces=True).getForces(asNumpy=True)._value
+    np.testing.assert_array_equal(again, both.getForces(asNumpy=True)._value)
+
+
 def test_module_that_gives_its_own_forces(molecule: Structure) -> None:
     force = Force(torch.jit.script(Fixed()))
     force.setOutputsForces(True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from equistride.artifact.metadata import Metadata
+from equistride.artifact.aoti import compile_program
+from equistride.artifact.metadata import Container, Metadata, check_container
+from equistride.artifact.native import open_native
 from equistride.artifact.reference import reference_json
 from equistride.errors import EquistrideError
 
@@ -19,25 +24,60 @@ OWN = {"version", ".data/serialization_id"}
 """Records that every writer makes itself."""
 
 
-def without_debug(source: Path, target: Path) -> None:
-    """Copy a TorchScript archive without its debug records; code and weights stay byte for byte.
+COMPILED = "data/aotinductor/"
+"""Where a package of torch keeps its programs."""
+SOURCE = ".cpp"
+"""Ending of the records with the source of a compiled program, which names folders of the machine that compiled it."""
+
+
+def without_debug(source: Path, target: Path, extra: dict[str, str] | None = None) -> None:
+    """Copy an archive of torch without debug records and sources; code and weights stay byte for byte.
 
     Parameters
     ----------
     source, target
         Two different files.
+    extra
+        More records, by their names.
     """
     reader = torch._C.PyTorchFileReader(str(source))
     writer = torch._C.PyTorchFileWriter(str(target))
     for name in reader.get_all_records():
-        if not name.endswith(DEBUG) and name not in OWN:
+        if not name.endswith((DEBUG, SOURCE)) and name not in OWN:
             record = reader.get_record(name)
             writer.write_record(name, record, len(record))
+    for name, text in (extra or {}).items():
+        record = text.encode()
+        writer.write_record(name, record, len(record))
     writer.write_end_of_file()
 
 
-def save(module: nn.Module, metadata: Metadata, path: Path) -> None:
-    """Script a model and write it with its metadata and reference frame; the file appears whole or not at all.
+def is_compiled(path: str | Path) -> bool:
+    """Whether a file is an archive of the AOTInductor container."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(f"/{COMPILED}" in name for name in archive.namelist())
+
+
+def open_script(path: str | Path) -> Any:
+    """Return the module of a TorchScript artifact, on the CPU.
+
+    Raises
+    ------
+    EquistrideError
+        For a compiled artifact, whose program cannot be taken apart.
+    """
+    if is_compiled(path):
+        raise EquistrideError(
+            f"{path} is a compiled program, which cannot be changed or taken apart", expected="a TorchScript artifact",
+            mend="export the checkpoint with --container torchscript",
+        )  # fmt: skip
+    return torch.jit.load(str(path), map_location="cpu")
+
+
+def save(module: nn.Module, metadata: Metadata, path: Path, container: Container = "torchscript") -> Metadata:
+    """Write a model with its metadata and reference frame; the file appears whole or not at all.
 
     Parameters
     ----------
@@ -46,27 +86,55 @@ def save(module: nn.Module, metadata: Metadata, path: Path) -> None:
         constant tables stay exact; engines convert it to ``metadata.dtype`` as they load it.
     metadata, path
         What the file says of itself; where it goes.
+    container
+        ``"torchscript"``, or ``"aoti"``: compiled for the CPU of this machine, and tested before the file appears. Then the
+        module must be a conservative potential or a propagator, and not scripted.
+
+    Returns
+    -------
+    Metadata
+        What the file says of itself; for ``"aoti"`` also what it was compiled for.
     """
+    check_container(container)
     path = Path(path)
     if not path.parent.is_dir():
         raise EquistrideError(f"the folder {path.parent} does not exist", mend="make it first")
     module = module.cpu().double().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+    reference = reference_json(
+        module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed
+    )
+    partial = path.with_name(path.name + ".partial")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        try:
+            if container == "aoti":
+                metadata = _compile(module, metadata, reference, Path(folder) / "model.pt2", partial)
+            else:
+                _script(module, metadata, reference, Path(folder) / path.name, partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return metadata
+
+
+def _records(metadata: Metadata, reference: str) -> dict[str, str]:
+    return {"metadata.json": metadata.model_dump_json(indent=1), "reference.json": reference}
+
+
+def _script(module: nn.Module, metadata: Metadata, reference: str, whole: Path, target: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is the format that the engines load
         scripted = torch.jit.script(module)
-    extra = {
-        "metadata.json": metadata.model_dump_json(indent=1),
-        "reference.json": reference_json(
-            module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed
-        ),
-    }
-    whole, partial = path.with_name(path.name + ".whole"), path.with_name(path.name + ".partial")
-    try:
-        torch.jit.save(scripted, str(whole), _extra_files=extra)
-        without_debug(whole, partial)
-        os.replace(partial, path)
-    finally:
-        whole.unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
+    torch.jit.save(scripted, str(whole), _extra_files=_records(metadata, reference))
+    without_debug(whole, target)
+
+
+def _compile(module: nn.Module, metadata: Metadata, reference: str, package: Path, target: Path) -> Metadata:
+    metadata = metadata.model_copy(update={"compiled": compile_program(module, metadata, package)})
+    records = {f"extra/{name}": text for name, text in _records(metadata, reference).items()}
+    with zipfile.ZipFile(package) as archive:
+        (program,) = (entry for entry in archive.infolist() if entry.filename.endswith(".so"))
+    without_debug(package, target, records | {"extra/program.crc32": str(program.CRC)})
+    open_native(target)  # its reference frame, on the machine that it was compiled on
+    return metadata

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from equistride.artifact.archive import open_script
 from equistride.artifact.frames import BatchOutputs, Frame, Outputs
 from equistride.artifact.reference import TOLERANCE, reference_structure
 from equistride.errors import EquistrideError
@@ -42,7 +43,7 @@ class Script:
 
     def __init__(self, path: Path, device: torch.device, dtype: torch.dtype) -> None:
         try:
-            module = torch.jit.load(str(path), map_location="cpu")
+            module = open_script(path)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise EquistrideError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from equistride import __version__
-from equistride.artifact.archive import save
+from equistride.artifact.archive import open_script, save
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.model import load
 from equistride.errors import EquistrideError
@@ -127,7 +127,7 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
         raise EquistrideError(
             f"{paths[first]} is in the ensemble twice", mend="equal members have no disagreement: give different ones"
         )
-    members = [torch.jit.load(str(path), map_location="cpu") for path in paths]
+    members = [open_script(path) for path in paths]
     joinable = all("atomic_energies" in member._c._method_names() for member in members)
     module = (JoinableEnsemble if joinable else Ensemble)(members)
     names = sorted({one.architecture for one in facts})

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from equistride.artifact.archive import save
 from equistride.artifact.checkpoint import load_weights, provenance, read_checkpoint, unreadable
-from equistride.artifact.metadata import Metadata, check_precision
+from equistride.artifact.metadata import Container, Metadata, check_precision
 from equistride.artifact.propagators import export_propagator
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
@@ -66,6 +66,7 @@ def save_potential(
     potential: ConservativePotential, config: PotentialConfig, output: Path, *, dtype: str, fused: bool,
     provenance: dict[str, Any], periodic: bool = False, system: dict[str, float] | None = None, description: str = "",
     licence: str = "", references: list[str] | None = None, accuracy: dict[str, float] | None = None,
+    container: Container = "torchscript",
 ) -> Metadata:  # fmt: skip
     """Write a potential as an artifact.
 
@@ -73,7 +74,7 @@ def save_potential(
     ----------
     potential, config, output
         In double precision; the configuration of its network; where the file goes.
-    dtype, fused
+    dtype, fused, container
         As for :func:`export`.
     periodic
         Trained on periodic systems alone.
@@ -107,14 +108,13 @@ def save_potential(
         references=references or [PUBLICATION[config.architecture]],
         accuracy=accuracy or {},
     )
-    save(potential, metadata, output)
-    return metadata
+    return save(potential, metadata, output, container)
 
 
 def export(
     checkpoint: Path, output: Path, *, dtype: str = "float32", description: str = "", licence: str = "",
     references: list[str] | None = None, accuracy: dict[str, float] | None = None, allow_nonconservative: bool = False,
-    tables: float | None = 1e-6, shortest: float = 0.5, fused: bool = True,
+    tables: float | None = 1e-6, shortest: float = 0.5, fused: bool = True, container: Container = "torchscript",
 ) -> Metadata:  # fmt: skip
     """Turn a checkpoint of ``equistride train`` into an artifact.
 
@@ -135,6 +135,9 @@ def export(
         Of a potential: run it through the fused operators where it has a fused form, several times faster on a CPU. The plain
         network is in the file too, for a GPU and for :func:`equistride.engines.openmm_export.write_torchforce`. In
         ``"float32"`` splines stand for its radial networks (``spline_error`` in the metadata), in ``"float64"`` none do.
+    container
+        ``"torchscript"`` runs everywhere; ``"aoti"`` is compiled by AOTInductor for the CPU of this machine, which takes a
+        minute and a C++ compiler.
 
     Returns
     -------
@@ -146,7 +149,7 @@ def export(
     if is_propagator(facts):
         return export_propagator(
             checkpoint, content, output, dtype=dtype, tables=tables, shortest=shortest, description=description,
-            licence=licence, references=references, accuracy=accuracy,
+            licence=licence, references=references, accuracy=accuracy, container=container,
         )  # fmt: skip
     check_precision(dtype)
     try:
@@ -159,5 +162,5 @@ def export(
     return save_potential(
         potential, config, output, dtype=dtype, fused=fused, periodic=bool(facts.get("periodic")),
         description=description or facts["config"]["name"], provenance=provenance(facts), licence=licence,
-        references=references, accuracy=accuracy,
+        references=references, accuracy=accuracy, container=container,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from torch import Tensor
 from equistride import __version__
 from equistride.artifact.export import require_conservative, save_potential
 from equistride.artifact.fairchem_checkpoint import Checkpoint, Normalisation, read_checkpoint
-from equistride.artifact.metadata import Metadata, check_precision
+from equistride.artifact.metadata import Container, Metadata, check_precision
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
@@ -306,6 +306,7 @@ def import_fairchem(
     checkpoint: Path, output: Path, *, elements: Sequence[str] = (), dataset: str = "", charge: int = 0,
     spin: int | None = None, dtype: str = "float32", description: str = "", licence: str = "",
     references: list[str] | None = None, allow_nonconservative: bool = False, fused: bool = True,
+    container: Container = "torchscript",
 ) -> Metadata:  # fmt: skip
     """Turn an eSEN checkpoint of fairchem-core into an artifact; fairchem is not needed and no code of the file runs.
 
@@ -325,7 +326,7 @@ def import_fairchem(
         For the metadata.
     allow_nonconservative
         Import a model with direct forces, a neighbour cap or no envelope too.
-    fused
+    fused, container
         As for :func:`equistride.artifact.export.export`.
 
     Returns
@@ -359,5 +360,5 @@ def import_fairchem(
             "checkpoint_sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
             "config": config.model_dump(mode="json"),
         },
-        licence=licence, references=references,
+        licence=licence, references=references, container=container,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,10 @@ FORMAT_VERSION = 1
 """The format version that this package writes; readers refuse newer ones."""
 
 
+Container = Literal["torchscript", "aoti"]
+"""How the model lies in an artifact: as TorchScript, which runs everywhere, or compiled for one machine by AOTInductor."""
+
+
 class Units(BaseModel):
     """Units of everything inside an artifact."""
 
@@ -19,6 +23,23 @@ class Units(BaseModel):
     energy: Literal["eV"] = "eV"
     time: Literal["fs"] = "fs"
     mass: Literal["amu"] = "amu"
+
+
+class Compiled(BaseModel):
+    """What the program of a compiled artifact runs on, and what its container must know of it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    torch: str
+    """Version; another minor version refuses it."""
+    device: Literal["cpu"] = "cpu"
+    machine: str
+    """Kind of processor, as ``uname -m`` says it."""
+    instruction_set: Literal["portable", "avx2", "avx512"]
+    exchanges: int = 0
+    """Calls of ``equistride::exchange``."""
+    shortest: float | None = None
+    """A; the tables of a propagator reach no shorter bond."""
 
 
 class Metadata(BaseModel):
@@ -63,6 +84,8 @@ class Metadata(BaseModel):
     """Whether the network runs through equistride's fused operators on a CPU."""
     spline_error: float | None = None
     """Largest error of the splines that stand for radial networks, as a share of their largest value."""
+    compiled: Compiled | None = None
+    """Of the AOTInductor container alone."""
     num_parameters: int = 0
     provenance: dict[str, Any] = {}
     """Package and torch versions, hashes of config and data."""
@@ -70,6 +93,12 @@ class Metadata(BaseModel):
     references: list[str] = []
     accuracy: dict[str, float] = {}
     """Measured errors, with the unit in the name."""
+
+
+def check_container(container: str) -> None:
+    """Refuse a container that is not known."""
+    if container not in get_args(Container):
+        raise EquistrideError("the container is not known", expected="torchscript or aoti", found=container)
 
 
 def check_precision(dtype: str) -> None:

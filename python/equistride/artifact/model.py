@@ -71,7 +71,9 @@ class Model:
             self.device = torch.device(device)
             if device != "cpu" or dtype is not None:
                 native.to(device, self.dtype == torch.float64)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
+            if self.metadata.compiled:
+                raise sentence(error) from None
             reason = str(error).splitlines()[0]
             raise EquistrideError(f"the device {device!r} cannot be used ({reason})", mend="use device='cpu'") from None
 
@@ -197,7 +199,9 @@ class Model:
             raise EquistrideError("there are no frames to evaluate", expected="one or more")
         joined = (
             self._batch.evaluate(checked)
-            if len(checked) > 1 and self._batch.agrees(self.compute, len(self.metadata.species))
+            if len(checked) > 1
+            and not self.metadata.compiled
+            and self._batch.agrees(self.compute, len(self.metadata.species))
             else None
         )
         if joined is not None:
@@ -225,7 +229,7 @@ class Model:
             As :meth:`compute`, and for an artifact that is no ensemble.
         """
         self._need_potential()
-        if not self._script.has("uncertainty"):
+        if self.metadata.compiled or not self._script.has("uncertainty"):
             raise EquistrideError(
                 "this artifact has no uncertainty",
                 expected="an ensemble",
@@ -243,7 +247,8 @@ class Model:
 
     def keep(self) -> Model:
         """Read all that is needed from the file now, so that it may go away; returns the model itself."""
-        _ = self._script
+        if not self.metadata.compiled:
+            _ = self._script
         return self
 
     def _need_potential(self) -> None:
@@ -274,6 +279,8 @@ def load(
     charge: float | None = None, spin: float | None = None,
 ) -> Model:  # fmt: skip
     """Load an artifact, check its format and run its reference frame; nothing is unpickled.
+
+    One that was compiled (``metadata.compiled``) is machine code: load those of people you trust, for its own precision alone.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from equistride import __version__
 from equistride.artifact.archive import save
 from equistride.artifact.checkpoint import load_weights, unreadable
 from equistride.artifact.checkpoint import provenance as origin
-from equistride.artifact.metadata import Metadata, check_precision
+from equistride.artifact.metadata import Container, Metadata, check_precision
 from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
@@ -36,6 +36,7 @@ def save_propagator(
     propagator: Propagator, output: Path, *, dtype: str = "float32", tables: float | None = None, shortest: float = 0.5,
     periodic: bool = False, description: str = "", licence: str = "", references: list[str] | None = None,
     accuracy: dict[str, float] | None = None, provenance: dict[str, Any] | None = None,
+    container: Container = "torchscript",
 ) -> Metadata:  # fmt: skip
     """Write a TrajCast propagator as an artifact; dead parameters of the last layer are left out.
 
@@ -53,6 +54,8 @@ def save_propagator(
         Trained on periodic systems alone.
     description, licence, references, accuracy, provenance
         For the metadata.
+    container
+        As for :func:`equistride.artifact.export.export`.
 
     Raises
     ------
@@ -98,14 +101,13 @@ def save_propagator(
         references=references or ["arXiv:2503.23794"],
         accuracy=accuracy or {},
     )
-    save(served, metadata, output)
-    return metadata
+    return save(served, metadata, output, container)
 
 
 def export_propagator(
     checkpoint: Path, content: dict[str, Any], output: Path, *, dtype: str = "float32", tables: float | None = 1e-6,
     shortest: float = 0.5, description: str = "", licence: str = "", references: list[str] | None = None,
-    accuracy: dict[str, float] | None = None,
+    accuracy: dict[str, float] | None = None, container: Container = "torchscript",
 ) -> Metadata:  # fmt: skip
     """Turn a checkpoint of a propagator into an artifact; use :func:`equistride.artifact.export.export`.
 
@@ -113,7 +115,7 @@ def export_propagator(
     ----------
     checkpoint, content
         The file, and what :func:`equistride.artifact.checkpoint.read_checkpoint` found in it.
-    output, dtype, tables, shortest, description, licence, references, accuracy
+    output, dtype, tables, shortest, description, licence, references, accuracy, container
         As for :func:`save_propagator`.
 
     Raises
@@ -131,5 +133,5 @@ def export_propagator(
     return save_propagator(
         propagator, output, dtype=dtype, tables=tables, shortest=shortest, periodic=bool(facts.get("periodic")),
         description=description or facts["config"]["name"], licence=licence, references=references, accuracy=accuracy,
-        provenance=origin(facts),
+        provenance=origin(facts), container=container,
     )  # fmt: skip

@@ -11,9 +11,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
-from equistride.artifact.archive import save
+from equistride.artifact.archive import open_script, save
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.native import open_native
 from equistride.errors import EquistrideError
@@ -57,7 +55,7 @@ def with_system(
         )
     charge = metadata.system["charge"] if charge is None else _checked(charge, "charge", -CHARGE_LIMIT, CHARGE_LIMIT)
     spin = metadata.system["spin"] if spin is None else _checked(spin, "spin multiplicity", 0, SPIN_LIMIT)
-    module = torch.jit.load(str(path), map_location="cpu")
+    module = open_script(path)
     for part in module.modules():
         if hasattr(part, "set_system"):  # one network, or the members of an ensemble
             part.set_system(charge, spin)

@@ -18,7 +18,7 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from pydantic import ValidationError
 from torch import Tensor
 
-from equistride.artifact.metadata import Metadata
+from equistride.artifact.metadata import Container, Metadata
 from equistride.artifact.propagators import save_propagator
 from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
@@ -247,6 +247,7 @@ def read_trajcast(
 def import_trajcast(
     config: Path, state: Path, output: Path, *, stride_fs: float, species: Sequence[str] = (), masses: Sequence[float] = (),
     dtype: str = "float32", tables: float | None = None, description: str = "", licence: str = "",
+    container: Container = "torchscript",
 ) -> Metadata:  # fmt: skip
     """Turn a checkpoint of IBM/trajcast into an artifact; arguments of :func:`read_trajcast` and ``save_propagator``.
 
@@ -261,5 +262,5 @@ def import_trajcast(
     return save_propagator(
         propagator, output, dtype=dtype, tables=tables, periodic=not propagator.keep_spin, licence=licence,
         description=description or f"TrajCast for {', '.join(propagator.species)}, {stride_fs:g} fs a stride",
-        provenance=provenance,
+        provenance=provenance, container=container,
     )  # fmt: skip

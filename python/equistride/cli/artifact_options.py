@@ -15,4 +15,11 @@ AllowNonconservative = Annotated[
     bool,
     typer.Option("--allow-nonconservative", help="Also a model with direct forces, a neighbour cap or no envelope."),
 ]
+ContainerOption = Annotated[
+    str,
+    typer.Option(
+        "--container",
+        help="torchscript: runs everywhere; aoti: compiled for this machine's CPU, which takes a minute and a C++ compiler.",
+    ),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Potentials: torch's own operators alone, slower on a CPU.")]

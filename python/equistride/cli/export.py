@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from equistride.cli.artifact_options import AllowNonconservative, Description, Licence, Output, Plain, Precision
+from equistride.cli.artifact_options import (
+    AllowNonconservative,
+    ContainerOption,
+    Description,
+    Licence,
+    Output,
+    Plain,
+    Precision,
+)
 from equistride.errors import EquistrideError
 
 
@@ -51,6 +59,7 @@ def export(
     ] = None,
     allow_nonconservative: AllowNonconservative = False,
     plain: Plain = False,
+    container: ContainerOption = "torchscript",
     tables: Annotated[
         float,
         typer.Option(
@@ -62,7 +71,7 @@ def export(
         float, typer.Option(min=0.0, help="For propagators: shortest bond that the splines cover, A.")
     ] = 0.5,
 ) -> None:
-    """Write a trained potential or propagator as one TorchScript file with its metadata and a self-test."""
+    """Write a trained potential or propagator as one file with its metadata and a self-test."""
     if target is Target.artifact:
         from equistride.artifact.export import export as write
 
@@ -78,11 +87,20 @@ def export(
             fused=not plain,
             tables=tables or None,
             shortest=shortest,
+            container=container,  # type: ignore[arg-type]
         )
+        made_for = metadata.compiled
         typer.echo(
             f"{output}: {metadata.architecture} {metadata.kind}, {metadata.num_parameters:,} parameters, {metadata.dtype}"
+            + (
+                f", compiled for torch {made_for.torch} on {made_for.machine} {made_for.instruction_set}"
+                if made_for
+                else ""
+            )
         )
         return
+    if container != "torchscript":
+        raise EquistrideError("a TorchForce is TorchScript", found=f"--container {container}", mend="leave it out")
     if structure is None:
         raise EquistrideError(
             "a TorchForce needs to know the system",

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from equistride.cli.artifact_options import AllowNonconservative, Description, Licence, Output, Plain, Precision
+from equistride.cli.artifact_options import (
+    AllowNonconservative,
+    ContainerOption,
+    Description,
+    Licence,
+    Output,
+    Plain,
+    Precision,
+)
 from equistride.errors import EquistrideError
 
 app = typer.Typer(help="Import checkpoints of other packages.", no_args_is_help=True)
@@ -36,6 +44,7 @@ def trajcast(
     ] = None,
     description: Description = "",
     licence: Licence = "",
+    container: ContainerOption = "torchscript",
 ) -> None:
     """Turn a checkpoint of IBM/trajcast into an artifact."""
     from equistride.artifact.trajcast_import import import_trajcast
@@ -47,7 +56,7 @@ def trajcast(
     symbols = [s.strip() for s in species.split(",") if s.strip()]
     metadata = import_trajcast(
         config, state, output, stride_fs=stride, species=symbols, masses=weights, dtype=dtype, tables=tables,
-        description=description, licence=licence,
+        description=description, licence=licence, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
     typer.echo(
         f"{output}: {metadata.architecture} {metadata.kind} of {metadata.stride_fs:g} fs for {', '.join(metadata.species)}, "
@@ -72,6 +81,7 @@ def fairchem(
     licence: Licence = "",
     allow_nonconservative: AllowNonconservative = False,
     plain: Plain = False,
+    container: ContainerOption = "torchscript",
 ) -> None:
     """Turn an eSEN checkpoint of fairchem-core into an artifact; fairchem is not needed, and no code of the file runs."""
     from equistride.artifact.fairchem_import import import_fairchem
@@ -80,6 +90,7 @@ def fairchem(
     metadata = import_fairchem(
         checkpoint, output, elements=symbols, dataset=dataset, charge=charge, spin=spin, dtype=dtype,
         description=description, licence=licence, allow_nonconservative=allow_nonconservative, fused=not plain,
+        container=container,  # type: ignore[arg-type]
     )  # fmt: skip
     system = "".join(f", {name} {value:g}" for name, value in metadata.system.items())
     typer.echo(

@@ -11,6 +11,7 @@ from openmm import app
 from torch import Tensor, nn
 
 from equistride import artifact as artifacts
+from equistride.artifact.archive import open_script
 from equistride.artifact.ensemble import Ensemble
 from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
 from equistride.errors import EquistrideError
@@ -137,7 +138,7 @@ def write_torchforce(
     species = torch.tensor([metadata.species.index(symbol) for symbol in symbols])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # TorchForce loads TorchScript alone
-        loaded = torch.jit.load(str(path))
+        loaded = open_script(path)
         without_exchange(loaded)
         model = _plain(loaded).to(precision).eval()
         for parameter in model.parameters():

@@ -112,7 +112,9 @@ class Force(openmm.Force):
         return _plugin.get_model(self)
 
     def getModule(self) -> torch.jit.ScriptModule:
-        """Return the model as a scripted module of its own."""
+        """Return the model as a scripted module of its own; a compiled one has none."""
+        if self.isArtifact() and self.getMetadata().get("compiled"):
+            raise EquistrideError("the model is a compiled program", expected="a TorchScript artifact")
         return torch.jit.load(io.BytesIO(self.getModel()))
 
     def isArtifact(self) -> bool:

@@ -171,6 +171,20 @@ class Propagator(nn.Module):
             Frame of each atom; which frames have no cell.
         """
         displacements, after = self.free_stride(velocities, species, vectors, edge_index)
+        return self.keep(positions, velocities, species, displacements, after, frame, open_frames)
+
+    def keep(
+        self,
+        positions: Tensor,
+        velocities: Tensor,
+        species: Tensor,
+        displacements: Tensor,
+        after: Tensor,
+        frame: Tensor,
+        open_frames: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the displacements and velocities ``after`` [N, 3] of :meth:`free_stride` with momenta kept; other arguments as
+        for :meth:`stride`."""
         positions, velocities = positions.double(), velocities.double()
         # not torch.tensor(list), which TorchScript rounds to single precision
         table = torch.stack(

@@ -1,5 +1,8 @@
 """The hook between layers of message passing, for engines that divide the atoms among processes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,6 +13,7 @@ from equistride import _library  # noqa: F401 (registers the operator)
 _PATTERN = "graph(%x):\n  %y : Tensor = equistride::exchange(%x)\n  return (%y)"
 _NOTHING = "graph(%x):\n  return (%x)"
 _CALL = 'name="exchange"'
+_wanted = ContextVar("exchanging", default=False)
 
 
 def exchange(features: Tensor) -> Tensor:
@@ -21,7 +25,18 @@ def exchange(features: Tensor) -> Tensor:
     """
     if torch.jit.is_scripting():
         return torch.ops.equistride.exchange(features)
-    return features
+    else:  # a branch, which TorchScript leaves out
+        return torch.ops.equistride.exchange(features) if _wanted.get() else features
+
+
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """Let :func:`exchange` be the operator outside TorchScript too, to trace it."""
+    token = _wanted.set(True)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
 
 
 def without_exchange(model: torch.jit.ScriptModule) -> None:

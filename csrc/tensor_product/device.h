@@ -1,0 +1,101 @@
+// What the kernels of the convolution share on the GPU: the problem, and the edges that a warp works on next.
+#pragma once
+#include "cuda_launch.h"
+#include "tensor_product/spline.h"
+
+#include <limits>
+
+namespace equistride {
+
+namespace {
+
+// An owner is the atom whose edges a warp walks over: the receiver, in the order of the edges, or the sender, through
+// `order`. At the other end of each edge is the other one.
+template <class Real> struct Problem {
+    const Real *x, *y;
+    const Real *weights; // [E, weights_width], or the table's rows [K, weights_width]
+    const Real *lengths; // [E]; null without a table
+    const int64_t *receiver, *sender;
+    const int64_t *order; // null: as they are
+    const int64_t *first; // [owners + 1]
+    const int *wrong;     // not zero: edges that are not sorted or name atoms that are not there; all is NaN then
+    int64_t x_width, weights_width, out_width, edges, owners;
+    int y_width;
+    double start, step, last; // of the table: first knot, distance of the knots, number of intervals
+};
+
+template <class Real> __device__ Real not_a_number() { return std::numeric_limits<Real>::quiet_NaN(); }
+
+// Edges that a warp has in shared memory: their numbers, harmonics and splines.
+template <class Real, int COUNT, int HARMONICS, bool TABLE> struct Stage {
+    static constexpr int PADDED = (HARMONICS + 3) / 4 * 4; // so that four numbers are one load
+    alignas(16) Real y[COUNT][PADDED];
+    alignas(16) Real basis[TABLE ? COUNT : 1][4], slope[TABLE ? COUNT : 1][4];
+    int64_t edge[COUNT], other[COUNT], row[TABLE ? COUNT : 1]; // row: where the spline's first row begins in the table
+
+    // Read `count` edges from place `begin` of the owner's order on. `column` maps 0 .. HARMONICS - 1 to columns of y,
+    // or to -1.
+    template <class Column>
+    __device__ void read(const Problem<Real> &in, int64_t begin, int count, int lane, const Column &column) {
+        __syncwarp(); // all lanes are done with the edges before
+        if (lane < count) {
+            const int64_t e = in.order == nullptr ? begin + lane : in.order[begin + lane];
+            edge[lane] = e;
+            other[lane] = (in.order == nullptr ? in.sender : in.receiver)[e];
+            if constexpr (TABLE)
+                place(in, e, lane);
+        }
+        __syncwarp();
+        for (int k = lane; k < count * HARMONICS; k += WARP) {
+            const int at = column(k % HARMONICS);
+            y[k / HARMONICS][k % HARMONICS] = at < 0 ? Real(0) : in.y[edge[k / HARMONICS] * in.y_width + at];
+        }
+        __syncwarp();
+    }
+
+    // Value, and slope along the length, of the weight in a column.
+    __device__ Real weight(const Problem<Real> &in, int k, int column) const {
+        if constexpr (TABLE)
+            return combine(in, basis[k], row[k] + column);
+        else
+            return in.weights[edge[k] * in.weights_width + column];
+    }
+    __device__ Real weight_slope(const Problem<Real> &in, int k, int column) const {
+        return combine(in, slope[k], row[k] + column);
+    }
+
+private:
+    __device__ static Real combine(const Problem<Real> &in, const Real *factors, int64_t at) {
+        const Real *from = in.weights + at;
+        const Real a = from[0], b = from[in.weights_width], c = from[2 * in.weights_width],
+                   d = from[3 * in.weights_width];
+        return (factors[0] * a + factors[1] * b) + (factors[2] * c + factors[3] * d);
+    }
+
+    // A length outside the table gives NaN; a kernel cannot raise. Rounding may put one of float32 a little beyond.
+    __device__ void place(const Problem<Real> &in, int64_t e, int lane) {
+        const double at = (double(in.lengths[e]) - in.start) / in.step;
+        if (at > -1e-3 && at < in.last + 1e-3) {
+            const double knot = fmin(fmax(floor(at), 0.0), in.last - 1);
+            row[lane] = int64_t(knot) * in.weights_width;
+            cubic_basis(at - knot, 1 / in.step, basis[lane], slope[lane]);
+        } else {
+            row[lane] = 0;
+            for (int k = 0; k < 4; ++k)
+                basis[lane][k] = slope[lane][k] = not_a_number<Real>();
+        }
+    }
+};
+
+// Where the gradients go; null where one is not wanted.
+template <class Real> struct Gradient {
+    const Real *grad; // of the output
+    Real *x;          // written, or added to
+    Real *weights;    // [E, weights_width], written; null with a table
+    Real *parts;      // [units, E, slots]: what each unit gives to y and the lengths
+    bool add, y, lengths;
+};
+
+} // namespace
+
+} // namespace equistride

@@ -1,0 +1,118 @@
+// Stands for the GPU where the CUDA sources are compiled for the host: what the language and its run time give a
+// kernel, with every thread of a block a fiber of its own. Barriers, shuffles and votes work, and are checked: lanes
+// that should meet and do not are an error. One block runs after the other, so static memory serves as shared memory.
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <source_location>
+#include <torch/library.h>
+#include <tuple>
+
+// The kernels become operators of a library of their own, for tensors of the CPU.
+#undef TORCH_LIBRARY_IMPL
+#define TORCH_LIBRARY_IMPL(library, key, m) _TORCH_LIBRARY_IMPL(equistride_emulated, CPU, m, C10_UID)
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __forceinline__ inline
+
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct float4 {
+    float x, y, z, w;
+};
+using cudaStream_t = const void *;
+
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace c10::cuda {
+struct CUDAGuard {
+    explicit CUDAGuard(at::Device) {}
+};
+inline cudaStream_t getCurrentCUDAStream() { return nullptr; }
+} // namespace c10::cuda
+
+namespace emulation {
+
+using Location = std::source_location;
+
+void run(dim3 grid, dim3 block, const std::function<void()> &thread);
+// Wait for the other lanes of the warp; return what each of them gave.
+const uint64_t *meet(const char *what, unsigned mask, uint64_t gives, const Location &at);
+void wait_for_block(const Location &at);
+int lane();
+
+template <class T> uint64_t to_bits(T value) {
+    uint64_t bits = 0;
+    static_assert(sizeof value <= sizeof bits);
+    std::memcpy(&bits, &value, sizeof value);
+    return bits;
+}
+template <class T> T from_bits(uint64_t bits) {
+    T value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+} // namespace emulation
+
+namespace equistride {
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t, Arguments &&...arguments) {
+    const std::tuple<Parameters...> all(static_cast<Parameters>(arguments)...);
+    emulation::run(grid, block, [&] { std::apply(kernel, all); });
+}
+} // namespace equistride
+
+inline void __syncthreads(const emulation::Location &at = emulation::Location::current()) {
+    emulation::wait_for_block(at);
+}
+inline void __syncwarp(const emulation::Location &at = emulation::Location::current()) {
+    emulation::meet("__syncwarp", ~0u, 0, at);
+}
+inline unsigned __ballot_sync(unsigned mask, bool vote,
+                              const emulation::Location &at = emulation::Location::current()) {
+    const uint64_t *all = emulation::meet("__ballot_sync", mask, vote, at);
+    unsigned votes = 0;
+    for (int k = 0; k < 32; ++k)
+        votes |= unsigned(all[k]) << k;
+    return votes;
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, const emulation::Location &at = emulation::Location::current()) {
+    return emulation::from_bits<T>(
+        emulation::meet("__shfl_xor_sync", mask, emulation::to_bits(value), at)[emulation::lane() ^ bits]);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, int step, const emulation::Location &at = emulation::Location::current()) {
+    const uint64_t *all = emulation::meet("__shfl_down_sync", mask, emulation::to_bits(value), at);
+    return emulation::lane() + step < 32 ? emulation::from_bits<T>(all[emulation::lane() + step]) : value;
+}
+
+// One thread runs at a time, so an atomic operation is an ordinary one.
+template <class T> T atomicAdd(T *place, T value) { return std::exchange(*place, *place + value); }
+template <class T> T atomicSub(T *place, T value) { return std::exchange(*place, *place - value); }
+template <class T> T atomicMin(T *place, T value) { return std::exchange(*place, *place < value ? *place : value); }
+template <class T> T atomicMax(T *place, T value) { return std::exchange(*place, *place > value ? *place : value); }
+
+using std::max;
+using std::min;
+inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
+inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
+inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
+inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }

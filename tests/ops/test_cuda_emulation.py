@@ -1,0 +1,317 @@
+"""The CUDA kernels, run on the host with every thread of a GPU emulated, give what the CPU's operators give.
+
+Inputs lie between NaN, so that a read beside them shows; new memory is NaN, so that what was not written shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import emulation
+import pytest
+import structures
+import torch
+from structures import Structure
+from test_tensor_product import CASES, TOLERANCE, Sample, deviation, edges, sample
+from torch import Tensor
+
+from equistride.models.trajcast import TrajCast, TrajCastConfig
+from equistride.nn.tensor_product import TensorProductConvolution
+
+CPU = torch.ops.equistride
+ORDERS = [0, 1, 7]
+"""Threads and blocks in their order, in the reverse, threads at random."""
+MORE = {
+    "more units than a launch takes": ("+".join(["40x1o"] * 12 + ["70x0e"] * 12), "0e + 1o"),
+    "harmonics of both parities": ("33x0e + 3x1o + 2x2e", "0e + 1o + 1e + 2e + 2o"),
+    "degree 3 beside the others": ("34x0e + 34x1o + 3x3o", "0e + 1o + 2e + 3o"),
+}
+REPLACES = pytest.mark.filterwarnings("ignore:Warning only once for all operators")
+WANTED = [[True, True, True], [False, True, True], [True, False, True], [False, False, True], [True, False, False]]
+
+
+@pytest.fixture(scope="module")
+def emulated(request: pytest.FixtureRequest) -> Iterator[torch._ops._OpNamespace]:
+    """The emulated operators; memory that nobody wrote is NaN, or the largest integer, meanwhile."""
+    assert request.config.cache is not None
+    operators = emulation.load(request.config.cache)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield operators
+    operators.set_order(0)
+    torch.use_deterministic_algorithms(before)
+
+
+def between_nan(tensor: Tensor) -> Tensor:
+    """The same values within a larger piece of memory full of NaN."""
+    memory = torch.full((tensor.numel() + 256,), torch.nan, dtype=tensor.dtype)
+    memory[128:-128] = tensor.flatten()
+    return memory[128:-128].view(tensor.shape)
+
+
+class Case:
+    """Arguments of all four operators: paths, an irregular graph with atoms that have no edges, weights and a table."""
+
+    def __init__(self, irreps: tuple[str, ...], dtype: torch.dtype, atoms: int = 13, count: int = 90) -> None:
+        convolution = TensorProductConvolution(*irreps)
+        generator = torch.Generator().manual_seed(5)
+        made = sample(convolution, max(atoms, 1), count, dtype)
+        made = made._replace(x=made.x[:atoms])
+        index = edges(atoms - 3, count, generator=generator) if count else made.edge_index
+        index[0][index[0] > 4] += 2  # receivers 5 and 6 have none, the last neither
+        self.at = Sample(*(between_nan(t) for t in made[:3]), index)
+        self.spec = (convolution.paths, convolution.couplings)
+        self.lengths = between_nan((1 + 3.6 * torch.rand(count, generator=generator)).to(dtype))
+        table = torch.randn(40, convolution.weight_numel, generator=generator).to(dtype)
+        self.table = (self.lengths, between_nan(table), 1.0, 0.1)
+        self.receivers = atoms
+        self.grad = between_nan(torch.randn(atoms, convolution.width, generator=generator).to(dtype))
+
+    def everything(self, ops: torch._ops._OpNamespace, wanted: list[bool]) -> list[Tensor]:
+        """Outputs and gradients with stored weights and with a table."""
+        x, y, weights, index = self.at
+        return [
+            ops.tensor_product(x, y, weights, index, *self.spec, self.receivers),
+            *ops.tensor_product_backward(self.grad, x, y, weights, index, *self.spec, wanted),
+            ops.tensor_product_table(x, y, *self.table, index, *self.spec, self.receivers),
+            *ops.tensor_product_table_backward(self.grad, x, y, *self.table, index, *self.spec, wanted),
+        ]
+
+
+def assert_equal(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        if theirs.numel() == 0:
+            assert ours.shape == theirs.shape
+        else:
+            assert theirs.abs().max() > 0
+            assert deviation(ours, theirs) < tolerance
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", {**CASES, **MORE})
+def test_convolution_equals_the_cpu(case: str, dtype: torch.dtype, emulated: torch._ops._OpNamespace) -> None:
+    """And its numbers do not depend on the order of threads and blocks: bit for bit."""
+    emulated.set_order(0)
+    at = Case({**CASES, **MORE}[case], dtype, count=90 if case in ("trajcast", "natural") else 40)
+    found = at.everything(emulated, WANTED[0])
+    assert_equal(found, at.everything(CPU, WANTED[0]), TOLERANCE[dtype])
+    for order in ORDERS[1:]:
+        emulated.set_order(order)
+        assert all(torch.equal(a, b) for a, b in zip(found, at.everything(emulated, WANTED[0]), strict=True))
+
+
+@pytest.mark.parametrize("wanted", WANTED[1:], ids=str)
+@pytest.mark.parametrize("case", ["natural", "degrees to 4"])
+def test_only_the_gradients_asked_for(case: str, wanted: list[bool], emulated: torch._ops._OpNamespace) -> None:
+    at = Case(CASES[case], torch.float64)
+    assert_equal(at.everything(emulated, wanted), at.everything(CPU, wanted), 1e-14)
+
+
+@contextmanager
+def in_place_of_the_cpu(emulated: torch._ops._OpNamespace) -> Iterator[list[str]]:
+    """Let the kernels take the place of the CPU's; yields the names of the operators that are called."""
+    called: list[str] = []
+    library = torch.library.Library("equistride", "IMPL")
+    for name in emulation.OPERATORS[:4]:
+
+        def run(*arguments: object, name: str = name) -> object:
+            called.append(name)
+            return getattr(emulated, name)(*arguments)
+
+        library.impl(name, run, "CPU", allow_override=True)
+    try:
+        yield called
+    finally:
+        library._destroy()
+
+
+@REPLACES
+def test_second_gradients(emulated: torch._ops._OpNamespace) -> None:
+    """The formula of the second gradients is made of the operators: it runs through the kernels as it stands."""
+    convolution = TensorProductConvolution("2x0e + 1x1o", "0e + 1o")
+    at = sample(convolution, atoms=3, count=4)
+    inputs = [t.requires_grad_() for t in at[:3]]
+    with in_place_of_the_cpu(emulated) as called:
+        assert torch.autograd.gradcheck(lambda x, y, w: convolution(x, y, w, at.edge_index), inputs)
+        assert torch.autograd.gradgradcheck(lambda x, y, w: convolution(x, y, w, at.edge_index), inputs)
+    assert set(called) == {"tensor_product", "tensor_product_backward"}
+    seen = len(called)
+    convolution(*at)
+    assert len(called) == seen  # the CPU's kernels are back
+
+
+@REPLACES
+def test_trajcast_gives_the_numbers_of_the_cpu(emulated: torch._ops._OpNamespace) -> None:
+    """The whole network, as it is trained and as it is served, float32."""
+    torch.manual_seed(0)
+    network = TrajCast(TrajCastConfig(max_speed=0.05, avg_num_neighbors=20.0, channels=16, num_layers=3), 2)
+    index = torch.randint(0, 20, (2, 250))
+    index = index[:, index[0].argsort(stable=True)]
+    vectors = torch.nn.functional.normalize(torch.randn(250, 3), dim=1) * (1.5 + 2.9 * torch.rand(250, 1))
+    arguments = (vectors, 0.01 * torch.rand(20, 3), torch.randint(0, 2, (20,)), index)
+    for served, operator in ((network, "tensor_product"), (network.with_tables(), "tensor_product_table")):
+        with torch.no_grad():
+            expected = served(*arguments)
+            with in_place_of_the_cpu(emulated) as called:
+                found = served(*arguments)
+        assert operator in called
+        assert 0 < (found - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("atoms", "count"), [(13, 0), (0, 0)])
+def test_graphs_without_edges(atoms: int, count: int, emulated: torch._ops._OpNamespace) -> None:
+    at = Case(CASES["odd channels"], torch.float64, atoms, count)
+    for ours, theirs in zip(at.everything(emulated, WANTED[0]), at.everything(CPU, WANTED[0]), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_receivers_may_differ_from_senders(emulated: torch._ops._OpNamespace) -> None:
+    convolution = TensorProductConvolution(*CASES["odd channels"])
+    at = sample(convolution, atoms=9)
+    local = at.edge_index[0] < 5
+    some = (at.x, at.y[local], at.weights[local], at.edge_index[:, local], convolution.paths, convolution.couplings)
+    assert deviation(emulated.tensor_product(*some, 5), CPU.tensor_product(*some, 5)) < 1e-14
+    grad = torch.randn(5, convolution.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found, expected = (ops.tensor_product_backward(grad, *some, WANTED[0]) for ops in (emulated, CPU))
+    assert_equal(list(found), list(expected), 1e-14)
+
+
+def test_paths_may_share_columns_of_the_output_and_leave_some_out(emulated: torch._ops._OpNamespace) -> None:
+    convolution = TensorProductConvolution(
+        "6x0e + 6x1o + 6x1o", "0e + 1o", "6x1o + 6x0e", [(0, 1, 0), (1, 0, 0, 2.0), (2, 0, 0), (0, 0, 1), (1, 1, 1)]
+    )
+    at = sample(convolution)
+    wider = [p + 3 if k % 10 == 7 else p for k, p in enumerate(convolution.paths)]
+    for paths in (convolution.paths, wider):
+        arguments = (*at, paths, convolution.couplings)
+        found, expected = (ops.tensor_product(*arguments, 11) for ops in (emulated, CPU))
+        assert deviation(found, expected) < 1e-14
+        grads = [ops.tensor_product_backward(torch.cos(expected), *arguments, WANTED[0]) for ops in (emulated, CPU)]
+        assert_equal(list(grads[0]), list(grads[1]), 1e-14)
+
+
+def test_other_couplings_than_the_known_ones(emulated: torch._ops._OpNamespace) -> None:
+    """Coefficients that are no multiple of the symbols that the kernels know go through those for any degree."""
+    at = Case(CASES["odd channels"], torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    stretched = [c * float(torch.rand(1, generator=generator)) for c in at.spec[1]]
+    first = [at.spec[0][k + 9] for k in range(0, len(at.spec[0]), 10) if at.spec[0][k + 1] > 0]
+    at.spec = (
+        at.spec[0],
+        [s if k >= min(first) else c for k, (s, c) in enumerate(zip(stretched, at.spec[1], strict=True))],
+    )
+    dense = [k for k in range(0, len(at.spec[0]), 10) if at.spec[0][k + 1] > 0]
+    at.spec = ([p for k in dense for p in at.spec[0][k : k + 10]], at.spec[1])
+    x, y, weights, index = at.at
+    columns = max(at.spec[0][k + 6] + at.spec[0][k + 3] for k in range(0, len(at.spec[0]), 10))
+    arguments = (x, y, weights[:, :columns].contiguous(), index, *at.spec, at.receivers)
+    assert deviation(emulated.tensor_product(*arguments), CPU.tensor_product(*arguments)) < 1e-14
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        pytest.param(torch.tensor([[3, 1, 1], [0, 1, 2]]), id="unsorted"),
+        pytest.param(torch.tensor([[0, 1, 13], [0, 1, 2]]), id="no such receiver"),
+        pytest.param(torch.tensor([[0, 1, 1], [0, 13, 2]]), id="no such sender"),
+        pytest.param(torch.tensor([[-1, 1, 1], [0, 1, 2]]), id="negative"),
+    ],
+)
+def test_wrong_edges_give_nan(spoiled: Tensor, emulated: torch._ops._OpNamespace) -> None:
+    """A kernel cannot raise; where an engine looks at the output, it says so."""
+    at = Case(CASES["odd channels"], torch.float64, count=3)
+    at.at = at.at._replace(edge_index=spoiled)
+    for wanted in WANTED[:2]:
+        for result in at.everything(emulated, wanted):
+            assert result.isnan().all()
+
+
+def test_lengths_outside_the_table_give_nan(emulated: torch._ops._OpNamespace) -> None:
+    at = Case(CASES["odd channels"], torch.float64)
+    at.lengths[17] = 4.71
+    x, y, _, index = at.at
+    out = emulated.tensor_product_table(x, y, *at.table, index, *at.spec, at.receivers)
+    wrong = out.isnan().any(1)
+    assert wrong.nonzero().flatten().tolist() == [int(index[0, 17])]
+    at.lengths[17] = 4.7 + 1e-5
+    assert at.everything(emulated, WANTED[0])[4].isfinite().all()
+
+
+def test_strided_arguments(emulated: torch._ops._OpNamespace) -> None:
+    at = Case(CASES["odd channels"], torch.float32)
+    strided = [t.t().contiguous().t() for t in at.at]
+    a, b = (emulated.tensor_product(*t, *at.spec, at.receivers) for t in (strided, at.at))
+    assert torch.equal(a, b)
+
+
+def test_bad_arguments_are_refused_as_on_the_cpu(emulated: torch._ops._OpNamespace) -> None:
+    at = Case(CASES["odd channels"], torch.float64)
+    with pytest.raises(ValueError, match="one column a path and channel"):
+        emulated.tensor_product(at.at.x, at.at.y, at.at.weights[:, 1:], at.at.edge_index, *at.spec, 13)
+    with pytest.raises(ValueError, match="must be Wigner 3j symbols"):
+        emulated.tensor_product(*at.at, at.spec[0], [c + 0.1 for c in at.spec[1]], 13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("structure", "cutoff"), [pytest.param(s, c, id=s.name.replace(" ", "-")) for s, c in structures.awkward()]
+)
+def test_neighbors_equal_the_cpu(
+    structure: Structure, cutoff: float, dtype: torch.dtype, emulated: torch._ops._OpNamespace
+) -> None:
+    """Lists and rows edge for edge, vectors bit for bit, gradients to rounding; in any order of the threads."""
+    inputs = structure.tensors(dtype)
+    expected = CPU.neighbors(*inputs, cutoff)
+    most = int(CPU.neighbors_fixed(*inputs, cutoff, 1)[3])
+    rows = CPU.neighbors_fixed(*inputs, cutoff, most + 3)
+    vectors = CPU.edge_vectors(*inputs[:2], *expected)
+    grad = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    gradients = CPU.edge_vectors_backward(grad, *expected, len(inputs[0]))
+    # Of some 60 gradients an atom, 10^4 on the cell; with one atom they cancel.
+    tolerance = 1e-13 if dtype is torch.float64 else 1e-5
+    for order in ORDERS[::2]:
+        emulated.set_order(order)
+        assert all(map(torch.equal, emulated.neighbors(*inputs, cutoff), expected))
+        assert all(map(torch.equal, emulated.neighbors_fixed(*inputs, cutoff, most + 3), rows))
+        if most > 0:
+            assert int(emulated.neighbors_fixed(*inputs, cutoff, max(1, most - 1))[3]) == most
+        assert torch.equal(emulated.edge_vectors(*inputs[:2], *expected), vectors)
+        for ours, theirs in zip(
+            emulated.edge_vectors_backward(grad, *expected, len(inputs[0])), gradients, strict=True
+        ):
+            assert torch.allclose(ours, theirs, rtol=0, atol=tolerance * max(1.0, float(grad.norm())))
+
+
+def test_age_of_a_list_equals_the_cpu(emulated: torch._ops._OpNamespace) -> None:
+    positions, cell, _ = structures.quartz((2, 2, 2), rattle=0.1).tensors()
+    found, expected = (
+        [
+            bool(ops.moved_beyond(positions * stretch + move, positions, cell * stretch, cell, 0.4, cutoff))
+            for move in (0.0, 0.1, 0.3)
+            for stretch in (1.0, 1.001, 1.1)
+            for cutoff in (None, 5.0)
+        ]
+        for ops in (emulated, CPU)
+    )
+    assert found == expected
+    assert len(set(found)) == 2
+
+
+def test_bad_structures_are_named_as_on_the_cpu(emulated: torch._ops._OpNamespace) -> None:
+    positions, cell, pbc = structures.quartz((2, 2, 2)).tensors()
+    for bad, box, says in [
+        (positions * float("nan"), cell, "positions must be finite"),
+        (positions, cell * 0, "the cell must have independent, finite vectors"),
+        (positions, cell * 1e-5, "reaches over too many periodic images"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            emulated.neighbors(bad, box, pbc, 5.0)
+        assert int(emulated.neighbors_fixed(bad, box, pbc, 5.0, 8)[3]) < 0
+
+
+def test_threads_that_do_not_meet_are_noticed(emulated: torch._ops._OpNamespace) -> None:
+    with pytest.raises(RuntimeError, match=r"threads do not meet.*__syncwarp.*thread 3 is done"):
+        emulated.run_uneven()
+    at = Case(CASES["odd channels"], torch.float32)
+    assert at.everything(emulated, WANTED[0])[0].isfinite().all()
