@@ -61,11 +61,11 @@ def teacher(atoms: int, frames: int, folder: Path, friction_fs: float | None = N
                 run.thermalise(300.0, 4000, damping_fs=100.0, seed=11 + piece, fresh=True)
             else:
                 run.place(pieces[-1]["x"][-1], pieces[-1]["v"][-1])
-            shots, seeds = [], np.random.default_rng(piece).integers(1, 900_000_000, PIECE).tolist()
-            for seed in seeds:
-                if friction_fs is not None:
-                    run.thermalise(300.0, round(STRIDE_FS), damping_fs=friction_fs, seed=seed)
-                shots.append(run.nve(round(STRIDE_FS) if friction_fs is None else 0))
+            steps = round(STRIDE_FS)
+            if friction_fs is None:
+                shots = [run.nve(steps) for _ in range(PIECE)]
+            else:
+                shots = list(run.langevin(300.0, PIECE, steps, damping_fs=friction_fs, seed=101 + piece))
             run.close()
             folder.mkdir(parents=True, exist_ok=True)
             moved = {"x": np.stack([s.positions for s in shots]), "v": np.stack([s.velocities for s in shots])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +145,27 @@ class LammpsRun:
         lmp.command("fix integrate all nve")
         lmp.command(f"run {steps} post no")
         lmp.command("unfix integrate")
-        n = self._natoms
+        return self._snapshot()
+
+    def langevin(
+        self, temperature: float, frames: int, every: int, *, damping_fs: float, seed: int
+    ) -> Iterator[Snapshot]:
+        """Run Langevin dynamics at ``temperature`` [K] without a break and yield a frame every so many steps.
+
+        The bath moves no centre of mass. Forces of these frames are those of potential and bath.
+        """
+        lmp = self._lmp
+        lmp.command("fix integrate all nve")
+        lmp.command(f"fix bath all langevin {temperature!r} {temperature!r} {damping_fs / FS_PER_PS!r} {seed} zero yes")
+        for frame in range(frames):
+            # set up once: each set-up draws the noise of a half step anew, and the crystal would cool
+            lmp.command(f"run {every} pre {'no' if frame else 'yes'} post no")
+            yield self._snapshot()
+        lmp.command("unfix bath")
+        lmp.command("unfix integrate")
+
+    def _snapshot(self) -> Snapshot:
+        lmp, n = self._lmp, self._natoms
         gather = lambda name, kind: np.array(lmp.gather_atoms(name, kind, 3)).reshape(n, 3)  # noqa: E731
         box = lmp.extract_box()
         (xlo, ylo, zlo), (xhi, yhi, zhi), xy, yz, xz = box[:5]
