@@ -1,18 +1,25 @@
 """FRAMES against its baseline and its controls, with paired seeds: what frames that follow each other are worth.
 
-    python benchmarks/frames.py oscillators                            # coupled springs, T = 0, 1, 2, 4; minutes
-    python benchmarks/frames.py ethanol --published data/md17 [--seeds 5] [--labels 100] [--variants baseline frames noise]
-    python benchmarks/frames.py isomers --published data/isomers       # known and unknown molecules
+    python benchmarks/frames.py oscillators --first-seed 21 --variants baseline verlet@50 frames@10 "verlet T=2@50" \
+        "verlet T=4@50" "verlet shuffled@50" noise@10 "frames T=2@10" "frames T=4@10"    # coupled springs, T = 0, 1, 2, 4
+    python benchmarks/frames.py ethanol --published data/md17 --labels 20 --variants baseline frames@1 noise@1 self@1 \
+        shuffled@1 dens@1 history@1 verlet@50 "verlet shuffled@50"
+    python benchmarks/frames.py aspirin --published data/md17 --seeds 3 --variants baseline frames@1 verlet@50
+    python benchmarks/frames.py isomers --published data/isomers --seeds 3 --variants baseline frames@1 verlet@50
     python benchmarks/frames.py md17 --published data --molecule ethanol --full    # published sizes and split; a GPU
 
 Runs with one seed share initial weights, labels, the order of batches and the number of steps; they differ in the auxiliary loss
-alone. Every run is kept in its folder under ``runs/frames`` and goes on where it was stopped; results are in
-``benchmarks/results/frames-SYSTEM.json``. Printed are means over seeds, the paired difference from the baseline with its 95 %
-confidence interval (Student's t) and the two-sided sign test.
+alone. Each seed draws labels of its own. Every run is kept in its folder under ``runs/frames`` and goes on where it was stopped;
+results are in ``benchmarks/results/frames-SYSTEM.json``. Printed are means over seeds, the paired difference from the baseline
+with its 95 % confidence interval (Student's t) and the two-sided sign test. Settings are chosen by the validation columns of the
+results (frames of neither labels nor test) and confirmed with seeds that the choice has not seen.
+
+``frames`` is the pair of the paper, ``verlet`` the second difference of three frames, read as the slope of a learned energy: it
+knows forces, of frames whose labels nobody has. ``NAME@WEIGHT`` gives the weight of the auxiliary loss.
 
 Data: ``ethanol`` and ``aspirin`` want MOLECULE_consecutive.npz (frames of one trajectory, without labels in use) and
-MOLECULE_random1000.npz (labels; the last 500 are the test) in the folder; ``isomers`` what ``equistride data isomers`` writes;
-``md17`` what ``equistride data md17 md17/MOLECULE`` writes.
+MOLECULE_random1000.npz (labels from the first 300, validation 200, test 500) in the folder; ``isomers`` what
+``equistride data isomers`` writes; ``md17`` what ``equistride data md17 md17/MOLECULE`` writes.
 """
 
 from __future__ import annotations
@@ -44,6 +51,7 @@ from equistride.training.module import errors as errors_of
 from equistride.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
+VERLET: dict[str, Any] = {"mode": "single", "target": "second-difference", "readout": "gradient"}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "baseline": None,
     "frames": {},
@@ -53,13 +61,17 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "frames T=4": {"frames": 4},
     "history T=2": {"mode": "history", "frames": 2},
     "history T=4": {"mode": "history", "frames": 4},
+    "verlet": VERLET,
+    "verlet T=2": VERLET | {"frames": 2},
+    "verlet T=4": VERLET | {"frames": 4},
+    "verlet shuffled": VERLET | {"control": "shuffled"},
     "noise": {"control": "noise"},
     "self": {"control": "self"},
     "shuffled": {"control": "shuffled"},
     "dens": {"control": "dens"},
     "second difference (leaks)": {"target": "second-difference"},
 }
-"""Options of the ``frames`` section of a configuration; None: without it."""
+"""Options of the ``frames`` section of a configuration; None: without it. ``verlet`` reads three frames: it knows forces."""
 SMALL = {
     "architecture": "equiformer", "num_layers": 3, "channels": [32, 16, 8], "hidden_channels": [64, 32, 16],
     "head_channels": [8, 4, 2], "num_heads": 4, "scalar_channels": 64, "radial_channels": 32,
@@ -68,19 +80,21 @@ TINY = {
     "architecture": "equiformer", "num_layers": 1, "channels": [16, 8], "hidden_channels": [32, 16], "head_channels": [4, 2],
     "num_heads": 4, "scalar_channels": 32, "radial_channels": 16, "num_basis": 16,
 }  # fmt: skip
+NETWORKS: dict[str, dict[str, Any]] = {"tiny": TINY, "small": SMALL, "published": {"architecture": "equiformer"}}
+RATES = {"tiny": 1e-2, "small": 5e-3, "published": 5e-4}
 FORCE_WEIGHTS = {"malonaldehyde": 100.0, "naphthalene": 20.0, "uracil": 20.0}
 """Published weights of the force loss on MD17 where they are not 80."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One system: its files, its configuration without seed and auxiliary loss, and the atoms of its molecules."""
+    """One system: its configuration without labels and auxiliary loss, the labels of a seed, trajectories, held-out files."""
 
     name: str
     base: dict[str, Any]
-    pairs: list[str]
-    atoms: int
-    tests: tuple[str, ...]
+    labels: Callable[[int], str]
+    pairs: str
+    held: tuple[str, ...]
 
 
 def save(frames: Frames | Callable[[], Frames], path: Path) -> str:
@@ -90,66 +104,74 @@ def save(frames: Frames | Callable[[], Frames], path: Path) -> str:
     return str(path)
 
 
-def settings(
-    files: list[str], steps: int, batch: int, rate: float, model: dict[str, Any], *, energy: float, force: float
-) -> dict[str, Any]:  # fmt: skip
-    """Return the configuration that all runs of a study share; weights as published: total energy 1, force 80.
+def drawn(pool: Frames, count: int, folder: Path) -> Callable[[int], str]:
+    """Return what draws the labelled frames of a seed from a pool."""
+    if count > len(pool):
+        raise EquistrideError(
+            "there are too few frames for so many labels", expected=f"--labels up to {len(pool)}", found=count
+        )
 
-    Files with few frames are named several times: an epoch of a few steps would cost more than its steps.
-    """
-    files = files * max(1, 400 // len(load(files[0])[0]))
+    def draw(seed: int) -> str:
+        rows = np.sort(np.random.default_rng(seed).permutation(len(pool))[:count])
+        return save(lambda: replace(pool[rows], time_fs=None, segment=None), folder / f"labels-{count}-{seed}.npz")
+
+    return draw
+
+
+def settings(options: argparse.Namespace, *, steps: int, energy: float, force: float) -> dict[str, Any]:
+    """Return the configuration that all runs of a study share; weights as published: total energy 1, force 80."""
+    steps = options.steps or steps
     return {
-        "name": "frames", "model": model,
-        "data": {"files": files, "validation_fraction": 0.05, "batch_size": batch},
+        "name": "frames", "model": NETWORKS[options.network],
+        "data": {"validation_fraction": 0.05, "batch_size": 8},
         "loss": {"energy": energy, "force": force, "virial": 0.0},
-        "optimiser": {"learning_rate": rate, "weight_decay": 1e-6, "warmup_steps": steps // 50, "final_fraction": 0.002,
-                      "clip_norm": 1000.0, "ema_decay": 0.99},
-        "trainer": {"steps": steps, "validate_every": steps, "checkpoint_every": max(1, steps // 10)},
+        "optimiser": {"learning_rate": RATES[options.network], "weight_decay": 1e-6, "warmup_steps": steps // 50,
+                      "final_fraction": 0.002, "clip_norm": 1000.0, "ema_decay": 0.99},
+        "trainer": {"steps": steps, "validate_every": steps, "checkpoint_every": max(1, steps // 4)},
     }  # fmt: skip
 
 
 def oscillators(options: argparse.Namespace, folder: Path) -> Study:
-    """Few labelled frames of coupled springs, and trajectories without labels; time between frames 8 fs."""
-    spacing, count = options.spacing or 8.0, options.labels or 40
-    files = [
-        save(lambda: trajectories(count, 1, seed=1), folder / f"labels-{count}.npz"),
-        save(lambda: trajectories(40, 20, spacing_fs=spacing, seed=2), folder / f"pairs-{spacing:g}fs.npz"),
-        save(lambda: trajectories(500, 1, seed=3), folder / "test.npz"),
-    ]
-    base = settings([files[0]], options.steps or 500, 8, 1e-2, TINY, energy=5.0, force=80.0)
-    return Study("oscillators", base, [files[1]], 5, (files[2],))
+    """Five labelled frames of coupled springs, one of them kept aside, and trajectories without labels; 4 fs between frames."""
+    spacing, options.labels = options.spacing or 4.0, options.labels or 5
+    pairs = save(lambda: trajectories(40, 20, spacing_fs=spacing, seed=2), folder / f"pairs-{spacing:g}fs.npz")
+    validation = save(lambda: trajectories(200, 1, seed=3), folder / "validation.npz")
+    test = save(lambda: trajectories(500, 1, seed=4), folder / "test.npz")
+    base = settings(options, steps=600, energy=5.0, force=80.0)
+    labels = drawn(load(save(lambda: trajectories(200, 1, seed=1), folder / "pool.npz"))[0], options.labels, folder)
+    return Study("oscillators", base, labels, pairs, (validation, test))
 
 
 def molecule(options: argparse.Namespace, folder: Path) -> Study:
-    """Labels from random frames of the whole trajectory of MD17, pairs from consecutive frames; test frames in neither."""
+    """Labels and held-out frames from random frames of the whole trajectory of MD17, pairs from consecutive frames."""
     random = read_published(options.published / f"{options.system}_random1000.npz")[0]
     path = read_published(options.published / f"{options.system}_consecutive.npz")[0]
-    test, labels = random[500:], random[: options.labels or 100]
-    path = without(path, [test])
-    refuse_overlap([("pairs", path), ("test", test)])
-    refuse_overlap([("labels", labels), ("test", test)])
-    files = [
-        save(f, folder / f"{n}.npz") for n, f in ((f"labels-{len(labels)}", labels), ("pairs", path), ("test", test))
-    ]
-    atoms = len(random.numbers)
-    base = settings([files[0]], options.steps or 3000, 8, 5e-3, SMALL, energy=float(atoms), force=80.0)
-    return Study(options.system, base, [files[1]], atoms, (files[2],))
+    pool, validation, test = random[:300], random[300:500], random[500:]
+    path = without(path, [test, validation])
+    for name, frames in (("pairs", path), ("labels", pool), ("validation", validation)):
+        refuse_overlap([(name, frames), ("test", test)])
+    base = settings(options, steps=1000, energy=float(len(random.numbers)), force=80.0)
+    held = (save(validation, folder / "validation.npz"), save(test, folder / "test.npz"))
+    options.labels = options.labels or 50
+    labels = drawn(pool, options.labels, folder)
+    return Study(options.system, base, labels, save(path, folder / "pairs.npz"), held)
 
 
 def isomers(options: argparse.Namespace, folder: Path) -> Study:
-    """Labels from every n-th frame of known molecules, pairs from all of them; tests on known and on unknown molecules."""
+    """Labels from frames of known molecules, pairs from all of them; tests on known and on unknown molecules."""
     reference = load(options.published / "reference.npz")[0]
-    stride = max(1, len(reference) // (options.labels or 500))
-    files = [
-        save(reference[::stride], folder / f"labels-{stride}.npz"),
-        str((options.published / "reference.npz").resolve()),
-    ]
-    tests = []
-    for name in ("test_within", "test_other"):
-        frames = load(options.published / f"{name}.npz")[0]
-        tests.append(save(frames[:: max(1, len(frames) // 500)], folder / f"{name}.npz"))
-    base = settings([files[0]], options.steps or 3000, 8, 5e-3, SMALL, energy=14.0, force=80.0)
-    return Study("isomers", base, [files[1]], 14, tuple(tests))
+    within, other = (load(options.published / f"test_{name}.npz")[0] for name in ("within", "other"))
+    if within.segment is None:
+        raise EquistrideError(
+            "the frames of the isomers have no segments", mend="make them with `equistride data isomers`"
+        )
+    even = within.segment % 2 == 0
+    parts = {"validation": within[even][::10], "known": within[~even][::4], "unknown": other[::12]}
+    held = tuple(save(frames, folder / f"{name}.npz") for name, frames in parts.items())
+    base = settings(options, steps=1500, energy=float(len(reference.numbers)), force=80.0)
+    pairs = str((options.published / "reference.npz").resolve())
+    options.labels = options.labels or 300
+    return Study("isomers", base, drawn(reference, options.labels, folder), pairs, held)
 
 
 def published(options: argparse.Namespace, folder: Path) -> Study:
@@ -167,29 +189,33 @@ def published(options: argparse.Namespace, folder: Path) -> Study:
     labels, test = replace(frames[first], segment=None, time_fs=None), frames[np.sort(away[: options.test_frames])]
     parts = {"labels": labels, "pairs": pairs, "test": test}
     files = [save(f, folder / f"{name}.npz") for name, f in parts.items()]
-    steps = options.steps or 1500 * 950 // 8
-    model = {"architecture": "equiformer"} if options.full else SMALL
-    rate = 1e-4 if options.molecule == "benzene" else 5e-4
-    atoms, force = len(frames.numbers), FORCE_WEIGHTS.get(options.molecule, 80.0)
-    base = settings([files[0]], steps, 8, rate, model, energy=float(atoms), force=force)
-    return Study(f"md17-{options.molecule}", base, [files[1]], atoms, (files[2],))
+    force = FORCE_WEIGHTS.get(options.molecule, 80.0)
+    base = settings(options, steps=1500 * 950 // 8, energy=float(len(frames.numbers)), force=force)
+    base["optimiser"]["learning_rate"] = 1e-4 if options.molecule == "benzene" else 5e-4
+    return Study(f"md17-{options.molecule}", base, lambda _: files[0], files[1], (files[2],))
 
 
-def configuration(study: Study, variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the configuration of one run."""
-    tree = json.loads(json.dumps(study.base))
+def configuration(study: Study, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the configuration of one run; ``name`` is a variant, or VARIANT@WEIGHT."""
+    variant, _, weight = name.partition("@")
+    tree, labels = json.loads(json.dumps(study.base)), study.labels(seed)
+    # few frames are named several times: an epoch of a few steps would cost more than its steps
+    tree["data"]["files"] = [labels] * max(1, 400 // len(load(labels)[0]))
     tree["trainer"]["seed"] = seed
     chosen = VARIANTS[variant]
     if chosen is not None:
-        tree["frames"] = {"files": study.pairs, "weight": options.weight, "schedule": options.schedule, **chosen}
+        files = labels if variant == "dens" else study.pairs
+        strength = float(weight or options.weight)
+        tree["frames"] = {"files": [files], "weight": strength, "schedule": options.schedule, **chosen}
     return tree
 
 
-def run(study: Study, variant: str, seed: int, options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Train one run, or go on with it, or read its result; energies in meV, forces in meV/A, by test set."""
-    weight = "" if VARIANTS[variant] is None else f"-w{options.weight:g}"
-    place = folder / f"{variant.replace(' ', '-')}{weight}-{seed}"
-    done, tree = place / "errors.json", configuration(study, variant, seed, options)
+def run(study: Study, name: str, seed: int, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Train one run, or go on with it, or read its result; energies in meV, forces in meV/A, by held-out set."""
+    tree = configuration(study, name, seed, options)
+    weight = f"-w{tree['frames']['weight']:g}" if "frames" in tree else ""
+    place = folder / f"{name.partition('@')[0].replace(' ', '-')}{weight}-{seed}"
+    done = place / "errors.json"
     if done.is_file():
         kept = json.loads(done.read_text())
         if kept["config"] == tree:
@@ -198,22 +224,22 @@ def run(study: Study, variant: str, seed: int, options: argparse.Namespace, fold
     place.mkdir(parents=True, exist_ok=True)
     (place / "config.yaml").write_text(yaml.safe_dump(tree))
     config, last = load_config(place / "config.yaml"), place / "checkpoints" / "last.ckpt"
-    found = train(config, place, place, resume=last.is_file(), progress=options.progress)
-    errors = {"validation force": found.get("val_force_mae", math.nan)} | evaluate(last, study.tests)
+    train(config, place, place, resume=last.is_file(), progress=options.progress)
+    errors = evaluate(last, study.held)
     partial = done.with_suffix(".partial")
     partial.write_text(json.dumps({"config": tree, "errors": errors}, indent=1))
     os.replace(partial, done)
     return errors
 
 
-def evaluate(checkpoint: Path, tests: Sequence[str]) -> dict[str, float]:
-    """Return mean absolute errors on each test set: total energy [meV], force component [meV/A]."""
+def evaluate(checkpoint: Path, held: Sequence[str]) -> dict[str, float]:
+    """Return mean absolute errors on each held-out set: total energy [meV], force component [meV/A]."""
     content = read_checkpoint(checkpoint)
     facts = content["equistride"]
     potential = build_potential(model_config(facts["config"]["model"]), facts)
     load_weights(potential, content, checkpoint)
     found = {}
-    for path in tests:
+    for path in held:
         dataset = GraphDataset(load(path), facts["species"], float(potential.cutoff), torch.float32)
         energy, force = [], []
         for first in range(0, len(dataset), 50):
@@ -235,6 +261,21 @@ def compare(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     wins, ties = int((difference < 0).sum()), int((difference == 0).sum())
     p = 1.0 if count == ties else float(stats.binomtest(wins, count - ties).pvalue)
     return {"mean": mean, "low": mean - half, "high": mean + half, "wins": wins, "count": count, "p": p}
+
+
+def described(study: Study, options: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
+    """Return what the file of results holds: the settings, what every seed gave, and the paired differences."""
+    rows = results.get("baseline", {})
+    differences: dict[str, Any] = {}
+    for name, found in results.items():
+        both = [s for s in found if s in rows]
+        if name != "baseline" and both:
+            differences[name] = {
+                q: compare([found[s][q] for s in both], [rows[s][q] for s in both]) for q in found[both[0]]
+            }
+    base = {k: v for k, v in study.base.items() if k != "name"}
+    common = {"labels": options.labels, "weight": options.weight, "schedule": options.schedule}
+    return {"system": study.name, "settings": base | common, "errors": results, "difference from baseline": differences}
 
 
 def show(study: Study, results: dict[str, dict[str, dict[str, float]]], seeds: Sequence[int]) -> None:
@@ -267,9 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, dict[str
     parser.add_argument("--published", type=Path, default=ROOT / "data", help="folder of the data")
     parser.add_argument("--molecule", default="ethanol", help="of md17")
     parser.add_argument("--full", action="store_true", help="md17: the published network")
+    parser.add_argument("--network", choices=["tiny", "small"], help="tiny where left out, small for md17")
     parser.add_argument(
-        "--variants", nargs="+", choices=list(VARIANTS), default=["baseline", "frames", "noise", "self", "shuffled"]
-    )
+        "--variants", nargs="+", default=["baseline", "frames", "noise", "self", "shuffled"], metavar="VARIANT[@WEIGHT]",
+        help=f"{', '.join(VARIANTS)}; with a weight of the auxiliary loss in place of --weight",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=1, help="fresh seeds confirm what others chose")
     parser.add_argument("--steps", type=int, help="of training")
@@ -281,11 +324,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, dict[str
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "frames")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--name", help="of the results, where one system has several tables")
     options = parser.parse_args(arguments)
+    unknown = [v for v in options.variants if v.partition("@")[0] not in VARIANTS]
+    if unknown:
+        parser.error(f"unknown variants {', '.join(unknown)}; expected {', '.join(VARIANTS)}")
+    usual = "small" if options.system == "md17" else "tiny"
+    options.network = "published" if options.full else options.network or usual
     studies = {"oscillators": oscillators, "isomers": isomers, "md17": published}
     folder = (options.runs / options.system).resolve()
     study = studies.get(options.system, molecule)(options, folder / "data")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
+    stored = options.results / f"frames-{options.name or study.name}.json"
     results: dict[str, dict[str, dict[str, float]]] = {}
     options.results.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -296,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, dict[str
                 f"{study.name} {variant} seed {seed}: " + ", ".join(f"{k} {v:.2f}" for k, v in errors.items()),
                 flush=True,
             )
-            (options.results / f"frames-{study.name}.json").write_text(json.dumps(results, indent=1) + "\n")
+            stored.write_text(json.dumps(described(study, options, results), indent=1) + "\n")
     show(study, results, list(seeds))
     return results
 

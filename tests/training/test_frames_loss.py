@@ -92,10 +92,11 @@ def test_labels_of_anchors_alone(frames: Frames) -> None:
     assert labelled_rows(frames, FramesConfig(labels="anchor", frames=2))[:4].tolist() == [0, 3, 6, 9]
 
 
-OPTIONS = [
+VERLET: dict[str, object] = {"mode": "single", "target": "second-difference", "readout": "gradient"}
+OPTIONS: list[dict[str, object]] = [
     {}, {"frames": 3}, {"mode": "history", "frames": 2}, {"mode": "single"}, {"target": "second-difference"},
     {"target": "velocity"}, {"control": "noise"}, {"control": "self"}, {"control": "shuffled"}, {"control": "dens"},
-    {"spacing_fs": 4.0},
+    {"spacing_fs": 4.0}, VERLET, VERLET | {"frames": 2}, VERLET | {"control": "shuffled"},
 ]  # fmt: skip
 
 
@@ -146,6 +147,10 @@ def test_targets_are_what_they_are_called(frames: Frames) -> None:
     _, found, rows = targets_of(task(network, fine, target="second-difference"), 2)
     force = centred(0.25 * ACCELERATION * fine.forces[rows] / fine.masses[:, None])
     assert np.allclose(found, force, rtol=0, atol=1e-12)  # the label itself: that is why it leaks
+    inputs, found, rows = targets_of(task(network, frames, **VERLET, frames=2), 2)
+    k = np.array(rows)
+    assert np.array_equal(inputs[:, 0], p[k])
+    assert np.allclose(found, centred(p[k + 2] - 2 * p[k] + p[k - 2]), rtol=0, atol=1e-14)
 
 
 def test_controls_hold_no_motion(frames: Frames) -> None:
@@ -162,40 +167,48 @@ def test_controls_hold_no_motion(frames: Frames) -> None:
     k = np.array(rows)
     assert np.array_equal(inputs[:, 0], p[k])
     assert (np.abs(inputs[:, 1] - p[k + 1]).max((1, 2)) > 1e-3).sum() >= 5
-    inputs, found, rows = targets_of(task(network, frames, control="dens", noise=0.1), 2)
+    inputs, found, rows = targets_of(task(network, frames, **VERLET, control="shuffled"), 2)
+    k = np.array(rows)
+    assert np.array_equal(inputs[:, 0], p[k])
+    assert (np.abs(found - centred(p[k + 1] - 2 * p[k] + p[k - 1])).max((1, 2)) > 1e-3).sum() >= 5
+    still = replace(frames, time_fs=None, segment=None)  # frames with labels that follow no other
+    inputs, found, rows = targets_of(task(network, still, control="dens", noise=0.1), 2)
     assert inputs.shape[1] == 1
     assert np.allclose(inputs[:, 0] - p[rows], found, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", ["equiformer", "esen"])
-def test_loss_does_not_depend_on_the_orientation(kind: str, frames: Frames) -> None:
+@pytest.mark.parametrize("options", [{}, VERLET], ids=["pair", "verlet"])
+def test_loss_does_not_depend_on_the_orientation(kind: str, options: dict[str, object], frames: Frames) -> None:
     network = backbone(kind)
-    aid = task(network, frames)
+    aid = task(network, frames, **options)
     with torch.no_grad():
         aid.head.last.weight.normal_()
     loss = float(aid(network, 1).detach())
     q = o3.rand_matrix(dtype=torch.float64).numpy()
-    turned = task(network, replace(frames, positions=frames.positions @ q.T))
+    turned = task(network, replace(frames, positions=frames.positions @ q.T), **options)
     turned.load_state_dict(aid.state_dict())
     assert float(turned(network, 1).detach()) == pytest.approx(loss, rel=1e-9)
 
 
-def test_a_pair_is_learnt_and_a_shuffled_one_is_not(frames: Frames) -> None:
-    """The displacement can be read from both frames; from a wrong partner it cannot."""
+@pytest.mark.parametrize(("options", "most"), [({}, 0.6), (VERLET, 0.8)], ids=["pair", "verlet"])
+def test_a_pair_is_learnt_and_a_shuffled_one_is_not(options: dict[str, object], most: float, frames: Frames) -> None:
+    """The displacement can be read from both frames, the force from one by a slope; from a wrong partner neither can."""
     left = {}
     for control in ("none", "shuffled"):
         network = backbone("equiformer").float()
-        aid = task(network, frames, batch_size=24, control=control).float()
+        aid = task(network, frames, batch_size=24, control=control, **options).float()
         optimiser = torch.optim.Adam([*network.parameters(), *aid.parameters()], lr=1e-2)
         for step in range(150):
             optimiser.zero_grad()
             loss = aid(network, step)
             loss.backward()
             optimiser.step()
-        unseen = task(network, trajectories(4, 12, spacing_fs=2.0, seed=5), batch_size=24, control=control).float()
+        other = trajectories(4, 12, spacing_fs=2.0, seed=5)
+        unseen = task(network, other, batch_size=24, control=control, **options).float()
         unseen.load_state_dict(aid.state_dict())
         left[control] = float(np.mean([float(unseen(network, k).detach()) for k in range(3)]))
-    assert left["none"] < 0.6
+    assert left["none"] < most
     assert left["shuffled"] > 0.8
 
 
@@ -229,6 +242,9 @@ def test_what_cannot_be_trained_is_refused(frames: Frames) -> None:
         {"control": "noise", "frames": 2},
         {"mode": "single", "frames": 2},
         {"control": "dens", "mode": "history"},
+        {"readout": "gradient"},
+        VERLET | {"mode": "pair"},
+        VERLET | {"control": "noise"},
     ):
         with pytest.raises(ValidationError):
             FramesConfig.model_validate(wrong)

@@ -29,12 +29,12 @@ def springs(seed: int) -> tuple[Array, Array, Array]:
     return stiffness + stiffness.T, lengths, rest
 
 
-def energy_and_forces(positions: Array, stiffness: Array, lengths: Array) -> tuple[float, Array]:
-    """Return the energy [eV], half the sum over pairs of k (r - l)^2, and the forces [5, 3] (eV/A)."""
-    apart = positions[:, None] - positions[None]
-    r = np.sqrt((apart**2).sum(2)) + np.eye(len(positions))
-    stretch = np.where(np.eye(len(positions), dtype=bool), 0.0, r - lengths)
-    return float(0.25 * (stiffness * stretch**2).sum()), -((stiffness * stretch / r)[:, :, None] * apart).sum(1)
+def energy_and_forces(positions: Array, stiffness: Array, lengths: Array) -> tuple[Array, Array]:
+    """Return energies [...] (eV), half the sum over pairs of k (r - l)^2, and forces (eV/A) of positions [..., 5, 3] (A)."""
+    apart = positions[..., :, None, :] - positions[..., None, :, :]
+    r = np.sqrt((apart**2).sum(-1)) + np.eye(len(lengths))
+    stretch = np.where(np.eye(len(lengths), dtype=bool), 0.0, r - lengths)
+    return 0.25 * (stiffness * stretch**2).sum((-2, -1)), -((stiffness * stretch / r)[..., None] * apart).sum(-2)
 
 
 def trajectories(
@@ -56,22 +56,23 @@ def trajectories(
     stiffness, lengths, rest = springs(system)
     mass, dt, steps = atomic_masses[NUMBERS][:, None], 0.5, round(spacing_fs / 0.5)
     rng = np.random.default_rng((system, seed))
-    kept: list[tuple[Array, Array, float, Array]] = []
-    for _ in range(count):
-        r = rest.copy()
-        v = rng.normal(size=r.shape) * np.sqrt(2 * BOLTZMANN * temperature_K * ACCELERATION / mass)
-        v -= (mass * v).sum(0) / mass.sum()
+    r = np.repeat(rest[None], count, 0)
+    v = rng.normal(size=r.shape) * np.sqrt(2 * BOLTZMANN * temperature_K * ACCELERATION / mass)
+    v -= (mass * v).sum(1, keepdims=True) / mass.sum()
+    energy, f = energy_and_forces(r, stiffness, lengths)
+    kept: list[tuple[Array, Array, Array, Array]] = []
+    for step in range(1000 + (frames - 1) * steps + 1):
+        if step >= 1000 and (step - 1000) % steps == 0:
+            kept.append((r, v, energy, f))
+        v = v + 0.5 * dt * ACCELERATION * f / mass
+        r = r + dt * v
         energy, f = energy_and_forces(r, stiffness, lengths)
-        for step in range(1000 + (frames - 1) * steps + 1):
-            if step >= 1000 and (step - 1000) % steps == 0:
-                kept.append((r, v, energy, f))
-            v = v + 0.5 * dt * ACCELERATION * f / mass
-            r = r + dt * v
-            energy, f = energy_and_forces(r, stiffness, lengths)
-            v = v + 0.5 * dt * ACCELERATION * f / mass
-    positions, velocities, energies, forces = (np.array(x) for x in zip(*kept, strict=True))
+        v = v + 0.5 * dt * ACCELERATION * f / mass
+    positions, velocities, energies, forces = (
+        np.stack(x, 1).reshape(count * frames, *x[0].shape[1:]) for x in zip(*kept, strict=True)
+    )
     return Frames(
-        numbers=NUMBERS, pbc=np.zeros(3, bool), positions=positions, cell=np.zeros((len(kept), 3, 3)), energy=energies,
+        numbers=NUMBERS, pbc=np.zeros(3, bool), positions=positions, cell=np.zeros((count * frames, 3, 3)), energy=energies,
         forces=forces, velocities=velocities, segment=np.repeat(np.arange(count), frames),
         time_fs=np.tile(np.arange(frames) * spacing_fs, count), masses=mass[:, 0].copy(),
     )  # fmt: skip

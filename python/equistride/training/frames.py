@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from equistride.data.frames import Frames
 from equistride.errors import EquistrideError
+from equistride.models.potential import forces_from_edges
 from equistride.nn.degrees import DegreeGate, DegreeLinear, DegreeNorm
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.training.pairs import graph
@@ -33,8 +34,8 @@ class FramesConfig(BaseModel):
 
     weight: float = Field(0.1, ge=0)
     """Weight of the loss, which is of order 1: the mean length of the error in units of the target's rms. 0 switches it off. The
-    displacement is a per cent of a distance, so that its gradient is steep: beside a force loss with weight 80 a weight of 1
-    already makes forces worse (coupled springs, ``benchmarks/frames.py``)."""
+    displacement is a per cent of a distance, so that its gradient is steep; what weight helps, and whether any does, depends on
+    the labels and the length of the training (``benchmarks/frames.py``; the force loss there has 80)."""
     schedule: Literal["linear", "constant"] = "linear"
     """``linear``: the weight falls to 0 at the end of the training, so that the last steps are for the labels alone."""
     mode: Literal["pair", "history", "single"] = "pair"
@@ -42,21 +43,26 @@ class FramesConfig(BaseModel):
     ``history``: t and the ``frames`` before it; what comes next is a prediction, which needs the force. ``single``: t alone,
     from which at 0.5 fs over 99 % of a displacement cannot be known."""
     frames: int = Field(1, ge=1, le=8)
-    """T: how many frames beside t; for T > 1 the displacement is that from t to the last."""
+    """T: how many frames beside t; for T > 1 the displacement is that from t to the last, and the second difference reaches T
+    frames to either side."""
     spacing_fs: float | None = Field(None, gt=0)
     """Time between the frames; that of the data where left out."""
     target: Literal["displacement", "second-difference", "velocity"] = "displacement"
     """What the head predicts. ``displacement``: p(t+1) - p(t), free of labels. ``second-difference``: p(t+1) - 2 p(t) + p(t-1) =
     F dt^2 / m: **the force label itself**, also for frames whose labels are not to be used. ``velocity``: v(t); with the frames
     beside it that is their difference again."""
+    readout: Literal["vector", "gradient"] = "vector"
+    """How the head reads it. ``vector``: from features of degree 1, of all frames joined. ``gradient``: the slope of a scalar of
+    the features of t, over the masses: p(t+1) = 2 p(t) - p(t-1) + F dt^2 / m with an F of the head's own. For ``mode: single``
+    and ``target: second-difference``; it needs a weight like that of the force loss."""
     labels: Literal["all", "anchor"] = "all"
     """Whose energies and forces are learnt. ``all``: those of all training frames. ``anchor``: of every (T + 1)th alone, so
     that no frame is both a partner and labelled."""
     control: Literal["none", "noise", "self", "shuffled", "dens"] = "none"
     """What tells signal from regularisation. ``noise``: the partner is t with Gaussian noise of the displacement's size, the
     target the noise. ``self``: the partner is t itself, the target its positions about their centre. ``shuffled``: partners of
-    another t, so that the target cannot be known. ``dens``: denoising of ``noise`` A with the forces of t as input (arXiv
-    2403.09549): **it reads force labels**, those of its training frames."""
+    another t (where t alone is seen, the target of another t), so that the target cannot be known. ``dens``: denoising of
+    ``noise`` A with the forces of t as input (arXiv 2403.09549): **it reads force labels**, those of its training frames."""
     noise: float = Field(0.05, gt=0)
     """A, for ``dens``."""
     files: list[str] = []
@@ -66,10 +72,14 @@ class FramesConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fit(self) -> FramesConfig:
-        if self.control != "none" and (self.mode != "pair" or self.target != "displacement" or self.frames != 1):
+        pair = self.mode == "pair" and self.target == "displacement" and self.frames == 1
+        alone = self.mode == "single" and self.target == "second-difference"
+        if self.control != "none" and not pair and not (alone and self.control == "shuffled"):
             raise ValueError("controls replace the pair of frames: mode pair, target displacement, frames 1")
-        if self.mode == "single" and self.frames != 1:
+        if self.mode == "single" and self.frames != 1 and not alone:
             raise ValueError("mode single has no other frames: frames must be 1")
+        if self.readout == "gradient" and not alone:
+            raise ValueError("readout gradient is for mode single and target second-difference")
         return self
 
 
@@ -142,6 +152,26 @@ class DisplacementHead(nn.Module):
         return self.last(x)[1].squeeze(2)
 
 
+class PotentialHead(nn.Module):
+    """From one frame's features to one vector an atom: the downhill slope of a learned energy of its own, over the atoms' masses.
+
+    It is Verlet's rule with an unknown potential. What the vector of :class:`DisplacementHead` teaches ends in features of degree
+    1, which the energy of the last layer does not read; this one teaches the scalars and their slope, which are the forces.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.norm = DegreeNorm([channels])
+        self.first, self.last = DegreeLinear([channels], [width]), DegreeLinear([width], [1], bias=False)
+        self.size = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, features: list[Tensor], vectors: Tensor, edge_index: Tensor, masses: Tensor) -> Tensor:
+        """Return vectors [N, 3] of a frame's features, its edge ``vectors`` [E, 3] (with a gradient) and ``masses`` [N]."""
+        x = nn.functional.silu(self.first(self.norm(features[:1]))[0])
+        (slope,) = torch.autograd.grad(self.last([x])[0].sum(), vectors, create_graph=True)
+        return self.size * forces_from_edges(slope, edge_index, len(masses)) / masses[:, None]
+
+
 class ForceEncoding(nn.Module):
     """Forces as features of all degrees, for denoising: harmonics of their direction times their length."""
 
@@ -164,6 +194,15 @@ class _Chains:
     kinds: Tensor
     anchors: NDArray[np.int64]
     step: int
+
+
+class _Encoded(NamedTuple):
+    """``features`` of each input frame of a batch; ``vectors`` [E, 3], ``edges`` [2, E] and ``species`` [N] of all of them."""
+
+    features: list[list[Tensor]]
+    vectors: Tensor
+    edges: Tensor
+    species: Tensor
 
 
 def rows_apart(frames: Frames, spacing_fs: float | None) -> int:
@@ -246,6 +285,8 @@ class FramesTask(nn.Module):
         Where frames cannot be paired, a target is not in the data, or the network has no vectors.
     """
 
+    masses: Tensor
+
     def __init__(
         self, network: Any, config: FramesConfig, groups: Sequence[Frames], species: Sequence[str], cutoff: float, *,
         batch_size: int, seed: int, steps: int,
@@ -255,9 +296,11 @@ class FramesTask(nn.Module):
         t = config.frames
         self.inputs = {"pair": list(range(t + 1)), "history": list(range(-t, 1)), "single": [0]}[config.mode]
         if config.target == "second-difference":
-            self.reads = [-1, 0, 1]
+            self.reads = [-t, 0, t]
         else:
             self.reads = [0, t if config.mode == "pair" else 1] if config.target == "displacement" else [0]
+        if config.control == "dens":
+            self.inputs, self.reads = [0], [0]
         index = {s: k for k, s in enumerate(species)}
         self.chains = [c for c in (self._chain(frames, index) for frames in groups) if len(c.anchors)]
         self.total = sum(len(c.anchors) for c in self.chains)
@@ -268,20 +311,28 @@ class FramesTask(nn.Module):
                 mend="make longer segments, or lower frames.frames or frames.spacing_fs",
             )  # fmt: skip
         channels = degree_channels(network)
-        seen = 1 if config.control == "dens" else len(self.inputs)
-        self.head = DisplacementHead(channels, seen, config.channels)
+        seen = len(self.inputs)
+        self.head: DisplacementHead | PotentialHead
+        if config.readout == "gradient":
+            self.head = PotentialHead(channels[0], config.channels)
+        else:
+            self.head = DisplacementHead(channels, seen, config.channels)
         self.encoding = ForceEncoding(channels) if config.control == "dens" else None
-        self.moved = self._rms("displacement" if config.control == "noise" else config.target)
-        self.scale = config.noise * math.sqrt(3.0) if config.control == "dens" else self.moved
+        self.moved = config.noise * math.sqrt(3.0) if config.control == "dens" else self._rms(config.target)
+        self.scale = self.moved
         if config.control == "self":
             spread = [c.frames.positions - c.frames.positions.mean(1, keepdims=True) for c in self.chains]
             self.scale = float(np.sqrt(np.mean([(s**2).sum(2).mean() for s in spread])))
         self.force_scale = 1.0
         if config.control == "dens":
             self.force_scale = float(np.sqrt(np.mean([(c.frames.forces**2).mean() for c in self.chains])))
+        masses = torch.tensor([float(atomic_masses[atomic_numbers[s]]) for s in species])
+        self.register_buffer("masses", masses / masses.mean(), persistent=False)
         self.to(next(network.parameters()))
-        with torch.no_grad():
-            self.head.set_gain(self._features(network, *self.batch(0))[0])
+        if isinstance(self.head, DisplacementHead):
+            with torch.no_grad():
+                inputs, _, chains, rows = self.batch(0)
+                self.head.set_gain(self._encode(network, inputs, chains, rows).features)
 
     def _chain(self, frames: Frames, index: dict[str, int]) -> _Chains:
         unknown = sorted({chemical_symbols[z] for z in frames.numbers} - set(index))
@@ -293,7 +344,7 @@ class FramesTask(nn.Module):
             raise EquistrideError("the data has no velocities", mend="choose frames.target=displacement")
         if self.config.control == "dens" and not np.isfinite(frames.forces).all():
             raise EquistrideError("dens needs the forces of its frames", mend="choose another control")
-        step = rows_apart(frames, self.config.spacing_fs)
+        step = 1 if self.config.control == "dens" else rows_apart(frames, self.config.spacing_fs)
         rows = anchors(frames, [step * k for k in {*self.inputs, *self.reads}])
         kinds = torch.tensor([index[chemical_symbols[z]] for z in frames.numbers])
         return _Chains(frames, kinds, rows, step)
@@ -305,7 +356,8 @@ class FramesTask(nn.Module):
             assert chain.frames.velocities is not None
             value = chain.frames.velocities[rows]
         elif target == "second-difference":
-            value = p[rows + step] - 2 * p[rows] + p[rows - step]
+            far = step * self.config.frames
+            value = p[rows + far] - 2 * p[rows] + p[rows - far]
         else:
             value = p[rows + self.reads[-1] * step] - p[rows]
         return value - value.mean(1, keepdims=True)
@@ -340,44 +392,54 @@ class FramesTask(nn.Module):
             seen = p[[row + k * chain.step for k in self.inputs]]
             aim = self._target(chain, np.array([row]), self.config.target)[0]
             if self.config.control in ("noise", "dens"):
-                sigma = self.config.noise if self.config.control == "dens" else self.moved / math.sqrt(3.0)
-                aim = rng.normal(size=aim.shape) * sigma
+                aim = rng.normal(size=aim.shape) * self.moved / math.sqrt(3.0)
                 aim -= aim.mean(0)
                 seen = np.stack([p[row], p[row] + aim]) if self.config.control == "noise" else (p[row] + aim)[None]
             elif self.config.control == "self":
                 seen, aim = np.stack([p[row], p[row]]), p[row] - p[row].mean(0)
             elif self.config.control == "shuffled":
                 other = int(rng.choice(chain.anchors))
-                seen = np.stack([p[row], p[other + chain.step]])
+                if self.config.mode == "single":
+                    aim = self._target(chain, np.array([other]), self.config.target)[0]
+                else:
+                    seen = np.stack([p[row], p[other + chain.step]])
             inputs.append(seen)
             targets.append(aim)
             chains.append(chain)
             rows.append(row)
         return inputs, targets, chains, rows
 
-    def _features(
-        self, network: Any, inputs: list[NDArray[np.float64]], targets: list[NDArray[np.float64]], chains: list[_Chains],
-        rows: list[int],
-    ) -> tuple[list[list[Tensor]], Tensor]:  # fmt: skip
-        """Return the features of each input frame of a batch, and the targets [N, 3] in units of their rms."""
-        some = next(self.head.parameters())
+    def _encode(
+        self, network: Any, inputs: list[NDArray[np.float64]], chains: list[_Chains], rows: list[int]
+    ) -> _Encoded:
+        """Return what the network makes of the input frames of a batch."""
+        some = next(network.parameters())
         place: dict[str, Any] = {"dtype": some.dtype, "device": some.device}
-        frame = torch.repeat_interleave(torch.arange(len(inputs)), torch.tensor([len(c.kinds) for c in chains]))
-        species = torch.cat([c.kinds for c in chains]).to(some.device)
-        cells = torch.from_numpy(np.stack([c.frames.cell[r] for c, r in zip(chains, rows, strict=True)]))
-        pbc = torch.from_numpy(np.stack([c.frames.pbc for c in chains]))
+        count, repeats = len(inputs), len(inputs[0])
+        # all input frames in one pass: those at t of the whole batch, then the next of the whole batch ...
+        frame = torch.repeat_interleave(
+            torch.arange(count * repeats), torch.tensor([len(c.kinds) for c in chains] * repeats)
+        )
+        species = torch.cat([c.kinds for c in chains] * repeats).to(some.device)
+        cells = torch.from_numpy(np.stack([c.frames.cell[r] for c, r in zip(chains, rows, strict=True)] * repeats))
+        pbc = torch.from_numpy(np.stack([c.frames.pbc for c in chains] * repeats))
+        positions = torch.from_numpy(np.concatenate([seen[k] for k in range(repeats) for seen in inputs]))
         extra: list[Tensor] | None = None
         if self.encoding is not None:
             forces = np.concatenate([c.frames.forces[r] for c, r in zip(chains, rows, strict=True)])
             extra = self.encoding(torch.from_numpy(forces / self.force_scale).to(**place))
-        features = []
-        for k in range(len(inputs[0])):
-            positions = torch.from_numpy(np.concatenate([seen[k] for seen in inputs]))
-            vectors, edges = graph(positions, cells, pbc, frame, self.cutoff)
-            features.append(encode(network, vectors.to(**place), species, edges.to(some.device), extra))
-        return features, torch.from_numpy(np.concatenate(targets) / self.scale).to(**place)
+        vectors, edges = graph(positions, cells, pbc, frame, self.cutoff)
+        vectors, edges = vectors.to(**place).requires_grad_(isinstance(self.head, PotentialHead)), edges.to(some.device)
+        features = [x.chunk(repeats) for x in encode(network, vectors, species, edges, extra)]
+        return _Encoded([list(x) for x in zip(*features, strict=True)], vectors, edges, species)
 
     def forward(self, network: Any, step: int) -> Tensor:
         """Return the loss of a step, before its weight: mean length of the error in units of the target's rms."""
-        features, aim = self._features(network, *self.batch(step))
-        return ((self.head(features) - aim).square().sum(1) + 1e-12).sqrt().mean()
+        inputs, targets, chains, rows = self.batch(step)
+        seen = self._encode(network, inputs, chains, rows)
+        if isinstance(self.head, PotentialHead):
+            found = self.head(seen.features[0], seen.vectors, seen.edges, self.masses[seen.species])
+        else:
+            found = self.head(seen.features)
+        aim = torch.from_numpy(np.concatenate(targets) / self.scale).to(found)
+        return ((found - aim).square().sum(1) + 1e-12).sqrt().mean()
