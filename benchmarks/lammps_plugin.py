@@ -250,7 +250,7 @@ def propagator(quick: bool) -> Section:
     return found
 
 
-def drift(quick: bool, temperature: float = 900.0, count: int = 72, step_fs: float = 1.0) -> Section:
+def drift(quick: bool, temperature: float = 1300.0, count: int = 72, step_fs: float = 1.0) -> Section:
     """Ten picoseconds of NVE on one process and on two, while atoms go from one to the other."""
     every = 100
     samples = 20 if quick else round(10_000 / (every * step_fs))
