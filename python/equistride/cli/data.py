@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from equistride.cli import data_sets
 from equistride.errors import EquistrideError
@@ -87,14 +86,7 @@ def _make(
     for name in names:
         if name not in recipes:
             raise EquistrideError(f"there is no recipe {name!r}", expected=", ".join(recipes), found=name)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("segments"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
+    with data_sets.counting_bar("segments") as bar:
         for name in names:
             path = output / f"{name}.npz"
             if path.exists() and not force:

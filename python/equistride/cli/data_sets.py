@@ -96,7 +96,7 @@ def isomers(
     from equistride.data.isomers import ISOMERS, IsomerRecipe, generate
 
     recipe = IsomerRecipe(frames=frames, temperature_K=temperature, seed=seed)
-    with _bar("molecules") as bar:
+    with counting_bar("molecules") as bar:
         task = bar.add_task("isomers", total=len(molecule or ISOMERS))
         sets = generate(output, recipe, molecule, lambda done, total: bar.update(task, completed=done, total=total))
     for name, made in sets.items():
@@ -123,13 +123,13 @@ def molecule(
         smiles, stride_fs, temperature_K=temperature, walks=walks, segments=segments, frames=frames, timestep_fs=timestep_fs,
         seed=seed,
     )  # fmt: skip
-    with _bar("walks") as bar:
+    with counting_bar("walks") as bar:
         task = bar.add_task(smiles, total=walks)
         made = write(recipe, output, lambda done, total: bar.update(task, completed=done, total=total))
     typer.echo(f"{output}: {_summary(made)}")
 
 
-def _bar(what: str) -> Progress:
+def counting_bar(what: str) -> Progress:
     """Return a bar that counts to the end."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,22 @@ from equistride.units import ACCELERATION, BOLTZMANN
 Array = NDArray[np.float64]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep OpenMP to one thread: more are slower for molecules, and their sums would not repeat."""
+    try:
+        openmp = ctypes.CDLL("libgomp.so.1")
+    except OSError:  # not that compiler's; OMP_NUM_THREADS decides
+        yield
+        return
+    before = openmp.omp_get_max_threads()
+    openmp.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        openmp.omp_set_num_threads(before)
+
+
 class TightBinding:
     """Energy and forces of a molecule under GFN2-xTB, each step from the density of the last.
 
@@ -28,9 +46,6 @@ class TightBinding:
     """
 
     def __init__(self, numbers: NDArray[np.int64], positions: Array) -> None:
-        os.environ.setdefault(
-            "OMP_NUM_THREADS", "1"
-        )  # more threads are slower for molecules; read when tblite is loaded
         try:
             from tblite.interface import Calculator
         except ImportError:
@@ -45,7 +60,8 @@ class TightBinding:
         """Return the energy [eV] and the forces [N, 3] (eV/A)."""
         self._calculator.update(positions / Bohr)
         try:
-            self._last = self._calculator.singlepoint(self._last)
+            with _one_thread():
+                self._last = self._calculator.singlepoint(self._last)
         except RuntimeError as error:
             raise EquistrideError(f"GFN2-xTB does not converge ({error})", mend="lower the temperature") from error
         return float(self._last.get("energy")) * Hartree, -np.asarray(self._last.get("gradient")) * (Hartree / Bohr)
