@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/esen_speed.py [--fairchem PYTHON] [--atoms 216 648 4374] [--json FILE]
 
 Quartz, 2 layers, 64 channels, L = M = 2, cutoff 5 A, 10 Gaussians, float32; same random weights, same atoms, same edges; one
-thread, process CPU time, median of the repeats; neighbour lists are made before. fairchem-core runs in an environment of its
-own, whose Python --fairchem names; without it, it is left out. The limit is the time that the block's matrix products take
+thread, process CPU time; in each round every network is evaluated once, and medians of the rounds and of the ratios within them
+are printed; neighbour lists are made before. fairchem-core runs in an environment of its own, whose Python --fairchem names;
+without it, it is left out. The limit is the time that the block's matrix products take
 at the highest rate measured for a matrix product on this machine, torch's or ours.
 """
 
@@ -16,12 +17,14 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import cpu_time, gemm_rate, keep_freed_memory, processor
+from machine import gemm_rate, keep_freed_memory, processor
 
 RESULTS = Path(__file__).with_name("results") / "esen_speed.json"
 CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 4374: (9, 9, 6)}
@@ -35,11 +38,10 @@ BACKBONE = {
 }  # fmt: skip
 
 
-def fairchem_worker(folder: Path, repeats: int) -> None:
-    """In fairchem-core's environment: write weights, times, energies and forces for the structures in ``folder``."""
+def fairchem_worker(folder: Path) -> None:
+    """In fairchem-core's environment: write the weights, then answer lines ``ATOMS FILE`` with the seconds of one evaluation."""
     from fairchem.core.models.uma.escn_md import MLP_EFS_Head, eSCNMDBackbone
 
-    torch.set_num_threads(1)
     torch.manual_seed(3)
     backbone = eSCNMDBackbone(**BACKBONE)
     model = torch.nn.ModuleDict(
@@ -50,6 +52,7 @@ def fairchem_worker(folder: Path, repeats: int) -> None:
             parameter += 0.02 * torch.randn_like(parameter)
     model.requires_grad_(False).eval()
     torch.save(model.state_dict(), folder / "weights.pt")
+    calls: dict[int, Callable[[], dict[str, Any]]] = {}
     for path in sorted(folder.glob("quartz*.npz")):
         graph = {key: torch.tensor(value) for key, value in np.load(path).items()}
         count = len(graph["numbers"])
@@ -67,17 +70,22 @@ def fairchem_worker(folder: Path, repeats: int) -> None:
             fresh["pos"] = data["pos"].clone().requires_grad_()
             return model["output_heads"]["efs"](fresh, model["backbone"](fresh))
 
+        calls[count] = call
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count, target = line.split(maxsplit=1)
         try:
-            seconds = cpu_time(call, repeats if count < 1000 else 2)
+            before = time.process_time()
+            out = calls[int(count)]()
+            seconds = time.process_time() - before
         except (MemoryError, RuntimeError) as error:
-            print(f"fairchem-core fails on {count} atoms: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(json.dumps({"error": str(error).splitlines()[0]}), flush=True)
             continue
-        out = {key: value[key] if isinstance(value, dict) else value for key, value in call().items()}
-        np.savez(
-            folder / f"theirs{count}.npz",
-            seconds=seconds,
-            energy=float(out["energy"]),
-            forces=out["forces"].detach().numpy(),
+        out = {key: value[key] if isinstance(value, dict) else value for key, value in out.items()}
+        np.save(target.strip(), out["forces"].detach().numpy())
+        print(
+            json.dumps({"seconds": seconds, "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}),
+            flush=True,
         )
 
 
@@ -119,21 +127,40 @@ def build(state: dict[str, torch.Tensor] | None, mirror: bool) -> Any:
     return potential.requires_grad_(False)
 
 
-def measure(atoms: int, graph: tuple, potentials: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """CPU seconds of every potential, and how far apart they are."""
+def measure(
+    atoms: int, graph: tuple, potentials: dict[str, Any], fairchem: Fairchem | None, repeats: int
+) -> dict[str, Any]:
+    """CPU seconds of every potential, one after the other in each round, and how far apart they are."""
     figures: dict[str, Any] = {"atoms": atoms, "edges": graph[3].size(1)}
-    outputs = {}
-    for name, potential in potentials.items():
-        try:
-            figures[name] = cpu_time(lambda p=potential: p(*graph), repeats if atoms < 1000 else 2)
-        except (MemoryError, RuntimeError) as error:
-            print(f"  {name} fails on {atoms} atoms: {str(error).splitlines()[0]}")
-            continue
-        outputs[name] = potential(*graph)
-    if {"plain", "fused"} <= outputs.keys():
-        forces = outputs["plain"][1]
-        figures["fused against plain, forces"] = float((outputs["fused"][1] - forces).abs().max() / forces.abs().max())
-    figures["forces"] = outputs["fused"][1].double().numpy()
+    seconds: dict[str, list[float]] = {}
+    forces: dict[str, np.ndarray] = {}
+    for turn in range(repeats + 1):
+        for name, potential in list(potentials.items()):
+            before = time.process_time()
+            try:
+                forces[name] = potential(*graph)[1].double().numpy()
+            except (MemoryError, RuntimeError) as error:
+                print(f"  {name} fails on {atoms} atoms: {str(error).splitlines()[0]}")
+                potentials = {key: value for key, value in potentials.items() if key != name}
+                continue
+            seconds.setdefault(name, []).append(time.process_time() - before)
+        if fairchem:
+            answer = fairchem.run(atoms)
+            if "error" in answer:
+                print(f"  fairchem-core fails on {atoms} atoms: {answer['error']}")
+                fairchem = None
+                continue
+            seconds.setdefault("fairchem", []).append(answer["seconds"])
+            figures["fairchem, GiB"], forces["fairchem"] = answer["GiB"], fairchem.forces()
+        if turn == 0:  # the first finds cold caches and fresh memory
+            seconds = {}
+    rounds = {name: np.array(values) for name, values in seconds.items()}
+    for name, values in rounds.items():
+        figures[name] = float(np.median(values))
+        if name != "fused":
+            figures[f"{name} / fused"] = float(np.median(values / rounds["fused"]))
+            scale = np.abs(forces[name]).max()
+            figures[f"fused against {name}, forces"] = float(np.abs(forces["fused"] - forces[name]).max() / scale)
     return figures
 
 
@@ -148,24 +175,74 @@ def quartz_graph(atoms: int) -> tuple:
     return (positions, torch.tensor(crystal.numbers == 14).long(), cell, *neighbor_list(positions, cell, True, CUTOFF))
 
 
-def theirs(python: str | None, graphs: dict[int, tuple], repeats: int, folder: Path) -> dict[int, Any]:
-    """Run fairchem-core in its environment on all structures; its figures by number of atoms."""
-    if python is None:
-        print("fairchem-core is left out: name the Python of its environment with --fairchem")
-        return {}
+class Fairchem:
+    """fairchem-core's network in a process of its own, for one evaluation at a time."""
+
+    def __init__(self, python: str, graphs: dict[int, tuple], folder: Path, memory: float | None) -> None:
+        for atoms, graph in graphs.items():
+            names = ("positions", "numbers", "cell", "edge_index", "shifts")
+            arrays = {k: v.numpy() for k, v in zip(names, graph, strict=True)}
+            arrays["numbers"] = np.array(ELEMENTS)[arrays["numbers"]]
+            np.savez(folder / f"quartz{atoms}.npz", **arrays)
+        limit = ["--memory", str(memory)] if memory else []
+        self.process = subprocess.Popen(
+            [python, __file__, "--worker", str(folder), *limit],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.target = folder / "forces.npy"
+        self._read("ready")
+        self.state = torch.load(folder / "weights.pt", weights_only=True)
+
+    def _read(self, start: str) -> str:
+        for line in self.process.stdout or ():
+            if line.startswith(start):
+                return line
+        raise SystemExit(f"fairchem-core's process ended with {self.process.wait()}")
+
+    def run(self, atoms: int) -> dict[str, Any]:
+        """Evaluate a structure once: ``seconds`` and peak ``GiB``, or ``error``."""
+        assert self.process.stdin
+        print(atoms, self.target, file=self.process.stdin, flush=True)
+        return json.loads(self._read("{"))
+
+    def forces(self) -> np.ndarray:
+        """Forces [N, 3] of the last evaluation, eV/A."""
+        return np.load(self.target).astype(float)
+
+
+def compare(
+    mirror: bool,
+    fairchem: Fairchem | None,
+    graphs: dict[int, tuple],
+    repeats: int,
+    rates: dict[str, float],
+    results: dict,
+) -> None:
+    """Measure the networks of one kind on all structures, and print a table."""
+    from equistride.models.esen_fused import fuse
+
+    state = fairchem.state if fairchem else None
+    potentials = {"plain": build(state, mirror), "fused": build(state, mirror)}
+    potentials["fused"].network = fuse(potentials["fused"].network)
+    results["spline error"] = potentials["fused"].network.error
+    work = flops(mirror)
+    title = "published layers" if not mirror else "mirror: true"
+    print(f"\n{title}: {work / 1e6:.2f} MFLOP an edge (matrix products, forward and backward)")
+    print(
+        f"{'atoms':>6} {'edges':>8} {'fairchem':>10} {'plain':>10} {'fused':>10}   {'fairchem':>9} {'plain':>7}   of limit"
+    )
     for atoms, graph in graphs.items():
-        names = ("positions", "numbers", "cell", "edge_index", "shifts")
-        arrays = {k: v.numpy() for k, v in zip(names, graph, strict=True)}
-        arrays["numbers"] = np.array(ELEMENTS)[arrays["numbers"]]
-        np.savez(folder / f"quartz{atoms}.npz", **arrays)
-    command = [python, __file__, "--worker", str(folder), "--repeats", str(repeats)]
-    try:
-        subprocess.run(command, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"fairchem-core is left out: {error}")
-        return {}
-    found = {atoms: folder / f"theirs{atoms}.npz" for atoms in graphs}
-    return {atoms: dict(np.load(path)) for atoms, path in found.items() if path.exists()}
+        figures = measure(atoms, graph, potentials, fairchem, repeats)
+        figures["limit"] = work * figures["edges"] / max(rates.values()) / 1e9
+        figures["share of the limit"] = figures["limit"] / figures["fused"]
+        times = [f"{figures[k]:9.3f}s" if k in figures else f"{'-':>10}" for k in ("fairchem", "plain", "fused")]
+        ratios = [f"{figures.get(f'{k} / fused', float('nan')):8.2f}x" for k in ("fairchem", "plain")]
+        print(
+            f"{atoms:6d} {figures['edges']:8d} {' '.join(times)}   {' '.join(ratios)}   {figures['share of the limit']:.2f}"
+        )
+        results[f"{title}, {atoms} atoms"] = figures
 
 
 def main() -> None:
@@ -174,7 +251,7 @@ def main() -> None:
     parser.add_argument("--fairchem", help="Python of an environment with fairchem-core")
     parser.add_argument("--atoms", type=int, nargs="+", choices=CELLS, default=[216, 648])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", type=float, help="refuse to use more than this [GB]")
+    parser.add_argument("--memory", type=float, help="refuse to use more than this in each process [GB]")
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -183,54 +260,24 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     keep_freed_memory()
     if arguments.worker:
-        fairchem_worker(arguments.worker, arguments.repeats)
+        torch.set_num_threads(1)
+        fairchem_worker(arguments.worker)
         return
     from equistride.bench.machine import block_rate
-    from equistride.models.esen_fused import fuse
 
     torch.set_num_threads(1)
     graphs = {atoms: quartz_graph(atoms) for atoms in arguments.atoms}
-    with tempfile.TemporaryDirectory() as name:
-        others = theirs(arguments.fairchem, graphs, arguments.repeats, Path(name))
-        weights = Path(name) / "weights.pt"
-        state = torch.load(weights, weights_only=True) if weights.exists() else None
     results: dict[str, Any] = {"processor": processor(), "torch": torch.__version__}
     rates = {"torch": gemm_rate(torch.float32, 5) / 1e9, "block": block_rate(torch.float32) / 1e9}
     results["GFLOP/s of matrix products"] = rates
     print(f"{results['processor']}, one thread, torch {torch.__version__}, float32")
     print("matrix products: torch {torch:.0f}, ours {block:.0f} GFLOP/s".format(**rates))
-    for mirror in (False, True):
-        published = state if not mirror else None
-        potentials = {"plain": build(published, mirror)}
-        potentials["fused"] = build(published, mirror)
-        potentials["fused"].network = fuse(potentials["fused"].network)
-        results["spline error"] = potentials["fused"].network.error
-        work = flops(mirror)
-        title = "published layers" if not mirror else "mirror: true"
-        print(f"\n{title}: {work / 1e6:.2f} MFLOP an edge (matrix products, forward and backward)")
-        print(
-            f"{'atoms':>6} {'edges':>8} {'fairchem':>10} {'plain':>10} {'fused':>10}   {'fairchem':>9} {'plain':>7}   of limit"
-        )
-        for atoms, graph in graphs.items():
-            figures = measure(atoms, graph, potentials, arguments.repeats)
-            forces = figures.pop("forces")
-            if not mirror and atoms in others:
-                figures["fairchem"] = float(others[atoms]["seconds"])
-                scale = np.abs(others[atoms]["forces"]).max()
-                figures["fused against fairchem, forces"] = float(
-                    np.abs(forces - others[atoms]["forces"]).max() / scale
-                )
-            figures["limit"] = work * figures["edges"] / max(rates.values()) / 1e9
-            figures["share of the limit"] = figures["limit"] / figures["fused"]
-            for other in ("fairchem", "plain"):
-                if other in figures:
-                    figures[f"{other} / fused"] = figures[other] / figures["fused"]
-            times = [f"{figures[k]:9.3f}s" if k in figures else f"{'-':>10}" for k in ("fairchem", "plain", "fused")]
-            ratios = [f"{figures.get(f'{k} / fused', float('nan')):8.2f}x" for k in ("fairchem", "plain")]
-            print(
-                f"{atoms:6d} {figures['edges']:8d} {' '.join(times)}   {' '.join(ratios)}   {figures['share of the limit']:.2f}"
-            )
-            results[f"{title}, {atoms} atoms"] = figures
+    with tempfile.TemporaryDirectory() as name:
+        fairchem = Fairchem(arguments.fairchem, graphs, Path(name), arguments.memory) if arguments.fairchem else None
+        if fairchem is None:
+            print("fairchem-core is left out: name the Python of its environment with --fairchem")
+        for mirror in (False, True):
+            compare(mirror, None if mirror else fairchem, graphs, arguments.repeats, rates, results)
             arguments.json.parent.mkdir(exist_ok=True)
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -135,8 +135,8 @@ void check_splines(const RadialSplines &in) {
     TORCH_CHECK_VALUE(in.pair.sym_sizes() == in.lengths.sym_sizes(), "pair must have one number an edge, ",
                       in.lengths.sym_sizes(), "; found ", in.pair.sym_sizes());
     check_like("tables", in.tables, "lengths", in.lengths);
-    TORCH_CHECK_VALUE(in.tables.dim() == 4 && in.tables.sym_size(1) >= 1 && in.tables.sym_size(2) == 4,
-                      "tables must have shape [pairs, intervals, 4, columns]; found ", in.tables.sym_sizes());
+    TORCH_CHECK_VALUE(in.tables.dim() == 4 && in.tables.sym_size(1) >= 1 && in.tables.sym_size(2) >= 2,
+                      "tables must have shape [pairs, intervals, terms >= 2, columns]; found ", in.tables.sym_sizes());
     TORCH_CHECK_VALUE(std::isfinite(in.start) && std::isfinite(in.step) && in.step > 0,
                       "the tables need a finite start and a step above 0; found ", in.start, " and ", in.step);
 }

@@ -12,11 +12,6 @@
 
 namespace equistride {
 
-namespace {
-
-constexpr int64_t CHUNK = 48;                    // edges that go through the block together: four tiles of rows
-constexpr int64_t SLAB_BYTES = int64_t(8) << 20; // gradients that wait for their senders, with several threads
-
 template <class Real> const EdgeKernels<Real> &choose_edge_kernels() {
     switch (instruction_set()) {
     case InstructionSet::avx512:
@@ -27,6 +22,14 @@ template <class Real> const EdgeKernels<Real> &choose_edge_kernels() {
         return portable_edge_kernels<Real>();
     }
 }
+template const EdgeKernels<float> &choose_edge_kernels();
+template const EdgeKernels<double> &choose_edge_kernels();
+
+namespace {
+
+constexpr int64_t CHUNK = 48;                    // edges that go through the block together: four tiles of rows
+constexpr int64_t LINE = 64;                     // bytes of a cache line
+constexpr int64_t SLAB_BYTES = int64_t(8) << 20; // gradients that wait for their senders, with several threads
 
 // The matrices of one linear map that commutes with rotations about the bond: one for m = 0, and for each m > 0 one,
 // W1 (mirror), or three, W1, -(W1 + W2) and W2 - W1.
@@ -91,9 +94,10 @@ template <class Real> struct Input {
 // What a chunk of edges needs between its steps; one for each thread.
 template <class Real> class Chunk {
 public:
-    explicit Chunk(const Input<Real> &in)
-        : in_(in), shape_(in.shape), weights_(CHUNK * shape_.weights), scaled_(CHUNK * shape_.scaled),
-          sum_(CHUNK * widest_order()), state_(CHUNK * shape_.state), rows_(CHUNK * shape_.rows * shape_.hidden),
+    Chunk(const Input<Real> &in, int64_t num_kept)
+        : in_(in), shape_(in.shape), num_kept_(num_kept), atom_(in.shape.size * in.shape.channels),
+          weights_(CHUNK * shape_.weights), scaled_(CHUNK * shape_.scaled), sum_(CHUNK * widest_order()),
+          state_(CHUNK * shape_.state), rows_(CHUNK * shape_.rows * shape_.hidden),
           on_z_(CHUNK * shape_.rows * shape_.channels), on_inner_(CHUNK * shape_.inner),
           on_weights_(CHUNK * shape_.weights) {}
 
@@ -102,9 +106,14 @@ public:
     // The state [edges, state] of some edges: what comes before the gate, and after the second layer.
     void forward(int64_t begin, int64_t count, Real *state) {
         radial(begin, count);
-        for (int64_t k = 0; k < count; ++k)
+        for (int64_t k = 0; k < count; ++k) {
+            if (begin + k + CHUNK < num_kept_)
+                fetch<true>(state + (k + CHUNK) * shape_.state, shape_.state);
+            if (k + 1 < count)
+                fetch<false>(in_.atom(in_.x, in_.edges.sender[begin + k + 1]), atom_);
             in_.kernels.rotate(shape_, in_.edge(begin + k, weights_.data() + k * shape_.weights),
                                scaled_.data() + k * shape_.scaled);
+        }
         apply(in_.matrices.first, count, scaled_.data(), shape_.scaled, state, shape_.state);
         const int64_t width = shape_.rows * shape_.hidden;
         for (int64_t k = 0; k < count; ++k)
@@ -112,18 +121,25 @@ public:
         apply(in_.matrices.second, count, rows_.data(), width, state + shape_.inner, shape_.state);
     }
 
+    // Bring numbers near before they are needed: the kept state comes from main memory, which matrix products leave
+    // idle.
+    template <bool WRITE> static void fetch(const Real *from, int64_t count) {
+        for (int64_t k = 0; k < count; k += LINE / int64_t(sizeof(Real)))
+            __builtin_prefetch(from + k, WRITE, 2);
+    }
+
     // Add the messages of some edges to their receivers.
     void send(int64_t begin, int64_t count, const Real *state, Real *out) {
         for (int64_t k = 0; k < count; ++k)
             in_.kernels.rotate_back(shape_, in_.frames + (begin + k) * shape_.frame_size, in_.envelope[begin + k],
                                     state + k * shape_.state + shape_.inner,
-                                    out + in_.edges.receiver[begin + k] * shape_.size * shape_.channels);
+                                    out + in_.edges.receiver[begin + k] * atom_);
     }
 
-    // Gradients of some edges. `to_sender` [count, size, channels] is written, `to_receiver` [N, size, channels] added
-    // to.
-    void backward(int64_t begin, int64_t count, const Real *state, const Real *grad, Real *to_sender, Real *to_receiver,
-                  Real *on_vectors, Real *on_envelope, Real *on_hidden) {
+    // Gradients of some edges. `to_receiver` [N, size, channels] is added to, and so is `to_sender` of that shape; or
+    // `waiting` [count, size, channels] is written in its place.
+    void backward(int64_t begin, int64_t count, const Real *state, const Real *grad, Real *to_sender, Real *waiting,
+                  Real *to_receiver, Real *on_vectors, Real *on_envelope, Real *on_hidden) {
         const int64_t width = shape_.rows * shape_.hidden, z_width = shape_.rows * shape_.channels;
         const Generators<Real> &generators = rotation_generators<Real>();
         Real torque[CHUNK][3] = {};
@@ -139,11 +155,13 @@ public:
         apply(in_.matrices.first_back, count, on_inner_.data(), shape_.inner, scaled_.data(), shape_.scaled);
         radial(begin, count);
         for (int64_t k = 0, e = begin; k < count; ++k, ++e) {
+            if (e + CHUNK < num_kept_)
+                fetch<false>(state + (k + CHUNK) * shape_.state, shape_.state);
             in_.kernels.unrotate(shape_, generators, in_.edge(e, weights_.data() + k * shape_.weights),
                                  scaled_.data() + k * shape_.scaled,
-                                 {to_sender + k * shape_.size * shape_.channels,
-                                  to_receiver + in_.edges.receiver[e] * shape_.size * shape_.channels,
-                                  on_weights_.data() + k * shape_.weights, torque[k]});
+                                 {waiting ? waiting + k * atom_ : to_sender + in_.edges.sender[e] * atom_,
+                                  to_receiver + in_.edges.receiver[e] * atom_, on_weights_.data() + k * shape_.weights,
+                                  torque[k], waiting == nullptr});
             turn(in_.vectors + 3 * e, torque[k], on_vectors + 3 * e);
         }
         const int64_t channels = in_.matrices.radial_channels;
@@ -154,6 +172,7 @@ public:
 private:
     const Input<Real> &in_;
     const Shape &shape_;
+    const int64_t num_kept_, atom_; // edges whose state is kept; numbers an atom
     Buffer<Real> weights_, scaled_, sum_, state_, rows_, on_z_, on_inner_, on_weights_;
 
     int64_t widest_order() const {
@@ -265,7 +284,7 @@ template <class Real> void forward_all(const Input<Real> &in, Real *out, Real *k
     const int64_t receivers = int64_t(in.edges.first.size()) - 1;
     const int64_t grain = std::max<int64_t>(1, receivers / (4 * at::get_num_threads()));
     at::parallel_for(0, receivers, grain, [&](int64_t from, int64_t until) {
-        Chunk<Real> chunk(in);
+        Chunk<Real> chunk(in, num_kept);
         chunks(in.edges, from, until, num_kept, [&](int64_t begin, int64_t count) {
             Real *state = begin < num_kept ? kept + begin * in.shape.state : chunk.scratch_state();
             chunk.forward(begin, count, state);
@@ -275,7 +294,7 @@ template <class Real> void forward_all(const Input<Real> &in, Real *out, Real *k
 }
 
 // Receivers take their terms in the order of the edges, senders theirs into a sum of their own; so no sum depends on
-// the number of threads. With one thread senders are served chunk by chunk, with more slab by slab, by columns.
+// the number of threads. One thread adds to the senders at once; with more they are served slab by slab, by columns.
 template <class Real> struct Backward {
     const Input<Real> &in;
     const Real *grad, *kept;
@@ -286,8 +305,7 @@ template <class Real> struct Backward {
         const int64_t receivers = int64_t(in.edges.first.size()) - 1, width = in.shape.size * in.shape.channels;
         const int threads = at::get_num_threads();
         if (threads == 1 || at::in_parallel_region()) {
-            Buffer<Real> waiting(CHUNK * width);
-            range(0, receivers, waiting.data(), true);
+            range(0, receivers, nullptr);
             return;
         }
         const int64_t fitting = SLAB_BYTES / int64_t(sizeof(Real)) / width;
@@ -302,7 +320,7 @@ template <class Real> struct Backward {
             waiting.resize(std::max(waiting.size(), size_t((end - begin) * width)));
             at::parallel_for(from, until, std::max<int64_t>(1, (until - from) / (4 * threads)),
                              [&](int64_t a, int64_t b) {
-                                 range(a, b, waiting.data() + (in.edges.first[size_t(a)] - begin) * width, false);
+                                 range(a, b, waiting.data() + (in.edges.first[size_t(a)] - begin) * width);
                              });
             at::parallel_for(0, width, std::max<int64_t>(16, width / threads),
                              [&](int64_t a, int64_t b) { serve(begin, end - begin, waiting.data(), a, b); });
@@ -311,19 +329,18 @@ template <class Real> struct Backward {
     }
 
 private:
-    void range(int64_t from, int64_t until, Real *waiting, bool serve_at_once) const {
+    void range(int64_t from, int64_t until, Real *waiting) const {
         const int64_t width = in.shape.size * in.shape.channels;
-        Chunk<Real> chunk(in);
+        Chunk<Real> chunk(in, num_kept);
         chunks(in.edges, from, until, num_kept, [&](int64_t begin, int64_t count) {
             const Real *state = kept + begin * in.shape.state;
             if (begin >= num_kept) {
                 chunk.forward(begin, count, chunk.scratch_state());
                 state = chunk.scratch_state();
             }
-            chunk.backward(begin, count, state, grad, waiting, on_receivers, on_vectors, on_envelope, on_hidden);
-            if (serve_at_once)
-                serve(begin, count, waiting, 0, width);
-            else
+            chunk.backward(begin, count, state, grad, on_senders, waiting, on_receivers, on_vectors, on_envelope,
+                           on_hidden);
+            if (waiting != nullptr)
                 waiting += count * width;
         });
     }

@@ -40,11 +40,11 @@ Tensor bond_frames_cpu(const Tensor &vectors, int64_t l_max);
 std::tuple<Tensor, Tensor> edge_block_cpu(const EdgeBlock &in, int64_t keep);
 EdgeGradients edge_block_backward_cpu(const Tensor &grad, const EdgeBlock &in, const Tensor &kept);
 
-// Cubic splines of length, a table for each kind of pair: [E, columns].
+// Splines of length, a table for each kind of pair: [E, columns].
 struct RadialSplines {
     const Tensor &lengths; // [E]
     const Tensor &pair;    // [E] int64
-    const Tensor &tables;  // [pairs, intervals, 4, columns]: of 1, t, t^2, t^3, where t = 0..1 within an interval
+    const Tensor &tables;  // [pairs, intervals, terms, columns]: of 1, t, t^2, ..., where t = 0..1 within an interval
     double start, step;
 };
 Tensor radial_splines_cpu(const RadialSplines &in);

@@ -137,17 +137,12 @@ template <class Real> const Generators<Real> &rotation_generators() {
             frame[to * 3 + from].slope = 1;
             frame[from * 3 + to].slope = -1;
             fill_frames(frame, MAX_L);
-            for (int l = 1, start = 0; l <= MAX_L; start += (2 * l + 1) * (2 * l + 1), ++l)
-                for (int row = 0; row <= 2 * l; ++row)
-                    for (int column = row + 1; column <= 2 * l; ++column) {
-                        const double value = frame[start + row * (2 * l + 1) + column].slope;
-                        Generator<Real> &generator = made.of[l][axis];
-                        if (std::fabs(value) > 1e-9) {
-                            generator.row[generator.count] = row;
-                            generator.column[generator.count] = column;
-                            generator.value[generator.count++] = Real(value);
-                        }
-                    }
+            for (int l = 1, start = 0; l <= MAX_L; start += (2 * l + 1) * (2 * l + 1), ++l) {
+                const GeneratorEntries entries = generator_entries(l, axis);
+                for (int k = 0; k < entries.count; ++k)
+                    made.of[l][axis].value[k] =
+                        Real(frame[start + entries.row[k] * (2 * l + 1) + entries.column[k]].slope);
+            }
         }
         return made;
     }();

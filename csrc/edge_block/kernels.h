@@ -31,12 +31,28 @@ struct Shape {
     Shape(int64_t l_max, int64_t m_max, int64_t channels, int64_t hidden, bool mirror);
 };
 
-// Entries of a generator of rotations of one degree about one axis: J[row, column], and J[column, row] = -J[row,
-// column].
-template <class Real> struct Generator {
+// Where generators of rotations about x, y, z of the real harmonics of degree l have entries J[row, column], row <
+// column; J[column, row] = -J[row, column]. Polar axis y, order m = row - l. For compilers to evaluate.
+struct GeneratorEntries {
     int count = 0;
-    int row[2 * MAX_L], column[2 * MAX_L];
-    Real value[2 * MAX_L];
+    int row[2 * MAX_L] = {}, column[2 * MAX_L] = {};
+};
+constexpr GeneratorEntries generator_entries(int l, int axis) {
+    GeneratorEntries found;
+    for (int m = -l; m <= l; ++m)
+        for (int n = m + 1; n <= l; ++n) {
+            const bool here = axis == 0   ? n == m + 1 && n != 0
+                              : axis == 1 ? n == -m
+                                          : m < 0 && n >= 0 && (m + n == 1 || m + n == -1);
+            if (here) {
+                found.row[found.count] = m + l;
+                found.column[found.count++] = n + l;
+            }
+        }
+    return found;
+}
+template <class Real> struct Generator {
+    Real value[2 * MAX_L] = {}; // of these entries
 };
 template <class Real> struct Generators {
     Generator<Real> of[MAX_L + 1][3];
@@ -61,8 +77,15 @@ template <class Real> struct EdgeIn {
     const Real *weights;                   // [weight_rows, 2 channels]
 };
 template <class Real> struct EdgeGradient {
-    Real *sender, *receiver, *weights; // written, added to, written
+    Real *sender, *receiver, *weights; // written or added to, added to, written
     Real *torque;                      // [3], added to
+    bool add_sender;
+};
+
+// Columns as polynomials: rows [terms, columns] are of t^0, t^1, ...
+template <class Real> struct Polynomial {
+    const Real *rows;
+    int64_t terms, columns;
 };
 
 template <class Real> struct EdgeKernels {
@@ -73,8 +96,8 @@ template <class Real> struct EdgeKernels {
     void (*rotate)(const Shape &, const EdgeIn<Real> &, Real *out);
     // out [size, channels] += factor * D^T z
     void (*rotate_back)(const Shape &, const Real *frame, Real factor, const Real *z, Real *out);
-    // gates and rows [inner] to rows [rows, hidden]
-    void (*gate)(const Shape &, const Real *inner, Real *out);
+    // gates and rows [inner] to rows [rows, hidden]; leaves the sigmoids of the gates
+    void (*gate)(const Shape &, Real *inner, Real *out);
 
     // The same backwards. `grad` [size, channels] belongs to the receiver; writes on_z = factor * D grad, adds to the
     // torque, and returns the gradient to the factor.
@@ -83,10 +106,14 @@ template <class Real> struct EdgeKernels {
     void (*ungate)(const Shape &, const Real *inner, const Real *grad, Real *on_inner);
     void (*unrotate)(const Shape &, const Generators<Real> &, const EdgeIn<Real> &, const Real *grad,
                      const EdgeGradient<Real> &to);
+
+    void (*polynomial)(const Polynomial<Real> &, Real t, Real *out);
+    Real (*slope)(const Polynomial<Real> &, Real t, const Real *grad); // sum over the columns of grad * d/dt
 };
 
 template <class Real> const EdgeKernels<Real> &portable_edge_kernels();
 template <class Real> const EdgeKernels<Real> &avx2_edge_kernels();
 template <class Real> const EdgeKernels<Real> &avx512_edge_kernels();
+template <class Real> const EdgeKernels<Real> &choose_edge_kernels(); // for this processor
 
 } // namespace equistride

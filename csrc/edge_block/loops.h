@@ -125,7 +125,8 @@ template <class Real> INLINE Vector<Real> exponential(Vector<Real> x) {
 
 template <class Real> INLINE Vector<Real> sigmoid(Vector<Real> x) { return 1 / (1 + exponential<Real>(-x)); }
 
-template <class Real> void gate(const Shape &shape, const Real *inner, Real *out) {
+// Gates are kept open or shut: their sigmoids stay where they were.
+template <class Real> void gate(const Shape &shape, Real *inner, Real *out) {
     const int64_t h = shape.hidden;
     const Real *rows = inner + shape.gates;
     over_channels<Real>(
@@ -134,6 +135,7 @@ template <class Real> void gate(const Shape &shape, const Real *inner, Real *out
             lanes.put(out + c, 0, scalar * sigmoid<Real>(scalar));
             for (int l = 1; l <= shape.l_max; ++l) {
                 const Vector<Real> open = sigmoid<Real>(lanes.get(inner + (l - 1) * h + c, 0));
+                lanes.put(inner + (l - 1) * h + c, 0, open);
                 for (int k = 0; k <= 2 * l; ++k)
                     if (const int64_t at = shape.row[l][k] * h + c; at >= 0)
                         lanes.put(out + at, 0, open * lanes.get(rows + at, 0));
@@ -147,10 +149,10 @@ template <class Real> void ungate(const Shape &shape, const Real *inner, const R
     Real *on_rows = on_inner + shape.gates;
     over_channels<Real>(
         h, CHANNELS(c, lanes) {
-            const Vector<Real> scalar = lanes.get(rows + c, 0), open = sigmoid<Real>(scalar);
-            lanes.put(on_rows + c, 0, lanes.get(grad + c, 0) * open * (1 + scalar * (1 - open)));
+            const Vector<Real> scalar = lanes.get(rows + c, 0), slope = sigmoid<Real>(scalar);
+            lanes.put(on_rows + c, 0, lanes.get(grad + c, 0) * slope * (1 + scalar * (1 - slope)));
             for (int l = 1; l <= shape.l_max; ++l) {
-                const Vector<Real> open = sigmoid<Real>(lanes.get(inner + (l - 1) * h + c, 0));
+                const Vector<Real> open = lanes.get(inner + (l - 1) * h + c, 0);
                 Vector<Real> on_gate = {};
                 for (int k = 0; k <= 2 * l; ++k)
                     if (const int64_t at = shape.row[l][k] * h + c; at >= 0) {
@@ -183,13 +185,15 @@ template <int L, class Real> INLINE void add_column(const Real *d, int m, Vector
         each<2 * L + 1>(EACH(k) { y[k] += d[m * (2 * L + 1) + k] * a; });
 }
 
-template <class Real>
+template <int L, class Real>
 INLINE void add_torque(const Generator<Real> *generators, const Vector<Real> *on_x, const Vector<Real> *x,
                        Vector<Real> *torque) {
     each<3>(EACH(axis) {
-        const Generator<Real> &j = generators[axis];
-        for (int k = 0; k < j.count; ++k)
-            torque[axis] += j.value[k] * (on_x[j.row[k]] * x[j.column[k]] - on_x[j.column[k]] * x[j.row[k]]);
+        constexpr GeneratorEntries entries = generator_entries(L, axis);
+        each<entries.count>(EACH(k) {
+            constexpr int row = entries.row[k], column = entries.column[k];
+            torque[axis] += generators[axis].value[k] * (on_x[row] * x[column] - on_x[column] * x[row]);
+        });
     });
 }
 
@@ -249,12 +253,10 @@ void unrotate(const Shape &shape, const Generators<Real> &generators, const Edge
                         });
                         each<2 * l + 1>(EACH(k) {
                             const int64_t place = (l * l + k) * channels + c;
-                            if (half == 0)
-                                lanes.put(to.sender + place, 0, on_v[k]);
-                            else
-                                lanes.put(to.receiver + place, 0, lanes.get(to.receiver + place, 0) + on_v[k]);
+                            Real *atom = (half == 0 ? to.sender : to.receiver) + place;
+                            lanes.put(atom, 0, half == 1 || to.add_sender ? lanes.get(atom, 0) + on_v[k] : on_v[k]);
                         });
-                        add_torque<Real>(generators.of[l], on_v, v, torque);
+                        add_torque<l, Real>(generators.of[l], on_v, v, torque);
                     });
             });
     }
@@ -301,7 +303,7 @@ Real unrotate_back(const Shape &shape, const Generators<Real> &generators, const
                             add_column<l, Real>(d, k, value, message);
                         }
                     });
-                    add_torque<Real>(generators.of[l], message, g, turn);
+                    add_torque<l, Real>(generators.of[l], message, g, turn);
                 });
         });
     for (int axis = 0; axis < 3; ++axis)
@@ -309,9 +311,36 @@ Real unrotate_back(const Shape &shape, const Generators<Real> &generators, const
     return sum<Real>(on_factor);
 }
 
+// Splines.
+
+template <class Real> void polynomial(const Polynomial<Real> &at, Real t, Real *out) {
+    over_channels<Real>(
+        at.columns, CHANNELS(c, lanes) {
+            const Real *row = at.rows + (at.terms - 1) * at.columns + c;
+            Vector<Real> total = lanes.get(row, 0);
+            for (int64_t k = at.terms - 1; k > 0; --k)
+                total = total * t + lanes.get(row -= at.columns, 0);
+            lanes.put(out + c, 0, total);
+        });
+}
+
+template <class Real> Real slope(const Polynomial<Real> &at, Real t, const Real *grad) {
+    Vector<Real> all = {};
+    over_channels<Real>(
+        at.columns, CHANNELS(c, lanes) {
+            const Real *row = at.rows + (at.terms - 1) * at.columns + c;
+            Vector<Real> total = Real(at.terms - 1) * lanes.get(row, 0);
+            for (int64_t k = at.terms - 2; k > 0; --k)
+                total = total * t + Real(k) * lanes.get(row -= at.columns, 0);
+            all += lanes.get(grad + c, 0) * total;
+        });
+    return sum<Real>(all);
+}
+
 template <class Real> constexpr EdgeKernels<Real> make_edge_kernels(const char *name) {
-    return {name,       multiply<Real>,      add<Real>,    rotate<Real>,  rotate_back<Real>,
-            gate<Real>, unrotate_back<Real>, ungate<Real>, unrotate<Real>};
+    return {name,       multiply<Real>,      add<Real>,    rotate<Real>,   rotate_back<Real>,
+            gate<Real>, unrotate_back<Real>, ungate<Real>, unrotate<Real>, polynomial<Real>,
+            slope<Real>};
 }
 
 } // namespace

@@ -14,7 +14,7 @@ bool left_to_the_user() {
     const char *choice = std::getenv("EQUISTRIDE_MALLOC");
     if (choice && std::string_view(choice) == "system")
         return true;
-    for (const char *name : {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"})
+    for (const char *name : {"MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"})
         if (std::getenv(name))
             return true;
     return false;
@@ -27,11 +27,8 @@ void keep_freed_memory() {
     static const bool done = [] {
         if (left_to_the_user())
             return true;
-        constexpr int LARGEST = 1 << 30;
-        // glibc may refuse more than 32 MiB for a block on the heap
-        if (!mallopt(M_MMAP_THRESHOLD, LARGEST))
-            mallopt(M_MMAP_THRESHOLD, 32 << 20);
-        mallopt(M_TRIM_THRESHOLD, LARGEST);
+        mallopt(M_MMAP_MAX, 0); // all on the heap: a threshold above 32 MiB is refused
+        mallopt(M_TRIM_THRESHOLD, -1);
         return true;
     }();
     static_cast<void>(done);

@@ -78,7 +78,7 @@ def test_export_fuses_unless_told_otherwise(written: dict[str, Metadata], folder
         assert metadata.fused == fused
         assert ("equistride::edge_block" in operators(folder / name)) == fused
         assert metadata.num_parameters == written["plain-float32.pt"].num_parameters
-    assert 0 < written["fused-float32.pt"].spline_error <= 1e-10
+    assert 0 < written["fused-float32.pt"].spline_error <= 1e-8
     assert written["fused-float64.pt"].spline_error == 0
     assert written["plain-float64.pt"].spline_error is None
 

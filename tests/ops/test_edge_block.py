@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 
 import pytest
@@ -244,6 +245,33 @@ def test_splines_have_values_and_slopes(dtype: torch.dtype, simd: str) -> None:
     (wanted,) = torch.autograd.grad(expected.sum(), at)
     assert deviation(slope[inside], wanted[inside]) < 1e-5
     assert deviation(found, expected) < 1e-3  # the cubics go on beyond the ends
+
+
+def test_splines_are_smooth_at_their_knots() -> None:
+    """Value, slope and curvature of neighbouring polynomials are the same there (C2)."""
+    table = splines()
+    at_end = torch.ones(table.tables.size(2), dtype=torch.float64)
+    power = torch.arange(table.tables.size(2), dtype=torch.float64)
+    for order in range(3):
+        before = torch.einsum("pitc,t->pic", table.tables[:, :-1], at_end)
+        after = table.tables[:, 1:, order] * math.factorial(order)
+        # a curvature is a difference of slopes 1 / 32 interval apart: eleven digits of those
+        assert float((before - after).abs().max()) < 1e-11 * float(table.tables[:, :, 0].abs().max())
+        at_end = at_end * (power - order)
+
+
+def test_tables_may_have_other_degrees(simd: str) -> None:
+    """Files of earlier versions hold cubics."""
+    tables = torch.randn(2, 5, 4, 19, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    lengths = torch.tensor([1.05, 1.33, 1.49], dtype=torch.float64, requires_grad=True)
+    found = torch.ops.equistride.radial_splines(lengths, torch.tensor([0, 1, 1]), tables, 1.0, 0.1)
+    t = (lengths.detach() - 1) / 0.1 - torch.tensor([0.0, 3, 4])
+    rows = torch.stack([tables[0, 0], tables[1, 3], tables[1, 4]])
+    powers = t[:, None] ** torch.arange(4)
+    assert torch.allclose(found, torch.einsum("ek,ekc->ec", powers, rows), rtol=1e-12, atol=1e-12)
+    (slope,) = torch.autograd.grad(found.sum(), lengths)
+    rates = torch.arange(1, 4) * powers[:, :3] / 0.1
+    assert torch.allclose(slope, torch.einsum("ek,ekc->e", rates, rows[:, 1:]), rtol=1e-11, atol=1e-10)
 
 
 def test_splines_refuse() -> None:

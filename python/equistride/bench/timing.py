@@ -75,8 +75,8 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory, as our loader of models does: other programs gain from it too."""
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        library.mallopt(-4, 0)  # M_MMAP_MAX
+        library.mallopt(-1, -1)  # M_TRIM_THRESHOLD
 
 
 def processor() -> str:

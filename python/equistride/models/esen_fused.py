@@ -18,14 +18,16 @@ from equistride.nn.radial import RadialNetwork, polynomial_envelope
 from equistride.nn.spherical import Gate
 from equistride.nn.tensor_product import TensorProductConvolution
 
-TOLERANCE: Final = 1e-10
+TOLERANCE: Final = 1e-8
 """Largest error of a radial function's spline, as a share of its largest value; energies and forces change less than by
 rounding in float32."""
+SHORTEST: Final = 0.05
+"""Where splines begin, as a share of the cutoff: no bond is as short."""
 TABLE_BYTES: Final = 256 << 20
 """Largest size of a network's tables; with more pairs of elements the radial networks are computed."""
-TYPICAL_ROWS: Final = 4 * 1024
+TYPICAL_ROWS: Final = 6 * 512
 """Rows of a table, to judge its size before it is made."""
-KEEP_BYTES: Final = 2 << 30
+KEEP_BYTES: Final = 4 << 30
 """Memory that all layers together may use to spare the backward a second forward."""
 
 
@@ -42,10 +44,10 @@ class Radial(nn.Module):
         return self.network(self.basis(lengths), self.sender, self.receiver, pair)
 
     def splines(self, cutoff: float, tolerance: float) -> RadialSplines:
-        """Return the same as splines, from one hundredth of the cutoff on."""
+        """Return the same as splines."""
         exact = copy.deepcopy(self).double().requires_grad_(False)
         with torch.enable_grad():
-            return RadialSplines.tabulate(exact, self.sender.size(0) ** 2, cutoff / 100, cutoff, tolerance)
+            return RadialSplines.tabulate(exact, self.sender.size(0) ** 2, SHORTEST * cutoff, cutoff, tolerance)
 
 
 class FusedBlock(nn.Module):

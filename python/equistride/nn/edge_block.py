@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
-from equistride.nn.radial_table import RadialTable
+from equistride.nn.radial_table import QuinticTable
 from equistride.nn.so2 import MirrorOrderLinear, OrderLinear, SO2Convolution
 
 __all__ = ["Bonds", "EdgeBlock", "RadialSplines", "pack"]
@@ -152,15 +152,15 @@ class EdgeBlock(nn.Module):
 
 
 class RadialSplines(nn.Module):
-    """Functions of length, one for each kind of pair, as cubic splines (C2) in one native operator.
+    """Functions of length, one for each kind of pair, as splines of degree five (C2) in one native operator.
 
     Parameters
     ----------
     tables
-        [pairs, intervals, 4, columns]: the cubic of each interval by its powers; a slope from B-spline coefficients would
-        lose three digits in float32.
+        [pairs, intervals, terms, columns]: the polynomial of each interval by its powers, the constant first; a slope from
+        B-spline coefficients would lose three digits in float32.
     start, step
-        First knot and distance of the knots [A]; beyond the ends the first and the last cubic go on.
+        First knot and distance of the knots [A]; beyond the ends the first and the last polynomial go on.
     error, slope_error
         As in :class:`~equistride.nn.radial_table.RadialTable`.
     """
@@ -178,7 +178,7 @@ class RadialSplines(nn.Module):
     ) -> "RadialSplines":
         """Tabulate ``function(lengths [K], pair [K]) -> [K, columns]`` for all pairs, with the same knots.
 
-        Arguments and errors as for :meth:`RadialTable.tabulate`; the error is relative to the largest value of all pairs,
+        Arguments and errors as for :meth:`QuinticTable.tabulate`; the error is relative to the largest value of all pairs,
         and 1024 intervals are the most.
         """
 
@@ -186,11 +186,8 @@ class RadialSplines(nn.Module):
             kinds = (torch.full([lengths.size(0)], kind) for kind in range(pairs))
             return torch.cat([function(lengths, kind) for kind in kinds], 1)
 
-        table = RadialTable.tabulate(all_pairs, start, stop, tolerance=tolerance, max_intervals=1024)
-        intervals = table.coefficients.size(0) - 3
-        a, b, c, d = (table.coefficients[k : k + intervals] for k in range(4))
-        powers = [(a + 4 * b + c) / 6, (c - a) / 2, (a - 2 * b + c) / 2, (3 * b - a - 3 * c + d) / 6]
-        tables = torch.stack(powers, 1).view(intervals, 4, pairs, -1).permute(2, 0, 1, 3).contiguous()
+        table = QuinticTable.tabulate(all_pairs, start, stop, tolerance=tolerance)
+        tables = table.powers.unflatten(2, (pairs, -1)).permute(2, 0, 1, 3).contiguous()
         return cls(tables, table.start, table.step, table.error, table.slope_error)
 
     def forward(self, lengths: Tensor, pair: Tensor) -> Tensor:
