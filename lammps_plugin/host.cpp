@@ -1,6 +1,7 @@
 #include "host.h"
 
 #include "domain.h"
+#include "host_memory.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
@@ -59,16 +60,21 @@ at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain) {
 at::Device choose_device(const std::string &choice, MPI_Comm world) {
     TORCH_CHECK_VALUE(choice == "auto" || choice == "cpu" || choice == "cuda",
                       "the device is not known; expected auto, cpu or cuda; found ", choice);
+    int place = 0, processes = 1;
+    MPI_Comm_size(world, &processes);
+    if (processes > 1) {
+        MPI_Comm computer;
+        MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &computer);
+        MPI_Comm_rank(computer, &place);
+        MPI_Comm_size(computer, &processes);
+        MPI_Comm_free(&computer);
+    }
+    share_computer(processes);
     const bool cuda = at::hasCUDA();
     TORCH_CHECK_VALUE(cuda || choice != "cuda", "there is no GPU that torch can use; expected `device cpu` or `auto`; "
                                                 "found `device cuda`");
     if (!cuda || choice == "cpu")
         return at::kCPU;
-    MPI_Comm computer;
-    int place = 0;
-    MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &computer);
-    MPI_Comm_rank(computer, &place);
-    MPI_Comm_free(&computer);
     const auto count = static_cast<int>(at::detail::getCUDAHooks().deviceCount());
     return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(place % std::max(count, 1)));
 }

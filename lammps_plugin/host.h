@@ -38,7 +38,8 @@ at::Tensor cell_of(const LAMMPS_NS::Domain &domain);
 /// Which axes are periodic [3].
 at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain);
 
-/// The device that `choice` (auto, cpu or cuda) names; the processes of one computer share its GPUs in turn.
+/// The device that `choice` (auto, cpu or cuda) names. The processes of one computer share its GPUs in turn; models are
+/// told with how many they share its memory.
 at::Device choose_device(const std::string &choice, MPI_Comm world);
 
 /// The bytes of a file, read by one process. Raises c10::ValueError on all where it cannot be read.

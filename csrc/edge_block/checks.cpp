@@ -1,6 +1,8 @@
 // Sizes of a block, and the checks of the operators' arguments that need no look into a tensor.
 #include "edge_block/edge_block.h"
+#include "host_memory.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace equistride {
@@ -81,7 +83,7 @@ int64_t packed_size(const Shape &shape, int64_t radial_channels) {
 }
 
 c10::SymInt kept_edges(const Shape &shape, const Tensor &x, const c10::SymInt &edges, int64_t keep) {
-    const int64_t fitting = std::max<int64_t>(keep, 0) / (shape.state * int64_t(x.element_size()));
+    const int64_t fitting = std::clamp<int64_t>(keep, 0, spare_memory()) / (shape.state * int64_t(x.element_size()));
     return edges.min(fitting);
 }
 

@@ -1,6 +1,6 @@
 #include "model/model.h"
 
-#include "model/allocator.h"
+#include "host_memory.h"
 #include "model/aoti.h"
 #include "model/archive.h"
 #include "model/checks.h"

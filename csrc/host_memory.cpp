@@ -1,7 +1,10 @@
-#include "model/allocator.h"
+#include "host_memory.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <string_view>
+#include <unistd.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -9,6 +12,8 @@
 
 namespace equistride {
 namespace {
+
+std::atomic<int> sharing{1};
 
 bool left_to_the_user() {
     const char *choice = std::getenv("EQUISTRIDE_MALLOC");
@@ -33,6 +38,13 @@ void keep_freed_memory() {
     }();
     static_cast<void>(done);
 #endif
+}
+
+void share_computer(int processes) { sharing = std::max(processes, 1); }
+
+std::int64_t spare_memory() {
+    static const std::int64_t all = std::int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+    return all / 8 / sharing;
 }
 
 } // namespace equistride

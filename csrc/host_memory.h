@@ -1,0 +1,21 @@
+// A model allocates and frees the same large arrays at every step.
+#pragma once
+#include "model/export.h"
+
+#include <cstdint>
+
+namespace equistride {
+
+/// Tell glibc, once, to keep freed memory instead of giving it back to the system and clearing it anew at the next
+/// step: a step is 10 to 20 % faster and resident memory stays flat, at its largest. Does nothing where
+/// EQUISTRIDE_MALLOC=system is set, where the user tunes glibc's malloc by its own variables, or with another C
+/// library.
+void keep_freed_memory();
+
+/// Say how many processes like this one share the computer; 1 until told.
+EQUISTRIDE_API void share_computer(int processes);
+
+/// Bytes that a layer may spend to spare itself work: an eighth of this process's share of the computer's memory.
+std::int64_t spare_memory();
+
+} // namespace equistride
