@@ -10,10 +10,11 @@ at::Tensor Messenger::forward(const at::Tensor &features) { return carry(feature
 at::Tensor Messenger::backward(const at::Tensor &gradient) { return carry(gradient, true); }
 
 at::Tensor Messenger::carry(const at::Tensor &rows, bool back) {
-    const std::int64_t n = rows.size(0), owned = surroundings_->owned;
-    const at::Tensor out =
-        rows.to(at::kCPU, at::kDouble).reshape({n, n ? -1 : c10::multiply_integers(rows.sizes().slice(1))}).clone();
-    const std::int64_t width = out.size(1);
+    const std::int64_t given = rows.size(0), n = surroundings_->rows(), owned = surroundings_->owned;
+    const std::int64_t width = c10::multiply_integers(rows.sizes().slice(1));
+    const at::Tensor in = rows.to(at::kCPU, at::kDouble).reshape({given, width}).contiguous();
+    const at::Tensor out = at::empty({n, width}, in.options());
+    std::copy_n(in.const_data_ptr<double>(), given * width, out.mutable_data_ptr<double>());
     double *values = out.mutable_data_ptr<double>();
     const std::vector<int> &atom = surroundings_->atom;
     for (std::int64_t start = 0; start < width; start += COLUMNS) {
@@ -29,7 +30,9 @@ at::Tensor Messenger::carry(const at::Tensor &rows, bool back) {
             for (std::int64_t row = owned; row < n; row++)
                 std::fill_n(values + row * width + start, columns_, 0.0);
     }
-    return out.reshape(rows.sizes()).to(rows.options());
+    std::vector<std::int64_t> shape = rows.sizes().vec();
+    shape[0] = n;
+    return out.reshape(shape).to(rows.options());
 }
 
 int Messenger::pack_forward(int n, const int *list, double *buf) const {

@@ -28,6 +28,7 @@ public:
         all_ = all;
     }
 
+    std::int64_t owned() const override { return surroundings_->owned; }
     at::Tensor forward(const at::Tensor &features) override;
     at::Tensor backward(const at::Tensor &gradient) override;
 

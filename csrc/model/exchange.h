@@ -9,11 +9,15 @@
 
 namespace equistride {
 
-/// What an engine with domain decomposition lends to the operator `equistride::exchange` while a model runs.
+/// What an engine with domain decomposition lends to the operators `equistride::exchange` and `equistride::own` while a
+/// model runs. Between exchanges a network works on the rows of own atoms alone.
 class EQUISTRIDE_API Exchange {
 public:
     virtual ~Exchange() = default;
-    /// Features [N, ...] with the rows of ghosts copied from the processes that own them.
+    /// How many atoms, the first ones, are this process's own; -1 to give layers the rows of ghosts too.
+    virtual std::int64_t owned() const { return -1; }
+    /// Features [N, ...] with the rows of ghosts copied from the processes that own them, from rows of all atoms or of
+    /// the own ones.
     virtual at::Tensor forward(const at::Tensor &features) = 0;
     /// The transpose: gradients [N, ...] of ghosts are added to those of their owners, and are zero thereafter.
     virtual at::Tensor backward(const at::Tensor &gradient) = 0;

@@ -1,30 +1,47 @@
-"""``equistride::exchange``: nothing happens to features and gradients where no engine lends its communication."""
+"""``equistride::exchange`` and ``own``: nothing happens to features and gradients where no engine lends its communication."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
-from equistride.nn.exchange import exchange, without_exchange
+from equistride.nn.exchange import every, exchange, first_rows, own, without_exchange
+
+OPERATORS = {"exchange": exchange, "own": own}
 
 
-def test_changes_nothing() -> None:
+@pytest.mark.parametrize("name", OPERATORS)
+def test_changes_nothing(name: str) -> None:
     x = torch.randn(5, 9, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(torch.ops.equistride.exchange(x), x)
-    assert torch.autograd.gradcheck(torch.ops.equistride.exchange, x)
-    assert torch.autograd.gradgradcheck(torch.ops.equistride.exchange, x)
-    torch.library.opcheck(torch.ops.equistride.exchange, (x,))
-    assert exchange(x) is x
+    operator = getattr(torch.ops.equistride, name)
+    assert torch.equal(operator(x), x)
+    assert torch.autograd.gradcheck(operator, x)
+    assert torch.autograd.gradgradcheck(operator, x)
+    torch.library.opcheck(operator.default, (x,))
+    assert OPERATORS[name](x) is x
+
+
+def test_rows_of_own_atoms_and_of_all() -> None:
+    """What the layers do between an exchange, which gives rows of five atoms, and the features of three own ones."""
+    x, mine = torch.randn(5, 2, requires_grad=True), torch.zeros(3, 2)
+    assert torch.equal(first_rows(x, mine), x[:3])
+    assert first_rows(x, x) is x
+    padded = every(first_rows(x, mine).sum(1), x)
+    assert torch.equal(padded, torch.cat([x[:3].sum(1), torch.zeros(2)]))
+    (gradient,) = torch.autograd.grad(padded.sum(), x)
+    assert torch.equal(gradient, torch.tensor([[1.0], [1], [1], [0], [0]]).expand(5, 2))
 
 
 def test_is_in_every_export_and_can_be_taken_out(random_artifact64: Path) -> None:
     model = torch.jit.load(str(random_artifact64))
-    assert "equistride::exchange" in torch.jit.export_opnames(model)
+    names = {f"equistride::{name}" for name in OPERATORS}
+    assert names <= set(torch.jit.export_opnames(model))
     frame = (torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 1]), torch.zeros(3, 3, dtype=torch.float64),
              torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.zeros(4, 3, dtype=torch.int32))  # fmt: skip
     before: Tensor = torch.jit.load(str(random_artifact64))(*frame)[0]
     without_exchange(model)
-    assert "equistride::exchange" not in torch.jit.export_opnames(model)
+    assert not names & set(torch.jit.export_opnames(model))
     assert torch.equal(model(*frame)[0], before)

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from equistride.nn.exchange import exchange
+from equistride.nn.exchange import every, exchange, first_rows, own
 from equistride.nn.nearest import nearest
 from equistride.nn.radial import BesselBasis, GaussianBasis, RadialNetwork, polynomial_envelope
 from equistride.nn.rotation import WignerRotation, coefficient_order
@@ -154,8 +154,8 @@ class Block(nn.Module):
             self.feed_forward = GridFeedForward(l_max, c, h, config.s2_resolution, constants_dtype(config))
 
     def forward(self, x: Tensor, edges: Edges, system: Tensor | None) -> Tensor:
-        """Return the updated features [N, (l_max+1)^2, C]; ``system`` [C] is of charge and spin."""
-        x = x + self.edgewise(self.norm1(x, system), edges)
+        """Return the updated features [n, (l_max+1)^2, C] of own atoms; ``system`` [C] is of charge and spin."""
+        x = x + first_rows(self.edgewise(exchange(self.norm1(x, system)), edges), x)
         return x + self.feed_forward(self.norm2(x))
 
 
@@ -217,7 +217,7 @@ class ESEN(nn.Module):
         return Edges(edge_index, pair, self.basis(r), self.sender, self.receiver, rotation, back)
 
     def features(self, species: Tensor, edges: Edges, extra: Tensor | None = None) -> Tensor:
-        """Return the normalised features [N, (l_max+1)^2, C] of the atoms; ``extra`` of that shape is added at the start."""
+        """Return the normalised features [n, (l_max+1)^2, C] of own atoms; ``extra`` of that shape is added at the start."""
         system: Tensor | None = None
         scalars = self.embedding(species)
         if self.system is not None:
@@ -230,9 +230,9 @@ class ESEN(nn.Module):
         degree = self.edge_degree(edges.basis, edges.sender, edges.receiver, edges.pair)
         degree = degree.view(-1, self.l_max + 1, self.channels)
         message = torch.bmm(edges.back[:, :, : self.l_max + 1], degree) / self.edge_degree_scale
-        x = x.index_add(0, edges.receiver_sender[0], message.to(x.dtype))
+        x = own(x.index_add(0, edges.receiver_sender[0], message.to(x.dtype)))
         for block in self.blocks:
-            x = block(exchange(x), edges, system)
+            x = block(x, edges, system)
         return self.norm(x)
 
     def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ class ESEN(nn.Module):
         species [N], edge_index [2, E]
             Element indices; receiver and sender of each edge.
         """
-        return self.energies(self.features(species, self.edges(vectors, species, edge_index)))
+        return every(self.energies(self.features(species, self.edges(vectors, species, edge_index))), species)
 
     def energies(self, features: Tensor) -> Tensor:
         """Return atomic energies [N] of the atoms' features."""

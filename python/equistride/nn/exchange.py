@@ -10,14 +10,15 @@ from torch import Tensor
 
 from equistride import _library  # noqa: F401 (registers the operator)
 
-_PATTERN = "graph(%x):\n  %y : Tensor = equistride::exchange(%x)\n  return (%y)"
+_PATTERNS = [f"graph(%x):\n  %y : Tensor = equistride::{name}(%x)\n  return (%y)" for name in ("exchange", "own")]
 _NOTHING = "graph(%x):\n  return (%x)"
-_CALL = 'name="exchange"'
+_CALLS = ('name="exchange"', 'name="own"')
 _wanted = ContextVar("exchanging", default=False)
 
 
 def exchange(features: Tensor) -> Tensor:
-    """Return features [N, ...] of the atoms, those that another process owns brought up to date by it.
+    """Return features [N, ...] of all atoms, those that another process owns brought up to date by it, from features of the own
+    atoms, as :func:`own` gives them, or of all.
 
     In an exported model this is the operator ``equistride::exchange``, to which an engine lends its communication, forward
     and, for the gradient, backward. Everywhere else nothing happens. Call it before every layer in which atoms read their
@@ -27,6 +28,26 @@ def exchange(features: Tensor) -> Tensor:
         return torch.ops.equistride.exchange(features)
     else:  # a branch, which TorchScript leaves out
         return torch.ops.equistride.exchange(features) if _wanted.get() else features
+
+
+def own(features: Tensor) -> Tensor:
+    """Return the rows of the atoms that this process owns, which come first: all, but in an engine that divides the atoms."""
+    if torch.jit.is_scripting():
+        return torch.ops.equistride.own(features)
+    else:
+        return features
+
+
+def first_rows(features: Tensor, like: Tensor) -> Tensor:
+    """Return as many of the first rows as ``like`` has."""
+    # a slice is free, but its gradient is not
+    return features if features.size(0) == like.size(0) else features.narrow(0, 0, like.size(0))
+
+
+def every(values: Tensor, like: Tensor) -> Tensor:
+    """Return values [n] as values of all atoms [N], zeros where another process owns them; ``like`` has a row an atom."""
+    missing = like.size(0) - values.size(0)
+    return values if missing == 0 else torch.cat([values, values.new_zeros(missing)])
 
 
 @contextmanager
@@ -40,13 +61,14 @@ def exchanging() -> Iterator[None]:
 
 
 def without_exchange(model: torch.jit.ScriptModule) -> None:
-    """Take the operator out of a loaded model, in place, so that it runs where equistride is not installed."""
+    """Take the operators out of a loaded model, in place, so that it runs where equistride is not installed."""
     # Inner modules first, and of them those that call it: to inline a method makes torch remember it as it was then.
     graphs: list[Any] = []
     for module in reversed(list(model.modules())):
         script: Any = module._c
         graphs += [script._get_method(name).graph for name in script._method_names()]
     # then all of them, for a model that has run or been looked at and is remembered already
-    for graph in [g for g in graphs if _CALL in str(g)] + graphs:
+    for graph in [g for g in graphs if any(call in str(g) for call in _CALLS)] + graphs:
         torch._C._jit_pass_inline(graph)
-        torch._C._jit_pass_custom_pattern_based_rewrite_graph(_PATTERN, _NOTHING, graph)
+        for pattern in _PATTERNS:
+            torch._C._jit_pass_custom_pattern_based_rewrite_graph(pattern, _NOTHING, graph)
