@@ -1,17 +1,20 @@
-"""Energy and forces of eSEN on a CPU: fairchem-core, our plain torch network, and the fused edge block.
+"""Energy and forces of eSEN: fairchem-core, our plain torch network, and the fused edge block.
 
     OMP_NUM_THREADS=1 python benchmarks/esen_speed.py [--fairchem PYTHON] [--atoms 216 648 4374] [--json FILE]
+    python benchmarks/esen_speed.py --device cuda [--atoms 648 4374 34992] [--json FILE]
 
 Quartz, 2 layers, 64 channels, L = M = 2, cutoff 5 A, 10 Gaussians, float32; same random weights, same atoms, same edges; one
 thread, process CPU time; in each round every network is evaluated once, and medians of the rounds and of the ratios within them
 are printed; neighbour lists are made before. fairchem-core runs in an environment of its own, whose Python --fairchem names;
 without it, it is left out. The limit is the time that the block's matrix products take
-at the highest rate measured for a matrix product on this machine, torch's or ours.
+at the highest rate measured for a matrix product on this machine, torch's or ours. On a GPU plain and fused, between CUDA events,
+and fused replayed from a captured graph too, which leaves out what the host does; matrix products without TF32.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import resource
 import subprocess
@@ -24,10 +27,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import gemm_rate, keep_freed_memory, processor
+from machine import captured, event_time, gemm_rate, keep_freed_memory, processor
 
 RESULTS = Path(__file__).with_name("results") / "esen_speed.json"
-CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 4374: (9, 9, 6)}
+CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 4374: (9, 9, 6), 34992: (18, 18, 12)}
 CUTOFF, CHANNELS, LAYERS = 5.0, 64, 2
 ELEMENTS = [8, 14]
 BACKBONE = {
@@ -245,19 +248,90 @@ def compare(
         results[f"{title}, {atoms} atoms"] = figures
 
 
+def measure_on_gpu(graph: tuple, plain: Any, fused: Any, repeats: int) -> dict[str, Any]:
+    """Seconds of both networks, atom-steps/s of the faster way to run the fused one, and how far apart their numbers are."""
+    atoms = len(graph[0])
+    figures: dict[str, Any] = {"atoms": atoms, "edges": graph[3].size(1)}
+    ways = {"plain": lambda: plain(*graph), "fused": lambda: fused(*graph)}
+    try:
+        ways["fused, graph"] = captured(ways["fused"])
+    except RuntimeError as error:
+        print(f"  no graph was captured: {str(error).splitlines()[0]}")
+    for name, call in ways.items():
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            figures[name] = event_time(call, repeats)
+        except RuntimeError as error:
+            print(f"  {name} fails on {atoms} atoms: {str(error).splitlines()[0]}")
+            continue
+        figures[f"{name}, GiB"] = torch.cuda.max_memory_allocated() / 2**30
+    forces = fused(*graph)[1]
+    if "plain" in figures:
+        figures["plain / fused"] = figures["plain"] / figures["fused"]
+        theirs = plain(*graph)[1]
+        figures["fused against plain, forces"] = float((forces - theirs).abs().max() / theirs.abs().max())
+    exact = copy.deepcopy(fused).double()
+    positions, species, cell, *edges = graph
+    theirs = exact(positions.double(), species, cell.double(), *edges)[1]
+    figures["float32 against float64, forces"] = float((forces.double() - theirs).abs().max() / theirs.abs().max())
+    figures["atom-steps/s"] = atoms / min(figures["fused"], figures.get("fused, graph", figures["fused"]))
+    return figures
+
+
+def on_gpu(atoms: list[int], repeats: int, path: Path) -> None:
+    """Print the table of a GPU and write it."""
+    from equistride.models.esen_fused import fuse
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    rate = gemm_rate(torch.float32, 5, "cuda")
+    results: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "GFLOP/s": rate / 1e9,
+    }
+    print(f"{results['device']}, torch {torch.__version__}, float32; matrix products {rate / 1e12:.1f} TFLOP/s")
+    for mirror in (False, True):
+        plain, fused = build(None, mirror).cuda(), build(None, mirror)
+        fused.network = fuse(fused.network)
+        fused = fused.cuda()
+        title = "published layers" if not mirror else "mirror: true"
+        print(f"\n{title}: {flops(mirror) / 1e6:.2f} MFLOP an edge (matrix products, forward and backward)")
+        print(f"{'atoms':>6} {'edges':>8} {'plain':>11} {'fused':>11} {'graph':>11} {'atom-steps/s':>13}   of limit")
+        for count in atoms:
+            graph = tuple(t.cuda() for t in quartz_graph(count))
+            figures = measure_on_gpu(graph, plain, fused, repeats)
+            figures["share of the limit"] = flops(mirror) * figures["edges"] / rate * figures["atom-steps/s"] / count
+            times = [figures.get(name, float("nan")) for name in ("plain", "fused", "fused, graph")]
+            cells = " ".join(f"{1e3 * seconds:9.3f}ms" for seconds in times)
+            print(
+                f"{count:6d} {figures['edges']:8d} {cells} {figures['atom-steps/s']:13.0f}   {figures['share of the limit']:.2f}"
+            )
+            results[f"{title}, {count} atoms"] = figures
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main() -> None:
     """Print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fairchem", help="Python of an environment with fairchem-core")
-    parser.add_argument("--atoms", type=int, nargs="+", choices=CELLS, default=[216, 648])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--atoms", type=int, nargs="+", choices=CELLS, help="216 648; on a GPU 648 4374 34992")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory", type=float, help="refuse to use more than this in each process [GB]")
-    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
         limit = int(arguments.memory * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if arguments.device == "cuda":
+        if not torch.cuda.is_available() or arguments.fairchem:
+            parser.error("--device cuda needs a GPU that torch can use, and takes no --fairchem")
+        where = arguments.json or RESULTS.with_name("esen_speed_gpu.json")
+        on_gpu(arguments.atoms or [648, 4374, 34992], arguments.repeats, where)
+        return
+    arguments.json, arguments.atoms = arguments.json or RESULTS, arguments.atoms or [216, 648]
     keep_freed_memory()
     if arguments.worker:
         torch.set_num_threads(1)

@@ -28,6 +28,8 @@ tests=${PIPESTATUS[0]}
 timeout 60 "$python" benchmarks/neighbors.py --rounds 5 --json "$out/$name-neighbors.json" || true
 timeout 120 "$python" benchmarks/tensor_product.py --device cuda --json "$out/$name-tensor-product.json" \
   2>&1 | tee "$out/$name-tensor-product.log" || true
+timeout 120 "$python" benchmarks/esen_speed.py --device cuda --json "$out/$name-esen-speed.json" \
+  2>&1 | tee "$out/$name-esen-speed.log" || true
 timeout 120 "$python" -m equistride.cli.main bench --test potential-quartz-4374,propagator-quartz-4374,kernels-quartz-4374 \
   --seconds 5 --outfile "$out/$name-bench.json" || true
 exit "$tests"

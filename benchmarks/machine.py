@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 SOURCE = Path(__file__).resolve().parents[1] / "python" / "equistride" / "bench" / "timing.py"
 
@@ -37,3 +41,29 @@ def publish(figures: dict[str, Any], path: Path | None) -> None:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
+
+
+def event_time(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call on the GPU, between events, after two calls to warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return statistics.median(times[2:])
+
+
+def captured(call: Callable[[], object]) -> Callable[[], None]:
+    """The call as a CUDA graph, to be replayed."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay

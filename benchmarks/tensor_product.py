@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from e3nn import o3
-from machine import copy_rate, cpu_time, gemm_rate, processor
+from machine import captured, copy_rate, cpu_time, event_time, gemm_rate, processor
 from torch import Tensor
 
 from equistride.bench.kernels import radial_table
@@ -54,32 +53,6 @@ def e3nn_convolution(convolution: TensorProductConvolution, edge_index: Tensor) 
         return out.index_add(0, edge_index[0], product(x[edge_index[1]], y, weights))
 
     return call
-
-
-def event_time(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call on the GPU, between events, after two calls to warm up."""
-    times = []
-    for _ in range(repeats + 2):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3)
-    return statistics.median(times[2:])
-
-
-def captured(call: Callable[[], object]) -> Callable[[], None]:
-    """The call as a CUDA graph, to be replayed."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
 
 
 def measure(irreps: str, dtype: torch.dtype, repeats: int, with_e3nn: bool, device: str) -> dict[str, float]:

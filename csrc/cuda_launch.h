@@ -15,11 +15,39 @@ constexpr int THREADS = 128, WARP = 32, WARPS = THREADS / WARP; // of a block
 constexpr unsigned ALL = 0xffffffffu;                           // lanes of a warp
 
 #ifdef __CUDACC__
+#define EQUISTRIDE_NOINLINE __noinline__
+
+constexpr int64_t SLAB_BYTES = int64_t(256) << 20; // of scratch, where an operator works slab by slab
+
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream, Arguments &&...arguments) {
     kernel<<<grid, block, 0, stream>>>(static_cast<Parameters>(arguments)...);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
+
+// The same with shared memory whose size is known at run time, to be had by shared_memory().
+template <class... Parameters, class... Arguments>
+void launch_with_memory(void (*kernel)(Parameters...), int64_t bytes, dim3 grid, dim3 block, cudaStream_t stream,
+                        Arguments &&...arguments) {
+    C10_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+    kernel<<<grid, block, size_t(bytes), stream>>>(static_cast<Parameters>(arguments)...);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+template <class Real> __device__ __forceinline__ Real *shared_memory() {
+    extern __shared__ __align__(16) unsigned char equistride_shared_memory[];
+    return reinterpret_cast<Real *>(equistride_shared_memory);
+}
+
+// Of the current device: bytes of shared memory that a block may take at most, and its multiprocessors.
+inline int device_attribute(cudaDeviceAttr attribute) {
+    int device = 0, value = 0;
+    C10_CUDA_CHECK(cudaGetDevice(&device));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+    return value;
+}
+inline int shared_memory_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 #endif
 
 inline unsigned blocks_of(int64_t threads) { return unsigned((threads + THREADS - 1) / THREADS); }

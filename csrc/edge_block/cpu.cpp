@@ -1,5 +1,7 @@
 // The edge block on the CPU: walk over the receivers, chunk by chunk of their edges.
 #include "edge_block/edge_block.h"
+#include "edge_block/matrices.h"
+#include "edge_block/rotations.h"
 #include "edges.h"
 #include "instruction_set.h"
 
@@ -30,52 +32,6 @@ namespace {
 constexpr int64_t CHUNK = 48;                    // edges that go through the block together: four tiles of rows
 constexpr int64_t LINE = 64;                     // bytes of a cache line
 constexpr int64_t SLAB_BYTES = int64_t(8) << 20; // gradients that wait for their senders, with several threads
-
-// The matrices of one linear map that commutes with rotations about the bond: one for m = 0, and for each m > 0 one,
-// W1 (mirror), or three, W1, -(W1 + W2) and W2 - W1.
-template <class Real> struct Layer {
-    const Real *scalar, *bias = nullptr, *orders[MAX_L + 1][3] = {};
-    int64_t in, out, gates_in, gates_out; // channels a row; scalars before the rows of m = 0
-};
-
-// All matrices, read off one after the other.
-template <class Real> struct Matrices {
-    const Real *radial, *radial_bias, *radial_back;
-    int64_t radial_channels;
-    Layer<Real> first, second, second_back, first_back;
-
-    Matrices(const Shape &shape, const Tensor &packed, int64_t channels)
-        : radial_channels(channels), next_(packed.const_data_ptr<Real>()) {
-        const int64_t in = 2 * shape.channels, mid = shape.hidden, out = shape.channels;
-        radial = take(channels, shape.weights);
-        radial_bias = take(1, shape.weights);
-        first = layer(shape, {.scalar = nullptr, .in = in, .out = mid, .gates_in = 0, .gates_out = shape.gates}, true);
-        second = layer(shape, {.scalar = nullptr, .in = mid, .out = out, .gates_in = 0, .gates_out = 0}, true);
-        second_back = layer(shape, {.scalar = nullptr, .in = out, .out = mid, .gates_in = 0, .gates_out = 0}, false);
-        first_back =
-            layer(shape, {.scalar = nullptr, .in = mid, .out = in, .gates_in = shape.gates, .gates_out = 0}, false);
-        radial_back = take(shape.weights, channels);
-    }
-
-private:
-    const Real *next_;
-
-    const Real *take(int64_t rows, int64_t columns) {
-        const Real *here = next_;
-        next_ += rows * ((columns + PANEL - 1) / PANEL * PANEL);
-        return here;
-    }
-    Layer<Real> layer(const Shape &shape, Layer<Real> made, bool bias) {
-        const int64_t n = shape.degrees[0];
-        made.scalar = take(made.gates_in + n * made.in, made.gates_out + n * made.out);
-        if (bias)
-            made.bias = take(1, made.gates_out + n * made.out);
-        for (int m = 1; m <= shape.m_max; ++m)
-            for (int k = 0; k < (shape.mirror ? 1 : 3); ++k)
-                made.orders[m][k] = take(shape.degrees[m] * made.in, shape.degrees[m] * made.out);
-        return made;
-    }
-};
 
 // The operator's arguments as pointers.
 template <class Real> struct Input {
@@ -141,7 +97,7 @@ public:
     void backward(int64_t begin, int64_t count, const Real *state, const Real *grad, Real *to_sender, Real *waiting,
                   Real *to_receiver, Real *on_vectors, Real *on_envelope, Real *on_hidden) {
         const int64_t width = shape_.rows * shape_.hidden, z_width = shape_.rows * shape_.channels;
-        const Generators<Real> &generators = rotation_generators<Real>();
+        const Generators<Real> &generators = GENERATORS<Real>;
         Real torque[CHUNK][3] = {};
         for (int64_t k = 0, e = begin; k < count; ++k, ++e)
             on_envelope[e] = in_.kernels.unrotate_back(shape_, generators, in_.frames + e * shape_.frame_size,

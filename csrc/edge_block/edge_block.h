@@ -50,9 +50,6 @@ struct RadialSplines {
 Tensor radial_splines_cpu(const RadialSplines &in);
 Tensor radial_splines_backward_cpu(const Tensor &grad, const RadialSplines &in);
 
-// Generators of rotations about x, y, z of the real harmonics of degrees up to MAX_L.
-template <class Real> const Generators<Real> &rotation_generators();
-
 int64_t packed_size(const Shape &shape, int64_t radial_channels); // numbers in `weights`
 c10::SymInt kept_edges(const Shape &shape, const Tensor &x, const c10::SymInt &edges, int64_t keep);
 

@@ -76,6 +76,13 @@ Tensor radial_splines_backward_here(const Tensor &grad, const Tensor &lengths, c
     return radial_splines_backward_cpu(grad, {lengths, pair, tables, start, step});
 }
 
+bool edge_block_on_gpu() {
+    static const bool built = c10::Dispatcher::singleton()
+                                  .findSchemaOrThrow("equistride::edge_block", "")
+                                  .hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+    return built;
+}
+
 } // namespace
 
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
@@ -93,6 +100,8 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
     m.def("radial_splines_backward(Tensor grad, Tensor lengths, Tensor pair, Tensor tables, float start, float step) "
           "-> Tensor",
           tags);
+    // Whether this library was built with the kernels of a GPU.
+    m.def("edge_block_on_gpu() -> bool", edge_block_on_gpu);
 }
 
 TORCH_LIBRARY_IMPL(equistride, CPU, m) {

@@ -13,38 +13,16 @@
 //
 // Registers (nvcc 13.0, sm_90; sm_80 differs by a few): sparse forward 124 in float32 and 126 in float64, backward 96
 // and 162, none of them spills; dense up to 128, some spill up to 48 bytes.
+#include "cuda_edges.h"
 #include "tensor_product/dense_kernels.h"
 #include "tensor_product/sparse_kernels.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/sort.h>
-#include <ATen/ops/zeros.h>
+#include <optional>
 
 namespace equistride {
 
 namespace {
-
-// Where the edges of each owner begin; and whether the edges are as they must be, which a kernel cannot raise.
-template <class Key>
-__global__ void find_edges(const Key *keys, const int64_t *receiver, const int64_t *sender, int64_t edges,
-                           int64_t receivers, int64_t senders, int64_t owners, int64_t *first, int *wrong) {
-    const int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (k <= owners)
-        first[k] = lower_bound(keys, edges, k);
-    if (k >= edges)
-        return;
-    const int64_t t = receiver[k], s = sender[k];
-    if (t < 0 || t >= receivers || s < 0 || s >= senders || (k > 0 && receiver[k - 1] > t))
-        *wrong = 1; // every writer writes the same
-}
-
-template <class Real> __global__ void fill_where_wrong(const int *wrong, Real *values, int64_t count) {
-    if (*wrong == 0)
-        return;
-    for (int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; k < count; k += int64_t(gridDim.x) * blockDim.x)
-        values[k] = not_a_number<Real>();
-}
 
 // Which columns of y the slots of Gradient::parts belong to: up to three ranges a unit.
 struct Ranges {
@@ -94,7 +72,7 @@ template <class Real> Ranges ranges_of(const DenseLaunch<Real> &launch) {
 struct Arguments {
     Tensor x, y, weights, lengths, index; // dense; no lengths without a table
     double start = 0, step = 1;
-    Tensor keys, order, first, wrong;
+    std::optional<OwnedEdges> owned;
 
     Arguments(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index)
         : x(x.contiguous()), y(y.contiguous()), weights(weights.contiguous()), index(edge_index.contiguous()) {}
@@ -107,38 +85,23 @@ struct Arguments {
 
     template <class Real>
     Problem<Real> arrange(int64_t receivers, bool by_sender, int64_t out_width, cudaStream_t stream) {
-        const int64_t edges = index.size(1), senders = x.size(0), owners = by_sender ? senders : receivers;
-        TORCH_CHECK_VALUE(std::max(senders, receivers) < std::numeric_limits<int>::max(),
-                          "a GPU takes fewer than 2^31 rows; found ", senders, " of x and ", receivers,
-                          " of the output");
-        const int64_t *receiver = index.const_data_ptr<int64_t>(), *sender = receiver + edges;
-        first = at::empty({owners + 1}, index.options());
-        wrong = at::zeros({1}, index.options().dtype(at::kInt));
-        if (by_sender) // stable: each sender takes its terms in the order of the edges
-            std::tie(keys, order) = at::sort(index.select(0, 1).to(at::kInt), /*stable=*/true, 0, /*descending=*/false);
-        const auto find = [&](auto kernel, const auto *sorted) {
-            launch(kernel, blocks_of(std::max(edges, owners + 1)), THREADS, stream, sorted, receiver, sender, edges,
-                   receivers, senders, owners, first.mutable_data_ptr<int64_t>(), wrong.mutable_data_ptr<int>());
-        };
-        if (by_sender)
-            find(find_edges<int>, keys.const_data_ptr<int>());
-        else
-            find(find_edges<int64_t>, receiver);
+        const int64_t edges = index.size(1), senders = x.size(0);
+        owned.emplace(index, senders, receivers, by_sender, stream);
         Problem<Real> in{};
         in.x = x.const_data_ptr<Real>();
         in.y = y.const_data_ptr<Real>();
         in.weights = weights.const_data_ptr<Real>();
         in.lengths = lengths.defined() ? lengths.const_data_ptr<Real>() : nullptr;
-        in.receiver = receiver;
-        in.sender = sender;
-        in.order = by_sender ? order.const_data_ptr<int64_t>() : nullptr;
-        in.first = first.const_data_ptr<int64_t>();
-        in.wrong = wrong.const_data_ptr<int>();
+        in.receiver = index.const_data_ptr<int64_t>();
+        in.sender = in.receiver + edges;
+        in.order = by_sender ? owned->order.const_data_ptr<int64_t>() : nullptr;
+        in.first = owned->first.const_data_ptr<int64_t>();
+        in.wrong = owned->wrong.const_data_ptr<int>();
         in.x_width = x.size(1);
         in.weights_width = weights.size(1);
         in.out_width = out_width;
         in.edges = edges;
-        in.owners = owners;
+        in.owners = by_sender ? senders : receivers;
         in.y_width = int(y.size(1));
         in.start = start;
         in.step = step;

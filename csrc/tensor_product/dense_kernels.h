@@ -38,14 +38,10 @@ __global__ void __launch_bounds__(THREADS)
     __shared__ DenseStage<Real, ORDERS, TABLE> stages[WARPS];
     DenseStage<Real, ORDERS, TABLE> &stage = stages[threadIdx.x / WARP];
     const DenseUnit &unit = units.all[blockIdx.y];
-    const int lane = threadIdx.x % WARP, d1 = 2 * units.l1 + 1, d3 = 2 * units.l3 + 1;
-    const int64_t owner = int64_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
-    if (owner >= in.owners)
+    const int d1 = 2 * units.l1 + 1, d3 = 2 * units.l3 + 1;
+    const auto [there, wrong, active, lane, channel, owner, begin, end] = turn_of(in, unit);
+    if (!there)
         return;
-    const bool wrong = *in.wrong != 0;
-    const int64_t begin = wrong ? 0 : in.first[owner], end = wrong ? 0 : in.first[owner + 1];
-    const int channel = unit.channel + lane;
-    const bool active = channel < unit.channels;
     Real sum[ORDERS] = {};
     for (int64_t e = begin; e < end; e += DENSE_EDGES) {
         const int count = int(end - e < DENSE_EDGES ? end - e : DENSE_EDGES);
@@ -80,14 +76,11 @@ __global__ void __launch_bounds__(THREADS)
     __shared__ DenseStage<Real, ORDERS, TABLE> stages[WARPS];
     DenseStage<Real, ORDERS, TABLE> &stage = stages[threadIdx.x / WARP];
     const DenseUnit &unit = units.all[blockIdx.y];
-    const int lane = threadIdx.x % WARP, d1 = 2 * units.l1 + 1, d3 = 2 * units.l3 + 1;
-    const int64_t owner = int64_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
-    if (owner >= in.owners)
+    const int d1 = 2 * units.l1 + 1, d3 = 2 * units.l3 + 1;
+    const bool by_sender = in.order != nullptr;
+    const auto [there, wrong, active, lane, channel, owner, begin, end] = turn_of(in, unit);
+    if (!there)
         return;
-    const bool wrong = *in.wrong != 0, by_sender = in.order != nullptr;
-    const int64_t begin = wrong ? 0 : in.first[owner], end = wrong ? 0 : in.first[owner + 1];
-    const int channel = unit.channel + lane;
-    const bool active = channel < unit.channels;
     Real on_x[MAX_ORDERS] = {};
     for (int64_t e = begin; e < end; e += DENSE_EDGES) {
         const int count = int(end - e < DENSE_EDGES ? end - e : DENSE_EDGES);

@@ -1,9 +1,7 @@
 // What the kernels of the convolution share on the GPU: the problem, and the edges that a warp works on next.
 #pragma once
-#include "cuda_launch.h"
+#include "cuda_edges.h"
 #include "tensor_product/spline.h"
-
-#include <limits>
 
 namespace equistride {
 
@@ -24,7 +22,19 @@ template <class Real> struct Problem {
     double start, step, last; // of the table: first knot, distance of the knots, number of intervals
 };
 
-template <class Real> __device__ Real not_a_number() { return std::numeric_limits<Real>::quiet_NaN(); }
+// What a warp does: the owner, its edges, and the channel of each lane.
+struct Turn {
+    bool there, wrong, active; // is there an owner, are edges wrong, does the lane have a channel
+    int lane, channel;
+    int64_t owner, begin, end;
+};
+template <class Real, class Unit> __device__ __forceinline__ Turn turn_of(const Problem<Real> &in, const Unit &unit) {
+    const int lane = threadIdx.x % WARP, channel = unit.channel + lane;
+    const int64_t owner = int64_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
+    const bool there = owner < in.owners, wrong = *in.wrong != 0, walks = there && !wrong;
+    return {there,   wrong, channel < unit.channels,     lane,
+            channel, owner, walks ? in.first[owner] : 0, walks ? in.first[owner + 1] : 0};
+}
 
 // Edges that a warp has in shared memory: their numbers, harmonics and splines.
 template <class Real, int COUNT, int HARMONICS, bool TABLE> struct Stage {

@@ -40,13 +40,9 @@ __global__ void __launch_bounds__(THREADS)
     __shared__ SparseStage<Real, TABLE> stages[WARPS];
     SparseStage<Real, TABLE> &stage = stages[threadIdx.x / WARP];
     const SparseUnit<Real> &unit = units.all[blockIdx.y];
-    const int lane = threadIdx.x % WARP;
-    const int64_t owner = int64_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
-    if (owner >= in.owners)
+    const auto [there, wrong, active, lane, channel, owner, begin, end] = turn_of(in, unit);
+    if (!there)
         return;
-    const bool wrong = *in.wrong != 0;
-    const int64_t begin = wrong ? 0 : in.first[owner], end = wrong ? 0 : in.first[owner + 1];
-    const int channel = unit.channel + lane;
     Real sum[COLUMNS][V] = {};
     for (int64_t e = begin; e < end; e += WARP) {
         const int count = int(end - e < WARP ? end - e : WARP);
@@ -113,14 +109,9 @@ __global__ void __launch_bounds__(THREADS)
     __shared__ SparseStage<Real, TABLE> stages[WARPS];
     SparseStage<Real, TABLE> &stage = stages[threadIdx.x / WARP];
     const SparseUnit<Real> &unit = units.all[blockIdx.y];
-    const int lane = threadIdx.x % WARP;
-    const int64_t owner = int64_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
-    if (owner >= in.owners)
+    const auto [there, wrong, active, lane, channel, owner, begin, end] = turn_of(in, unit);
+    if (!there)
         return;
-    const bool wrong = *in.wrong != 0;
-    const int64_t begin = wrong ? 0 : in.first[owner], end = wrong ? 0 : in.first[owner + 1];
-    const int channel = unit.channel + lane;
-    const bool active = channel < unit.channels;
     const auto read_x = [&](int64_t sender, Real *x) {
         const Real *from = in.x + sender * in.x_width + unit.x + channel;
         each<D1>([&](auto m1) { x[m1] = active ? from[m1 * unit.channels] : Real(0); });

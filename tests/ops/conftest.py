@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import torch
 
 settings.register_profile("operators", derandomize=True, deadline=None, max_examples=500, database=None)
 
@@ -23,3 +29,18 @@ def simd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     except ValueError as error:
         pytest.skip(f"this processor has no {request.param}: {error}")
     return request.param
+
+
+@pytest.fixture(scope="module")
+def emulated(request: pytest.FixtureRequest) -> Iterator[torch._ops._OpNamespace]:
+    """The emulated operators of the CUDA sources; memory that nobody wrote is NaN, or the largest integer, meanwhile."""
+    import emulation
+    import torch
+
+    assert request.config.cache is not None
+    operators = emulation.load(request.config.cache)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield operators
+    operators.set_order(0)
+    torch.use_deterministic_algorithms(before)

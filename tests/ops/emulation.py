@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import equistride.graph  # noqa: F401  (loads the operators whose schemas are copied)
 
@@ -17,10 +20,13 @@ HERE = Path(__file__).resolve().parent / "cuda_emulation"
 TORCH = Path(torch.__file__).parent
 UNITS = {
     "convolution": ["tensor_product/cuda.cu", "tensor_product/checks.cpp"],
+    "edge_block": ["edge_block/cuda.cu", "edge_block/checks.cpp"],
     "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp", "emulation.cpp"],
 }
+CONVOLUTION = ["tensor_product", "tensor_product_backward", "tensor_product_table", "tensor_product_table_backward"]
 OPERATORS = [
-    *("tensor_product", "tensor_product_backward", "tensor_product_table", "tensor_product_table_backward"),
+    *CONVOLUTION,
+    *("bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"),
     *("neighbors", "neighbors_fixed", "edge_vectors", "edge_vectors_backward", "moved_beyond"),
 ]
 FLAGS = [
@@ -88,3 +94,28 @@ def load(cache: pytest.Cache) -> torch._ops._OpNamespace:
             schemas.define(schema.removeprefix("equistride::"))
         _libraries.append(schemas)
     return torch.ops.equistride_emulated
+
+
+def between_nan(tensor: Tensor) -> Tensor:
+    """The same values within a larger piece of memory full of NaN."""
+    memory = torch.full((tensor.numel() + 256,), torch.nan, dtype=tensor.dtype)
+    memory[128:-128] = tensor.flatten()
+    return memory[128:-128].view(tensor.shape)
+
+
+@contextmanager
+def in_place_of_the_cpu(emulated: torch._ops._OpNamespace, names: Sequence[str] = CONVOLUTION) -> Iterator[list[str]]:
+    """Let the kernels take the place of the CPU's; yields the names of the operators that are called."""
+    called: list[str] = []
+    library = torch.library.Library("equistride", "IMPL")
+    for name in names:
+
+        def run(*arguments: object, name: str = name) -> object:
+            called.append(name)
+            return getattr(emulated, name)(*arguments)
+
+        library.impl(name, run, "CPU", allow_override=True)
+    try:
+        yield called
+    finally:
+        library._destroy()

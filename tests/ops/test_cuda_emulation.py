@@ -5,13 +5,10 @@ Inputs lie between NaN, so that a read beside them shows; new memory is NaN, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import emulation
 import pytest
 import structures
 import torch
+from emulation import between_nan, in_place_of_the_cpu
 from structures import Structure
 from test_tensor_product import CASES, TOLERANCE, Sample, deviation, edges, sample
 from torch import Tensor
@@ -29,25 +26,6 @@ MORE = {
 }
 REPLACES = pytest.mark.filterwarnings("ignore:Warning only once for all operators")
 WANTED = [[True, True, True], [False, True, True], [True, False, True], [False, False, True], [True, False, False]]
-
-
-@pytest.fixture(scope="module")
-def emulated(request: pytest.FixtureRequest) -> Iterator[torch._ops._OpNamespace]:
-    """The emulated operators; memory that nobody wrote is NaN, or the largest integer, meanwhile."""
-    assert request.config.cache is not None
-    operators = emulation.load(request.config.cache)
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    yield operators
-    operators.set_order(0)
-    torch.use_deterministic_algorithms(before)
-
-
-def between_nan(tensor: Tensor) -> Tensor:
-    """The same values within a larger piece of memory full of NaN."""
-    memory = torch.full((tensor.numel() + 256,), torch.nan, dtype=tensor.dtype)
-    memory[128:-128] = tensor.flatten()
-    return memory[128:-128].view(tensor.shape)
 
 
 class Case:
@@ -106,24 +84,6 @@ def test_convolution_equals_the_cpu(case: str, dtype: torch.dtype, emulated: tor
 def test_only_the_gradients_asked_for(case: str, wanted: list[bool], emulated: torch._ops._OpNamespace) -> None:
     at = Case(CASES[case], torch.float64)
     assert_equal(at.everything(emulated, wanted), at.everything(CPU, wanted), 1e-14)
-
-
-@contextmanager
-def in_place_of_the_cpu(emulated: torch._ops._OpNamespace) -> Iterator[list[str]]:
-    """Let the kernels take the place of the CPU's; yields the names of the operators that are called."""
-    called: list[str] = []
-    library = torch.library.Library("equistride", "IMPL")
-    for name in emulation.OPERATORS[:4]:
-
-        def run(*arguments: object, name: str = name) -> object:
-            called.append(name)
-            return getattr(emulated, name)(*arguments)
-
-        library.impl(name, run, "CPU", allow_override=True)
-    try:
-        yield called
-    finally:
-        library._destroy()
 
 
 @REPLACES

@@ -372,7 +372,9 @@ def test_torchscript_gives_the_same_numbers() -> None:
 
 
 def test_the_plain_network_stays_inside() -> None:
-    """For a GPU, where the operator has no kernel."""
+    """For a GPU, where the library was built without CUDA."""
+    built = torch._C._dispatch_has_kernel_for_dispatch_key("equistride::edge_block", "CUDA")
+    assert torch.ops.equistride.edge_block_on_gpu() == built
     potential = random_potential()
     network = fuse(potential.network)
     assert isinstance(network, FusedESEN)

@@ -137,16 +137,16 @@ def convolution_kernels(graph: Graph) -> list[Kernel]:
 
 def edge_block_kernel(graph: Graph) -> Kernel:
     """Return the edge block of an eSEN layer, forward and backward to features and bonds, as forces need it."""
-    dtype = graph.vectors.dtype
+    dtype, device = graph.vectors.dtype, graph.vectors.device
     elements = sorted(set(graph.atoms.get_chemical_symbols()))
     potential = random_potential(elements, CUTOFF)
-    network = fuse(potential.network, splines=None).to(dtype)  # type: ignore[arg-type]
+    network = fuse(potential.network, splines=None).to(device, dtype)  # type: ignore[arg-type]
     block = network.blocks[0]
     if not isinstance(block, FusedBlock):
         raise TypeError("the first block of a fused eSEN is a FusedBlock")
     torch.manual_seed(0)
     size = (POTENTIAL.l_max + 1) ** 2
-    x = torch.randn(len(graph.atoms), size, POTENTIAL.channels, dtype=dtype).requires_grad_()
+    x = torch.randn(len(graph.atoms), size, POTENTIAL.channels, dtype=dtype, device=device).requires_grad_()
     lengths = torch.linalg.vector_norm(graph.vectors, dim=1)
     pair = graph.species[graph.edge_index[0]] * len(elements) + graph.species[graph.edge_index[1]]
     frames = torch.ops.equistride.bond_frames(graph.vectors, POTENTIAL.l_max)
@@ -180,8 +180,7 @@ def _row(kernel: Kernel, times: Times, atoms: int, edges: int, top: Limits, on_c
 def measure(test: Benchmark, settings: Settings) -> dict[str, Any]:
     """Time the kernels on a system's edges at 5 A.
 
-    The time wanted is shared among the kernels; each is called at least once after a call to warm up. On a GPU the edge
-    block, which has no CUDA kernel, is left out.
+    The time wanted is shared among the kernels; each is called at least once after a call to warm up.
 
     Returns
     -------
@@ -195,9 +194,11 @@ def measure(test: Benchmark, settings: Settings) -> dict[str, Any]:
     graph = graph_of(test.system, dtype, device=device)
     top = limits(dtype, device)
     on_cpu = device == "cpu"
-    makers: list[Callable[[], list[Kernel]]] = [lambda: [neighbor_kernel(graph)], lambda: convolution_kernels(graph)]
-    if on_cpu:
-        makers.append(lambda: [edge_block_kernel(graph)])
+    makers: list[Callable[[], list[Kernel]]] = [
+        lambda: [neighbor_kernel(graph)],
+        lambda: convolution_kernels(graph),
+        lambda: [edge_block_kernel(graph)],
+    ]
     rows = []
     atoms = len(graph.atoms)
     for make in makers:

@@ -1,4 +1,4 @@
-"""eSEN for serving on a CPU: the plain network's numbers through the fused edge block."""
+"""eSEN for serving: the plain network's numbers through the fused edge block."""
 
 import copy
 from typing import Final, TypeGuard
@@ -74,7 +74,7 @@ def _blocks(network: ESEN) -> list[Block]:
 class FusedESEN(nn.Module):
     """An eSEN network with frozen weights for serving: same outputs, several times faster on a CPU.
 
-    It keeps the plain network for tensors on a GPU, where the fused operator has no kernel. Made by :func:`fuse`.
+    It keeps the plain network, for tensors on a GPU where the native library was built without CUDA. Made by :func:`fuse`.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class FusedESEN(nn.Module):
     def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N] in units of the target scale; arguments as for :meth:`ESEN.forward`, with edges sorted by
         receiver."""
-        if vectors.is_cuda:
+        if vectors.is_cuda and not torch.ops.equistride.edge_block_on_gpu():
             return self.plain(vectors, species, edge_index)
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.plain.max_neighbors > 0:

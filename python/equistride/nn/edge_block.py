@@ -1,8 +1,8 @@
 """The eSEN edge block for serving: one native operator from node features to summed messages.
 
-For weights that are frozen. The operator takes chunks of edges that stay in cache through gather, rotation into the bond frame,
-radial weights, two SO(2) layers with a gate between, rotation back and sum; the plain version of the same is
-:class:`equistride.models.esen.EdgewiseConvolution`. First gradients only, to the features and the bonds.
+For weights that are frozen. The operator takes chunks of edges that stay in cache, or in a GPU's shared memory, through gather,
+rotation into the bond frame, radial weights, two SO(2) layers with a gate between, rotation back and sum; the plain version of
+the same is :class:`equistride.models.esen.EdgewiseConvolution`. First gradients only, to the features and the bonds.
 """
 
 from collections.abc import Callable, Iterator

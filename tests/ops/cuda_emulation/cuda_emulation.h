@@ -23,6 +23,8 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __forceinline__ inline
+#define __constant__
+#define EQUISTRIDE_NOINLINE
 
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
@@ -46,7 +48,10 @@ namespace emulation {
 
 using Location = std::source_location;
 
-void run(dim3 grid, dim3 block, const std::function<void()> &thread);
+// Memory of a size known at launch is NaN at the start of every block.
+void run(dim3 grid, dim3 block, const std::function<void()> &thread, int64_t bytes = 0);
+void *memory_of_block();
+int64_t memory_limit();
 // Wait for the other lanes of the warp; return what each of them gave.
 const uint64_t *meet(const char *what, unsigned mask, uint64_t gives, const Location &at);
 void wait_for_block(const Location &at);
@@ -67,11 +72,22 @@ template <class T> T from_bits(uint64_t bits) {
 } // namespace emulation
 
 namespace equistride {
+constexpr int64_t SLAB_BYTES = 1 << 14; // so that small tests see several slabs
+
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t, Arguments &&...arguments) {
     const std::tuple<Parameters...> all(static_cast<Parameters>(arguments)...);
     emulation::run(grid, block, [&] { std::apply(kernel, all); });
 }
+template <class... Parameters, class... Arguments>
+void launch_with_memory(void (*kernel)(Parameters...), int64_t bytes, dim3 grid, dim3 block, cudaStream_t,
+                        Arguments &&...arguments) {
+    const std::tuple<Parameters...> all(static_cast<Parameters>(arguments)...);
+    emulation::run(grid, block, [&] { std::apply(kernel, all); }, bytes);
+}
+template <class Real> Real *shared_memory() { return static_cast<Real *>(emulation::memory_of_block()); }
+inline int shared_memory_limit() { return int(emulation::memory_limit()); }
+inline int multiprocessors() { return 3; }
 } // namespace equistride
 
 inline void __syncthreads(const emulation::Location &at = emulation::Location::current()) {

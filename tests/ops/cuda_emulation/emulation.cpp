@@ -41,6 +41,12 @@ const std::function<void()> *thread_body = nullptr;
 int64_t order = 0;
 std::mutex one_launch;
 
+struct alignas(128) Line {
+    char bytes[128];
+};
+std::vector<Line> memory;
+int64_t limit = 227 << 10; // of an H200
+
 void yield() {
     if (_setjmp(fibers[current]->resume) == 0)
         _longjmp(scheduler, 1);
@@ -144,6 +150,8 @@ void run_block(size_t threads, std::vector<size_t> &turns, std::mt19937 &random)
 } // namespace
 
 int lane() { return int(current % WARP); }
+void *memory_of_block() { return memory.data(); }
+int64_t memory_limit() { return limit; }
 
 const uint64_t *meet(const char *what, unsigned mask, uint64_t gives, const Location &at) {
     Fiber &fiber = *fibers[current];
@@ -163,8 +171,11 @@ void wait_for_block(const Location &at) {
     yield();
 }
 
-void run(dim3 grid, dim3 block, const std::function<void()> &thread) {
+void run(dim3 grid, dim3 block, const std::function<void()> &thread, int64_t bytes) {
     const std::lock_guard guard(one_launch);
+    if (bytes > limit)
+        throw std::runtime_error("a block asks for " + std::to_string(bytes) + " bytes of shared memory");
+    memory.resize(size_t(bytes) / sizeof(Line) + 1);
     const size_t threads = block.x, blocks = size_t(grid.x) * grid.y;
     while (fibers.size() < threads)
         fibers.push_back(std::make_unique<Fiber>());
@@ -180,6 +191,7 @@ void run(dim3 grid, dim3 block, const std::function<void()> &thread) {
     for (size_t k = 0; k < blocks; ++k) {
         const size_t at = order == 1 ? blocks - 1 - k : k;
         blockIdx = dim3(unsigned(at % grid.x), unsigned(at / grid.x));
+        std::memset(memory.data(), 0xff, size_t(bytes));
         run_block(threads, turns, random);
     }
 }
@@ -195,5 +207,6 @@ static void uneven() {
 TORCH_LIBRARY_FRAGMENT(equistride_emulated, m) {
     // 0: threads and blocks in their order, 1: in the reverse, above: threads in a random order of this seed.
     m.def("set_order(int order) -> ()", [](int64_t order) { emulation::order = order; });
+    m.def("set_memory(int bytes) -> ()", [](int64_t bytes) { emulation::limit = bytes; });
     m.def("run_uneven() -> ()", [] { equistride::launch(uneven, 1, 64, nullptr); });
 }

@@ -1,0 +1,212 @@
+// The kernel of the edge block on the GPU: a tile of edges through the block, and back.
+#pragma once
+#include "edge_block/turns.h"
+
+namespace equistride {
+
+namespace {
+
+template <class Real> __device__ __forceinline__ Real sigmoid(Real x) { return 1 / (1 + std::exp(-x)); }
+
+// wide = gated rows, of the numbers between the layers in narrow.
+template <class Tile> __device__ void gate(const Tile &tile) {
+    const auto &in = tile.in;
+    const Shape &shape = in.shape;
+    const int h = int(shape.hidden), gates = int(shape.gates);
+    tile.each_edge([&](int e, int lane) {
+        const auto *const inner = tile.narrow(e), *const rows = inner + gates;
+        auto *const out = tile.wide(e);
+        for (int c = lane; c < h; c += WARP) {
+            out[c] = rows[c] * sigmoid(rows[c]);
+            each<MAX_L>([&](auto below) {
+                constexpr int l = below + 1;
+                if (l > shape.l_max)
+                    return;
+                const auto open = sigmoid(inner[below * h + c]);
+                each<2 * l + 1>([&](auto k) {
+                    if (order_of<l>(k) <= shape.m_max)
+                        out[shape.row[l][k] * h + c] = open * rows[shape.row[l][k] * h + c];
+                });
+            });
+        }
+    });
+}
+
+// Backwards: narrow = gradient to the numbers between the layers, in their place; that to the gated rows is in wide.
+template <class Tile> __device__ void ungate(const Tile &tile) {
+    const auto &in = tile.in;
+    const Shape &shape = in.shape;
+    const int h = int(shape.hidden), gates = int(shape.gates);
+    using Real = std::remove_pointer_t<decltype(in.memory)>;
+    tile.each_edge([&](int e, int lane) {
+        Real *const inner = tile.narrow(e), *const rows = inner + gates;
+        const Real *const grad = tile.wide(e);
+        for (int c = lane; c < h; c += WARP) {
+            const Real scalar = rows[c], open = sigmoid(scalar);
+            rows[c] = grad[c] * open * (1 + scalar * (1 - open));
+            each<MAX_L>([&](auto below) {
+                constexpr int l = below + 1;
+                if (l > shape.l_max)
+                    return;
+                const Real open = sigmoid(inner[below * h + c]);
+                Real on_gate = 0;
+                each<2 * l + 1>([&](auto k) {
+                    if (order_of<l>(k) <= shape.m_max) {
+                        Real &place = rows[shape.row[l][k] * h + c];
+                        const Real g = grad[shape.row[l][k] * h + c];
+                        on_gate += g * place;
+                        place = g * open;
+                    }
+                });
+                inner[below * h + c] = on_gate * open * (1 - open);
+            });
+        }
+    });
+}
+
+// Between two steps all threads wait: each reads what others wrote.
+template <class Real, int ROWS, bool SHARED> __device__ void go_forward(const Tile<Real, ROWS, SHARED> &tile) {
+    const Problem<Real> &in = tile.in;
+    const Layout &at = in.layout;
+    const auto multiply = [](const auto &...arguments) { multiply_rows<Real, ROWS, SHARED>(arguments...); };
+    multiply(in, in.radial, tile.hidden_place(), at.hidden, tile.narrow_place(), at.narrow);
+    __syncthreads();
+    rotate(tile);
+    __syncthreads();
+    multiply(in, in.first, 0, at.wide, tile.narrow_place(), at.narrow);
+    __syncthreads();
+    gate(tile);
+    __syncthreads();
+    multiply(in, in.second, 0, at.wide, at.z, at.wide);
+    __syncthreads();
+}
+
+// Write what the backward needs of the first edges.
+template <class Tile> __device__ void keep(const Tile &tile) {
+    const auto &in = tile.in;
+    const Shape &shape = in.shape;
+    tile.each_edge([&](int e, int lane) {
+        if (tile.begin + e >= in.num_kept)
+            return;
+        auto *const to = in.kept + (tile.begin + e) * shape.state;
+        for (int k = lane; k < shape.state; k += WARP)
+            to[k] = k < shape.inner ? tile.narrow(e)[k] : tile.z(e)[k - shape.inner];
+    });
+}
+template <class Tile> __device__ void read_kept(const Tile &tile) {
+    const auto &in = tile.in;
+    const Shape &shape = in.shape;
+    tile.each_edge([&](int e, int lane) {
+        const auto *const from = in.kept + (tile.begin + e) * shape.state;
+        for (int k = lane; k < shape.state; k += WARP)
+            (k < shape.inner ? tile.narrow(e)[k] : tile.z(e)[k - shape.inner]) = from[k];
+    });
+}
+
+// From gated rows and z in wide, and the numbers between the layers in narrow.
+template <class Real, int ROWS, bool SHARED> __device__ void go_back(const Tile<Real, ROWS, SHARED> &tile) {
+    const Problem<Real> &in = tile.in;
+    const Shape &shape = in.shape;
+    const Layout &at = in.layout;
+    const auto multiply = [](const auto &...arguments) { multiply_rows<Real, ROWS, SHARED>(arguments...); };
+    unrotate_back(tile);
+    __syncthreads();
+    multiply(in, in.second_back, at.z, at.wide, 0, at.wide);
+    __syncthreads();
+    ungate(tile);
+    __syncthreads();
+    multiply(in, in.first_back, tile.narrow_place(), at.narrow, 0, at.wide);
+    __syncthreads();
+    multiply(in, in.radial, tile.hidden_place(), at.hidden, tile.narrow_place(), at.narrow);
+    __syncthreads();
+    sum_to_receivers(tile, [&](int e, int row, int l, int order, int c) {
+        const int column = int(shape.channels) + c;
+        return tile.wide(e)[row * 2 * int(shape.channels) + column] *
+               tile.narrow(e)[weight_column(shape, l, order) + column];
+    });
+    __syncthreads();
+    unrotate(tile);
+    __syncthreads();
+    multiply(in, in.radial_back, tile.narrow_place(), at.narrow, 0, at.wide);
+    __syncthreads();
+    tile.each_edge([&](int e, int lane) {
+        for (int c = lane; c < in.radial_channels; c += WARP) {
+            Real sum = 0;
+            for (int part = 0; part < in.radial_back.parts; ++part)
+                sum += tile.wide(e)[part * in.radial_back.part_width + c];
+            in.on_hidden[(tile.begin + e) * in.radial_channels + c] = sum;
+        }
+    });
+}
+
+// One block of threads a tile, or in turn. An edge's numbers do not depend on the tile that it is in.
+template <class Real, int ROWS, bool SHARED>
+__global__ void __launch_bounds__(TILE_THREADS, 1) run_tiles(const __grid_constant__ Problem<Real> in) {
+    using Block = Tile<Real, ROWS, SHARED>;
+    if (*in.wrong != 0)
+        return;
+    for (int64_t begin = in.begin + int64_t(blockIdx.x) * Block::EDGES; begin < in.end;
+         begin += int64_t(gridDim.x) * Block::EDGES) {
+        const Block tile{in, begin, int(min(int64_t(Block::EDGES), in.end - begin))};
+        tile.read(in.frames, in.shape.frame_size, tile.frame_place(), in.layout.frame);
+        tile.read(in.hidden, in.radial_channels, tile.hidden_place(), in.layout.hidden);
+        __syncthreads();
+        if (in.grad == nullptr) {
+            go_forward(tile);
+            keep(tile);
+            sum_to_receivers(tile, [&](int e, int row, int, int, int c) {
+                return in.envelope[tile.begin + e] * tile.z(e)[row * int(in.shape.channels) + c];
+            });
+        } else {
+            if (begin + tile.count <= in.num_kept)
+                read_kept(tile);
+            else
+                go_forward(tile);
+            __syncthreads();
+            go_back(tile);
+        }
+        __syncthreads();
+    }
+}
+
+// What the tiles gave, receiver by receiver, in the order of the edges; and what the senders got, where there is any.
+template <class Real>
+__global__ void finish_receivers(const int64_t *first_edge, const int *wrong, int64_t atoms, int64_t width, int edges,
+                                 const Real *sums, const Real *partial, const Real *senders, Real *out) {
+    const int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, atom = k / width, column = k % width;
+    if (atom >= atoms)
+        return;
+    if (*wrong != 0) {
+        out[k] = not_a_number<Real>();
+        return;
+    }
+    const int64_t begin = first_edge[atom], end = first_edge[atom + 1];
+    Real sum = 0;
+    if (begin < end) {
+        const int64_t tile = begin / edges, last = (end - 1) / edges;
+        sum = tile == last ? sums[k] : partial[(2 * tile + 1) * width + column];
+        for (int64_t next = tile + 1; next <= last; ++next)
+            sum += partial[2 * next * width + column];
+    }
+    out[k] = senders == nullptr ? sum : senders[k] + sum;
+}
+
+// The sum over the edges begin .. end - 1 of each sender, in their order; one block an atom.
+template <class Real>
+__global__ void serve_senders(const int64_t *first_place, const int64_t *order, const Real *waiting, int64_t begin,
+                              int64_t end, int64_t width, bool add, Real *out) {
+    const int64_t atom = blockIdx.x, first = first_place[atom], count = first_place[atom + 1] - first;
+    const int64_t *const mine = order + first;
+    const int64_t from = lower_bound(mine, count, begin), until = lower_bound(mine, count, end);
+    for (int64_t column = threadIdx.x; column < width; column += blockDim.x) {
+        Real sum = add ? out[atom * width + column] : Real(0);
+#pragma unroll 4
+        for (int64_t k = from; k < until; ++k)
+            sum += waiting[(mine[k] - begin) * width + column];
+        out[atom * width + column] = sum;
+    }
+}
+
+} // namespace
+
+} // namespace equistride

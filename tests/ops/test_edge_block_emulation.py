@@ -1,0 +1,155 @@
+"""The edge block's CUDA kernels, run on the host with every thread of a GPU emulated, give what the CPU's operators give.
+
+Inputs lie between NaN, so that a read beside them shows; new memory, the GPU's shared memory too, is NaN, so that what was not
+written shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from edge_block_cases import SIZES, TOLERANCE, BlockCase, SplineCase, deviation
+from emulation import between_nan, in_place_of_the_cpu
+from random_models import graph_of, random_potential
+from torch import Tensor
+
+from equistride.data.quartz import quartz
+from equistride.models.esen_fused import fuse
+
+CPU = torch.ops.equistride
+LARGE = 227 << 10
+"""Bytes of an H200's shared memory for a block, as the emulation begins with."""
+
+
+@pytest.fixture
+def kernels(emulated: torch._ops._OpNamespace) -> Iterator[torch._ops._OpNamespace]:
+    """The emulated operators, with orders and shared memory reset afterwards."""
+    emulated.set_order(0)
+    yield emulated
+    emulated.set_order(0)
+    emulated.set_memory(LARGE)
+
+
+def assert_equal(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        assert deviation(ours, theirs) < tolerance
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_the_cpu(size: str, dtype: torch.dtype, kernels: torch._ops._OpNamespace) -> None:
+    """Everything kept, nothing, and the first 61 edges; and bit for bit the same in whatever order threads and blocks run."""
+    case = BlockCase(size, dtype, edges=75 if size == "published" else 150, between=between_nan)
+    some = 61 * case.state_bytes(dtype)
+    found = case.everything(kernels, some)
+    assert_equal(found, case.everything(CPU), TOLERANCE[dtype])
+    for order, keep in ((1, 0), (7, 1 << 30)):
+        kernels.set_order(order)
+        assert all(map(torch.equal, found, case.everything(kernels, keep)))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("edges", [7, 21, 5000])
+def test_smaller_tiles_where_shared_memory_is_small(
+    edges: int, dtype: torch.dtype, kernels: torch._ops._OpNamespace
+) -> None:
+    """Down to none, where a tile lies in global memory; numbers of single edges stay the same."""
+    case = BlockCase("fewer hidden", dtype, edges=40, between=between_nan)
+    before = case.everything(kernels)
+    kernels.set_memory(LARGE * edges // 5000 if edges < 5000 else 1000)
+    found = case.everything(kernels)
+    assert_equal(found, case.everything(CPU), TOLERANCE[dtype])
+    assert all(map(torch.equal, found[3:], before[3:]))
+
+
+@pytest.mark.parametrize("atoms", [0, 3])
+def test_graphs_without_edges(atoms: int, kernels: torch._ops._OpNamespace) -> None:
+    case = BlockCase("odd channels", torch.float64, atoms, 0)
+    for ours, theirs in zip(case.everything(kernels), case.everything(CPU), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_many_receivers_and_one_edge(kernels: torch._ops._OpNamespace) -> None:
+    for atoms, edges in ((150, 150), (3, 1)):
+        case = BlockCase("odd channels", torch.float64, atoms, edges, between_nan)
+        assert_equal(case.everything(kernels), case.everything(CPU), TOLERANCE[torch.float64])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda index: index.flip(1), id="unsorted"),
+        pytest.param(lambda index: index + 9, id="no such atom"),
+        pytest.param(lambda index: index - 1, id="negative"),
+        pytest.param(lambda index: torch.stack([index[0], index[1] + 8]), id="no such sender"),
+    ],
+)
+def test_wrong_edges_give_nan(spoil: object, kernels: torch._ops._OpNamespace) -> None:
+    """A kernel cannot raise; where an engine looks at the output, it says so."""
+    case = BlockCase("odd channels", torch.float64, edges=40)
+    case.edge_index = spoil(case.edge_index)  # type: ignore[operator]
+    for result in case.everything(kernels)[1:]:
+        assert result.isnan().all()
+
+
+def test_arguments_that_are_strided_or_lie_askew(kernels: torch._ops._OpNamespace) -> None:
+    case = BlockCase("mirror", torch.float32, edges=40)
+    expected = case.everything(kernels)
+    case.x, case.input = case.x.transpose(0, 2).contiguous().transpose(0, 2), case.input.t().contiguous().t()
+    case.weights = torch.cat([case.weights[:1], case.weights])[1:]
+    case.edge_index = case.edge_index.t().contiguous().t()
+    assert all(map(torch.equal, case.everything(kernels), expected))
+
+
+def test_refuses_as_the_cpu_does(kernels: torch._ops._OpNamespace) -> None:
+    case = BlockCase("odd channels", torch.float64, edges=4)
+    with pytest.raises(ValueError, match="weights must hold"):
+        kernels.edge_block(*case.tensors()[:6], case.weights[1:], *case.sizes, 0)
+    with pytest.raises(TypeError, match="x must be float32 or float64"):
+        kernels.edge_block(case.x.half(), *case.tensors()[1:], *case.sizes, 0)
+    with pytest.raises(ValueError, match="l_max must lie between 0 and 4"):
+        kernels.bond_frames(case.vectors, 5)
+    out, kept = kernels.edge_block(*case.tensors(), *case.sizes, 1 << 30)
+    with pytest.raises(ValueError, match="kept must be what edge_block returned"):
+        kernels.edge_block_backward(out, *case.tensors(), kept[:, 1:], *case.sizes)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("terms", "columns"), [(2, 40), (4, 3), (6, 64)])
+def test_splines_equal_the_cpu(terms: int, columns: int, dtype: torch.dtype, kernels: torch._ops._OpNamespace) -> None:
+    """With any number of terms; beyond the ends t reaches 7, so that t^5 loses digits."""
+    case = SplineCase(dtype, terms, columns)
+    assert_equal(case.everything(kernels), case.everything(CPU), TOLERANCE[dtype])
+
+
+def test_splines_of_no_pair_or_no_length_give_nan(kernels: torch._ops._OpNamespace) -> None:
+    case = SplineCase(torch.float64, 4, 5)
+    case.pair[3], case.pair[4], case.lengths[9] = 3, -1, torch.nan
+    for result in case.everything(kernels):
+        wrong = result.isnan() if result.dim() == 1 else result.isnan().all(1)
+        assert wrong.nonzero().flatten().tolist() == [3, 4, 9]
+    case.lengths, case.pair, case.grad = case.lengths[:0], case.pair[:0], case.grad[:0]
+    assert [len(result) for result in case.everything(kernels)] == [0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators")
+@pytest.mark.parametrize("splines", [None, 1e-7], ids=["networks", "splines"])
+def test_a_potential_through_the_kernels(splines: float | None, kernels: torch._ops._OpNamespace) -> None:
+    """Energies, forces and virial of a served eSEN, float32: the whole way through autograd."""
+    atoms = quartz((1, 1, 1))
+    atoms.rattle(0.05, seed=3)
+    positions, cell = torch.tensor(atoms.positions).float(), torch.tensor(atoms.cell.array).float()
+    graph = graph_of(positions, torch.tensor(atoms.numbers == 14).long(), cell)
+    potential = random_potential(channels=16, hidden_channels=12, mirror=False)
+    potential.network = fuse(potential.network, splines)
+    potential.float().requires_grad_(False)
+    expected = potential(*graph)
+    names = ["bond_frames", "edge_block", "edge_block_backward"]
+    names += ["radial_splines", "radial_splines_backward"] if splines else []
+    with in_place_of_the_cpu(kernels, names) as called:
+        found = potential(*graph)
+    assert set(called) == set(names)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert deviation(ours, theirs) < 2e-5
