@@ -2,7 +2,7 @@
 //
 // A warp takes a panel of 32 columns for all edges of the tile: lane = 8 * group + quad has the edges group, group + 4,
 // ... and the columns 4 quad .. 4 quad + 3, in registers. So every number of a matrix is loaded by one warp of the
-// block, as a line of 128 bytes, two steps of four rows ahead; four numbers of a row of the tile are one load, the
+// block, as a line of 128 bytes, steps of four rows ahead; four numbers of a row of the tile are one load, the
 // same for eight lanes. Rows of the tile lie 16 bytes beyond a multiple of 128 apart, so that the four groups meet no
 // bank twice. Arithmetic is that of FMA in the numbers' own precision, and every sum has one order. Tensor cores would
 // replace `accumulate`, and nothing else.
@@ -72,7 +72,7 @@ template <class Real, int ROWS> struct BothRows {
 template <class Real, int ROWS, class Rows>
 __device__ __forceinline__ void accumulate(const Rows &rows, bool aligned, const Real *matrix, int k,
                                            Real (&sum)[ROWS][4]) {
-    constexpr int STEP = 4, DEPTH = 3;
+    constexpr int STEP = 4, DEPTH = sizeof(Real) == 4 ? 3 : 2; // registers allow no more
     const int whole = aligned ? k / STEP * STEP : 0;
     Four<Real> ahead[DEPTH][STEP];
 #pragma unroll

@@ -140,8 +140,7 @@ template <class Real> constexpr Generators<Real> make_generators() {
         for (int l = 1, start = 0; l <= MAX_L; start += (2 * l + 1) * (2 * l + 1), ++l) {
             const GeneratorEntries entries = generator_entries(l, axis);
             for (int k = 0; k < entries.count; ++k)
-                made.of[l][axis].value[k] =
-                    Real(frame[start + entries.row[k] * (2 * l + 1) + entries.column[k]].slope);
+                made.of[l][axis].value[k] = Real(frame[start + entries.row[k] * (2 * l + 1) + entries.column[k]].slope);
         }
     }
     return made;

@@ -58,7 +58,7 @@ def test_many_edges(size: str, dtype: torch.dtype) -> None:
 def test_tiles_beyond_shared_memory(
     sizes: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows so long that no tile, or one of four edges, fits."""
+    """Rows so long that tiles lie in global memory."""
     monkeypatch.setitem(SIZES, "wide", (*sizes, False))
     case = BlockCase("wide", dtype, edges=70)
     expected = case.everything(OPS)
