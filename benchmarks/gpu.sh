@@ -22,7 +22,8 @@ PY
 name=$("$python" -c "import torch; print(torch.cuda.get_device_name().replace(' ', '-').lower())")
 "$python" -c "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.get_device_name())" | tee "$out/$name-machine.txt"
 
-"$python" -m pip install -q --no-build-isolation --no-deps -e . 2>&1 | tee "$out/$name-build.log" | tail -n 20
+"$python" -m pip install -q --no-build-isolation --no-deps --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES=native \
+  -e . 2>&1 | tee "$out/$name-build.log" | tail -n 20
 timeout 300 "$python" -m pytest -q -m cuda 2>&1 | tee "$out/$name-tests.log" | tail -n 40
 tests=${PIPESTATUS[0]}
 timeout 60 "$python" benchmarks/neighbors.py --rounds 5 --json "$out/$name-neighbors.json" || true
