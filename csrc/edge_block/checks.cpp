@@ -83,7 +83,8 @@ int64_t packed_size(const Shape &shape, int64_t radial_channels) {
 }
 
 c10::SymInt kept_edges(const Shape &shape, const Tensor &x, const c10::SymInt &edges, int64_t keep) {
-    const int64_t fitting = std::clamp<int64_t>(keep, 0, spare_memory()) / (shape.state * int64_t(x.element_size()));
+    const int64_t spare = x.is_cuda() ? keep : spare_memory(); // a GPU has memory of its own
+    const int64_t fitting = std::max<int64_t>(std::min(keep, spare), 0) / (shape.state * int64_t(x.element_size()));
     return edges.min(fitting);
 }
 

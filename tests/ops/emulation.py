@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent / "cuda_emulation"
 TORCH = Path(torch.__file__).parent
 UNITS = {
     "convolution": ["tensor_product/cuda.cu", "tensor_product/checks.cpp"],
-    "edge_block": ["edge_block/cuda.cu", "edge_block/checks.cpp"],
+    "edge_block": ["edge_block/cuda.cu", "edge_block/checks.cpp", "host_memory.cpp"],
     "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp", "emulation.cpp"],
 }
 CONVOLUTION = ["tensor_product", "tensor_product_backward", "tensor_product_table", "tensor_product_table_backward"]
@@ -51,7 +51,7 @@ def _build(compiler: str, folder: Path) -> Path:
     """Compile the units that have changed, side by side, and link them."""
     include = [f"-I{HERE}", f"-I{CSRC}", "-isystem", str(TORCH / "include")]
     include += ["-isystem", str(TORCH / "include" / "torch" / "csrc" / "api" / "include")]
-    shared = [*HERE.rglob("*.*"), *CSRC.glob("*.h")]
+    shared = [*HERE.rglob("*.*"), *CSRC.glob("*.*")]
     objects, running = [], []
     for name, sources in UNITS.items():
         rooms = {Path(source).parts[0] for source in sources if "/" in source}
