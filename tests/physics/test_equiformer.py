@@ -251,7 +251,7 @@ def test_overfits_twenty_frames_of_ethanol(shared_data: Path) -> None:
     """The network of the published size learns 20 real frames by heart, forces to below 1 meV/A.
 
     By Levenberg and Marquardt's method among the 560 labels, in which a step needs the slopes of all labels (8 GB) but only tens
-    of steps are needed; about half an hour on one core.
+    of steps are needed; about a quarter of an hour on one core.
     """
     frames = load(shared_data / "md17" / "ethanol_random1000.npz")[0][:20]
     torch.manual_seed(1)
