@@ -12,10 +12,11 @@
 namespace equistride::lammps {
 
 /// Carries rows of features to the processes that see their atoms as ghosts, and gradients back, some columns at a
-/// time. The style that owns it passes LAMMPS's pack and unpack calls on.
+/// time, in the precision they have: two of single precision in a double. They go from rows to LAMMPS's buffer and back
+/// without a copy between. The style that owns it passes LAMMPS's pack and unpack calls on.
 class Messenger final : public Exchange {
 public:
-    /// Columns in one message; a style's comm_forward and comm_reverse.
+    /// Doubles of an atom in one message; a style's comm_forward and comm_reverse.
     static constexpr int COLUMNS = 256;
 
     /// @param forward, reverse  make LAMMPS send so many columns for the style
@@ -23,10 +24,7 @@ public:
         : send_(std::move(forward)), send_back_(std::move(reverse)) {}
 
     /// The atoms of this step; `all` counts LAMMPS's own and ghost atoms.
-    void begin(const Surroundings &surroundings, int all) {
-        surroundings_ = &surroundings;
-        all_ = all;
-    }
+    void begin(const Surroundings &surroundings, int all);
 
     std::int64_t owned() const override { return surroundings_->owned; }
     at::Tensor forward(const at::Tensor &features) override;
@@ -39,12 +37,21 @@ public:
 
 private:
     at::Tensor carry(const at::Tensor &rows, bool back);
+    template <class Number> void add(int n, const int *list, const double *buf);
+    char *row(int atom) const { return values_ + place_[static_cast<std::size_t>(atom)] * stride_; }
 
     std::function<void(int)> send_, send_back_;
     const Surroundings *surroundings_ = nullptr;
     int all_ = 0;
-    int columns_ = 0;            // of the message under way
-    std::vector<double> buffer_; // [all, columns]
+    std::vector<std::int64_t> place_; // row of each of LAMMPS's atoms; those that the model does not see come last
+
+    // The message under way: some columns of a table with a row an atom.
+    char *values_ = nullptr;   // of its first column
+    std::int64_t stride_ = 0;  // bytes from row to row
+    std::int64_t columns_ = 0; // numbers of a row
+    std::int64_t bytes_ = 0;   // that they take
+    int slots_ = 0;            // doubles of LAMMPS's buffer that hold them
+    bool single_ = false;
 };
 
 } // namespace equistride::lammps
