@@ -1,14 +1,18 @@
 """Energy and forces of eSEN: fairchem-core, our plain torch network, and the fused edge block.
 
     OMP_NUM_THREADS=1 python benchmarks/esen_speed.py [--fairchem PYTHON] [--atoms 216 648 4374] [--json FILE]
+    python benchmarks/esen_speed.py --fairchem PYTHON --atoms 4374 --skip plain "fairchem, recomputing" --memory 20
     python benchmarks/esen_speed.py --device cuda [--atoms 648 4374 34992] [--json FILE]
 
 Quartz, 2 layers, 64 channels, L = M = 2, cutoff 5 A, 10 Gaussians, float32; same random weights, same atoms, same edges; one
 thread, process CPU time; in each round every network is evaluated once, and medians of the rounds and of the ratios within them
-are printed; neighbour lists are made before. fairchem-core runs in an environment of its own, whose Python --fairchem names;
-without it, it is left out. The limit is the time that the block's matrix products take
-at the highest rate measured for a matrix product on this machine, torch's or ours. On a GPU plain and fused, between CUDA events,
-and fused replayed from a captured graph too, which leaves out what the host does; matrix products without TF32.
+are printed; neighbour lists are made before. Sizes and networks that are not measured keep their figures in the file.
+fairchem-core runs in an environment of its own, whose Python --fairchem names; without it, it is left out. It is measured twice:
+storing all that its backward pass needs, which is fast and takes 4.2 MiB an atom, and recomputing it
+(`activation_checkpointing`, its default for inference), which needs half of that. The limit is the time that the block's matrix
+products take at the highest rate measured for a matrix product on this machine, torch's or ours. On a GPU plain and fused,
+between CUDA events, and fused replayed from a captured graph too, which leaves out what the host does; matrix products without
+TF32.
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,10 @@ import torch
 from machine import captured, event_time, gemm_rate, keep_freed_memory, processor
 
 RESULTS = Path(__file__).with_name("results") / "esen_speed.json"
-CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 4374: (9, 9, 6), 34992: (18, 18, 12)}
+CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (4, 3, 6), 1296: (4, 6, 6), 4374: (9, 9, 6), 34992: (18, 18, 12)}
 CUTOFF, CHANNELS, LAYERS = 5.0, 64, 2
 ELEMENTS = [8, 14]
+FAIRCHEM = ("fairchem", "fairchem, recomputing")
 BACKBONE = {
     "max_num_elements": 20, "sphere_channels": CHANNELS, "hidden_channels": CHANNELS, "edge_channels": CHANNELS,
     "lmax": 2, "mmax": 2, "num_distance_basis": 10, "num_layers": LAYERS, "cutoff": CUTOFF, "act_type": "gate",
@@ -42,24 +46,26 @@ BACKBONE = {
 
 
 def fairchem_worker(folder: Path) -> None:
-    """In fairchem-core's environment: write the weights, then answer lines ``ATOMS FILE`` with the seconds of one evaluation."""
+    """In fairchem-core's environment: write the weights, then answer lines ``ATOMS KIND FILE`` with the time of an evaluation."""
     from fairchem.core.models.uma.escn_md import MLP_EFS_Head, eSCNMDBackbone
 
-    torch.manual_seed(3)
-    backbone = eSCNMDBackbone(**BACKBONE)
-    model = torch.nn.ModuleDict(
-        {"backbone": backbone, "output_heads": torch.nn.ModuleDict({"efs": MLP_EFS_Head(backbone)})}
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)
-    model.requires_grad_(False).eval()
-    torch.save(model.state_dict(), folder / "weights.pt")
-    calls: dict[int, Callable[[], dict[str, Any]]] = {}
+    models = {}
+    for kind in FAIRCHEM:
+        torch.manual_seed(3)
+        backbone = eSCNMDBackbone(**BACKBONE, activation_checkpointing=kind != "fairchem")
+        model = torch.nn.ModuleDict(
+            {"backbone": backbone, "output_heads": torch.nn.ModuleDict({"efs": MLP_EFS_Head(backbone)})}
+        )
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.02 * torch.randn_like(parameter)
+        models[kind] = model.requires_grad_(False).eval()
+        torch.save(model.state_dict(), folder / "weights.pt")
+    structures: dict[int, dict[str, Any]] = {}
     for path in sorted(folder.glob("quartz*.npz")):
         graph = {key: torch.tensor(value) for key, value in np.load(path).items()}
         count = len(graph["numbers"])
-        data: dict[str, Any] = {
+        structures[count] = {
             "pos": graph["positions"].float(), "cell": graph["cell"].float()[None], "atomic_numbers": graph["numbers"],
             "batch": torch.zeros(count, dtype=torch.long), "natoms": torch.tensor([count]),
             "pbc": torch.ones(1, 3, dtype=torch.bool), "edge_index": graph["edge_index"].flip(0),
@@ -67,25 +73,20 @@ def fairchem_worker(folder: Path) -> None:
             "nedges": torch.tensor([graph["edge_index"].shape[1]]), "charge": torch.zeros(1), "spin": torch.zeros(1),
             "dataset": ["omat"],
         }  # fmt: skip
-
-        def call(data: dict[str, Any] = data) -> dict[str, torch.Tensor]:
-            fresh = FairchemData(data)
-            fresh["pos"] = data["pos"].clone().requires_grad_()
-            return model["output_heads"]["efs"](fresh, model["backbone"](fresh))
-
-        calls[count] = call
     print("ready", flush=True)
     for line in sys.stdin:
-        count, target = line.split(maxsplit=1)
+        size, kind, target = line.rstrip("\n").split("\t")
+        data = FairchemData(structures[int(size)])
+        data["pos"] = data["pos"].clone().requires_grad_()
         try:
             before = time.process_time()
-            out = calls[int(count)]()
+            out = models[kind]["output_heads"]["efs"](data, models[kind]["backbone"](data))
             seconds = time.process_time() - before
         except (MemoryError, RuntimeError) as error:
             print(json.dumps({"error": str(error).splitlines()[0]}), flush=True)
             continue
         out = {key: value[key] if isinstance(value, dict) else value for key, value in out.items()}
-        np.save(target.strip(), out["forces"].detach().numpy())
+        np.save(target, out["forces"].detach().numpy())
         print(
             json.dumps({"seconds": seconds, "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}),
             flush=True,
@@ -131,12 +132,14 @@ def build(state: dict[str, torch.Tensor] | None, mirror: bool) -> Any:
 
 
 def measure(
-    atoms: int, graph: tuple, potentials: dict[str, Any], fairchem: Fairchem | None, repeats: int
+    atoms: int, graph: tuple, potentials: dict[str, Any], fairchem: Fairchem | None, skip: list[str], repeats: int
 ) -> dict[str, Any]:
     """CPU seconds of every potential, one after the other in each round, and how far apart they are."""
     figures: dict[str, Any] = {"atoms": atoms, "edges": graph[3].size(1)}
     seconds: dict[str, list[float]] = {}
     forces: dict[str, np.ndarray] = {}
+    theirs = [name for name in FAIRCHEM if fairchem and name not in skip]
+    potentials = {name: potential for name, potential in potentials.items() if name not in skip}
     for turn in range(repeats + 1):
         for name, potential in list(potentials.items()):
             before = time.process_time()
@@ -147,14 +150,15 @@ def measure(
                 potentials = {key: value for key, value in potentials.items() if key != name}
                 continue
             seconds.setdefault(name, []).append(time.process_time() - before)
-        if fairchem:
-            answer = fairchem.run(atoms)
+        for name in theirs:
+            assert fairchem
+            answer = fairchem.run(atoms, name)
             if "error" in answer:
-                print(f"  fairchem-core fails on {atoms} atoms: {answer['error']}")
-                fairchem = None
+                print(f"  {name} fails on {atoms} atoms: {answer['error']}")
+                theirs = [other for other in theirs if other != name]
                 continue
-            seconds.setdefault("fairchem", []).append(answer["seconds"])
-            figures["fairchem, GiB"], forces["fairchem"] = answer["GiB"], fairchem.forces()
+            seconds.setdefault(name, []).append(answer["seconds"])
+            figures[f"{name}, GiB"], forces[name] = answer["GiB"], fairchem.forces()
         if turn == 0:  # the first finds cold caches and fresh memory
             seconds = {}
     rounds = {name: np.array(values) for name, values in seconds.items()}
@@ -204,10 +208,10 @@ class Fairchem:
                 return line
         raise SystemExit(f"fairchem-core's process ended with {self.process.wait()}")
 
-    def run(self, atoms: int) -> dict[str, Any]:
-        """Evaluate a structure once: ``seconds`` and peak ``GiB``, or ``error``."""
+    def run(self, atoms: int, kind: str) -> dict[str, Any]:
+        """Evaluate a structure once with one of ``FAIRCHEM``: ``seconds`` and the process's peak ``GiB``, or ``error``."""
         assert self.process.stdin
-        print(atoms, self.target, file=self.process.stdin, flush=True)
+        print(atoms, kind, self.target, sep="\t", file=self.process.stdin, flush=True)
         return json.loads(self._read("{"))
 
     def forces(self) -> np.ndarray:
@@ -219,6 +223,7 @@ def compare(
     mirror: bool,
     fairchem: Fairchem | None,
     graphs: dict[int, tuple],
+    skip: list[str],
     repeats: int,
     rates: dict[str, float],
     results: dict,
@@ -234,18 +239,19 @@ def compare(
     title = "published layers" if not mirror else "mirror: true"
     print(f"\n{title}: {work / 1e6:.2f} MFLOP an edge (matrix products, forward and backward)")
     print(
-        f"{'atoms':>6} {'edges':>8} {'fairchem':>10} {'plain':>10} {'fused':>10}   {'fairchem':>9} {'plain':>7}   of limit"
+        f"{'atoms':>6} {'edges':>8} {'fairchem':>10} {'recomp.':>10} {'plain':>10} {'fused':>10}"
+        f"   {'fairchem':>9} {'recomp.':>8} {'plain':>8}   of limit"
     )
     for atoms, graph in graphs.items():
-        figures = measure(atoms, graph, potentials, fairchem, repeats)
+        figures = measure(atoms, graph, potentials, fairchem, skip, repeats)
         figures["limit"] = work * figures["edges"] / max(rates.values()) / 1e9
         figures["share of the limit"] = figures["limit"] / figures["fused"]
-        times = [f"{figures[k]:9.3f}s" if k in figures else f"{'-':>10}" for k in ("fairchem", "plain", "fused")]
-        ratios = [f"{figures.get(f'{k} / fused', float('nan')):8.2f}x" for k in ("fairchem", "plain")]
+        times = [f"{figures[k]:9.3f}s" if k in figures else f"{'-':>10}" for k in (*FAIRCHEM, "plain", "fused")]
+        ratios = [f"{figures.get(f'{k} / fused', float('nan')):7.2f}x" for k in (*FAIRCHEM, "plain")]
         print(
             f"{atoms:6d} {figures['edges']:8d} {' '.join(times)}   {' '.join(ratios)}   {figures['share of the limit']:.2f}"
         )
-        results[f"{title}, {atoms} atoms"] = figures
+        results[f"{title}, {atoms} atoms"] = results.get(f"{title}, {atoms} atoms", {}) | figures
 
 
 def measure_on_gpu(graph: tuple, plain: Any, fused: Any, repeats: int) -> dict[str, Any]:
@@ -317,6 +323,7 @@ def main() -> None:
     parser.add_argument("--fairchem", help="Python of an environment with fairchem-core")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--atoms", type=int, nargs="+", choices=CELLS, help="216 648; on a GPU 648 4374 34992")
+    parser.add_argument("--skip", nargs="+", choices=["plain", *FAIRCHEM], default=[], help="networks to leave out")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory", type=float, help="refuse to use more than this in each process [GB]")
     parser.add_argument("--json", type=Path)
@@ -342,6 +349,10 @@ def main() -> None:
     torch.set_num_threads(1)
     graphs = {atoms: quartz_graph(atoms) for atoms in arguments.atoms}
     results: dict[str, Any] = {"processor": processor(), "torch": torch.__version__}
+    if arguments.json.is_file():
+        kept = json.loads(arguments.json.read_text())
+        if all(kept.get(name) == value for name, value in results.items()):
+            results = kept | results
     rates = {"torch": gemm_rate(torch.float32, 5) / 1e9, "block": block_rate(torch.float32) / 1e9}
     results["GFLOP/s of matrix products"] = rates
     print(f"{results['processor']}, one thread, torch {torch.__version__}, float32")
@@ -351,7 +362,7 @@ def main() -> None:
         if fairchem is None:
             print("fairchem-core is left out: name the Python of its environment with --fairchem")
         for mirror in (False, True):
-            compare(mirror, None if mirror else fairchem, graphs, arguments.repeats, rates, results)
+            compare(mirror, None if mirror else fairchem, graphs, arguments.skip, arguments.repeats, rates, results)
             arguments.json.parent.mkdir(exist_ok=True)
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
