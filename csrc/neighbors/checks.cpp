@@ -43,6 +43,12 @@ void check_capacity(int64_t row_capacity) {
                       "row_capacity must lie between 1 and 2^31 - 1; found ", row_capacity);
 }
 
+void check_padding(int64_t capacity, int64_t extra) {
+    TORCH_CHECK_VALUE(capacity >= 0 && capacity < (int64_t(1) << 31),
+                      "capacity must lie between 0 and 2^31 - 1; found ", capacity);
+    TORCH_CHECK_VALUE(extra >= 2 && extra < (int64_t(1) << 31), "extra atoms must be at least 2; found ", extra);
+}
+
 void check_edges(const Tensor &like, const Tensor &edge_index, const Tensor &shifts) {
     TORCH_CHECK_VALUE(edge_index.dim() == 2 && edge_index.sym_size(0) == 2, "edge_index must have shape [2, E]; found ",
                       edge_index.sym_sizes());

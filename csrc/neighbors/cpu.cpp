@@ -110,4 +110,25 @@ FixedList neighbors_fixed_cpu(const Tensor &positions, const Tensor &cell, const
                             : fill_rows<int64_t>(bins, cutoff, row_capacity);
 }
 
+PaddedList neighbors_padded_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
+                                int64_t capacity, int64_t extra) {
+    check_padding(capacity, extra);
+    const auto [found_index, found_shifts] = neighbors_cpu(positions, cell, pbc, cutoff);
+    const int64_t found = found_index.size(1), kept = found <= capacity ? found : 0, atoms = positions.size(0);
+    const Tensor edge_index = at::empty({2, capacity}, at::kLong), shifts = at::zeros({capacity, 3}, at::kInt),
+                 summary = at::empty({2}, at::kLong);
+    edge_index.narrow(1, 0, kept).copy_(found_index.narrow(1, 0, kept));
+    shifts.narrow(0, 0, kept).copy_(found_shifts.narrow(0, 0, kept));
+    int64_t *receiver = edge_index.mutable_data_ptr<int64_t>(), *sender = receiver + capacity;
+    for (int64_t e = kept; e < capacity; ++e) {
+        const auto [to, from] = padding_edge(e - kept, capacity - kept, extra);
+        receiver[e] = atoms + to;
+        sender[e] = atoms + from;
+    }
+    int64_t *facts = summary.mutable_data_ptr<int64_t>();
+    facts[0] = found;
+    facts[1] = found <= capacity ? FINE : TOO_MANY_EDGES;
+    return {edge_index, shifts, summary};
+}
+
 } // namespace equistride

@@ -8,14 +8,14 @@
 #include <ATen/Dispatch.h>
 #include <ATen/ops/cumsum.h>
 
+#include <limits>
+
 namespace equistride {
 
 namespace {
 
 constexpr int MAX_ROWS = 1024;
 constexpr double CROWD = 256; // atoms a run from which thinner rows pay
-
-enum Status : int { FINE = 0, NOT_FINITE = 1, SINGULAR = 2, TOO_MANY_IMAGES = 3 };
 
 // Everything that one list needs to know about its structure; lives on the device.
 struct Plan {
@@ -319,9 +319,24 @@ __global__ void write_rows(const Plan *plan, const int64_t *keys, const int *cou
     }
 }
 
-__global__ void summarise(const Plan *plan, const int64_t *first, int atoms, int64_t *summary) {
+// A list that the capacity does not hold is not written at all.
+__global__ void summarise(Plan *plan, const int64_t *first, int atoms, int64_t capacity, int64_t *summary) {
+    if (plan->status == FINE && first[atoms] > capacity)
+        plan->status = TOO_MANY_EDGES;
     summary[0] = first[atoms];
     summary[1] = plan->status;
+}
+
+__global__ void write_padding(const int64_t *summary, int64_t atoms, int64_t extra, int64_t capacity, int64_t *receiver,
+                              int64_t *sender, int *shifts) {
+    const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, kept = summary[1] == FINE ? summary[0] : 0;
+    if (e < kept || e >= capacity)
+        return;
+    const PaddingEdge edge = padding_edge(e - kept, capacity - kept, extra);
+    receiver[e] = atoms + edge.to;
+    sender[e] = atoms + edge.from;
+    for (int k = 0; k < 3; ++k)
+        shifts[3 * e + k] = 0;
 }
 
 // The structure, binned on the device. Scratch comes from torch's caching allocator: no call to the driver once warm,
@@ -371,27 +386,52 @@ struct Device {
     }
 };
 
+// A structure whose neighbours are counted, for a list of so many edges at most.
+struct Counted {
+    Device device;
+    Tensor counts, first, summary;
+    cudaStream_t stream;
+
+    Counted(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff, int64_t capacity,
+            cudaStream_t stream)
+        : device(positions, cell, pbc, cutoff, stream), stream(stream) {
+        const auto longs = positions.options().dtype(at::kLong);
+        const int64_t n = device.atoms;
+        counts = at::zeros({n}, positions.options().dtype(at::kInt));
+        first = at::zeros({n + 1}, longs);
+        summary = at::empty({2}, longs);
+        launch(collect<false>, blocks_of(n * WARP), THREADS, stream, device.get_plan(), device.sorted(), device.atoms,
+               nullptr, 0, counts.mutable_data_ptr<int>(), nullptr);
+        Tensor ends = first.narrow(0, 1, n);
+        at::cumsum_out(ends, counts, 0, at::kLong);
+        launch(summarise, 1, 1, stream, device.get_plan(), first.const_data_ptr<int64_t>(), device.atoms, capacity,
+               summary.mutable_data_ptr<int64_t>());
+    }
+
+    // `edge_index` [2, edges] and `shifts` hold at least the edges that were counted.
+    void write(const Tensor &edge_index, const Tensor &shifts) const {
+        const int64_t edges = shifts.size(0);
+        const unsigned blocks = blocks_of(int64_t(device.atoms) * WARP);
+        const Tensor keys = at::empty({edges}, edge_index.options());
+        launch(collect<true>, blocks, THREADS, stream, device.get_plan(), device.sorted(), device.atoms,
+               first.const_data_ptr<int64_t>(), 0, counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
+        int64_t *receiver = edge_index.mutable_data_ptr<int64_t>();
+        launch(write_edges, blocks, THREADS, stream, device.get_plan(), keys.const_data_ptr<int64_t>(),
+               first.const_data_ptr<int64_t>(), device.wraps.const_data_ptr<int>(), device.atoms, edges, receiver,
+               receiver + edges, shifts.mutable_data_ptr<int>());
+    }
+};
+
 std::tuple<Tensor, Tensor> neighbors_cuda(const Tensor &positions, const Tensor &cell, const Tensor &pbc,
                                           double cutoff) {
     check_structure(positions, cell, pbc, cutoff);
     const c10::cuda::CUDAGuard guard(positions.device());
-    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
     const auto options = positions.options();
-    const int64_t n = positions.size(0);
-    if (n == 0)
+    if (positions.size(0) == 0)
         return {at::empty({2, 0}, options.dtype(at::kLong)), at::empty({0, 3}, options.dtype(at::kInt))};
-    const Device device(positions, cell, pbc, cutoff, stream);
-    const int atoms = device.atoms;
-    const unsigned blocks = blocks_of(n * WARP);
-    const Tensor counts = at::zeros({n}, options.dtype(at::kInt)), first = at::zeros({n + 1}, options.dtype(at::kLong)),
-                 summary = at::empty({2}, options.dtype(at::kLong));
-    launch(collect<false>, blocks, THREADS, stream, device.get_plan(), device.sorted(), atoms, nullptr, 0,
-           counts.mutable_data_ptr<int>(), nullptr);
-    Tensor ends = first.narrow(0, 1, n);
-    at::cumsum_out(ends, counts, 0, at::kLong);
-    launch(summarise, 1, 1, stream, device.get_plan(), first.const_data_ptr<int64_t>(), atoms,
-           summary.mutable_data_ptr<int64_t>());
-    const Tensor known = summary.cpu(); // the one wait
+    const Counted counted(positions, cell, pbc, cutoff, std::numeric_limits<int64_t>::max(),
+                          c10::cuda::getCurrentCUDAStream());
+    const Tensor known = counted.summary.cpu(); // the one wait
     const int64_t edges = known.const_data_ptr<int64_t>()[0], status = known.const_data_ptr<int64_t>()[1];
     TORCH_CHECK_VALUE(status != SINGULAR,
                       "the cell must have independent, finite vectors along the periodic axes; found ", cell.cpu(),
@@ -400,18 +440,34 @@ std::tuple<Tensor, Tensor> neighbors_cuda(const Tensor &positions, const Tensor 
                                             "that are not; look at what moved them there");
     TORCH_CHECK_VALUE(status != TOO_MANY_IMAGES, "the cutoff reaches over too many periodic images; found a cutoff of ",
                       cutoff, "; use a smaller cutoff or a larger cell");
-    const Tensor keys = at::empty({edges}, options.dtype(at::kLong)),
-                 edge_index = at::empty({2, edges}, options.dtype(at::kLong)),
+    const Tensor edge_index = at::empty({2, edges}, options.dtype(at::kLong)),
                  shifts = at::empty({edges, 3}, options.dtype(at::kInt));
-    if (edges == 0)
-        return {edge_index, shifts};
-    launch(collect<true>, blocks, THREADS, stream, device.get_plan(), device.sorted(), atoms,
-           first.const_data_ptr<int64_t>(), 0, counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
-    int64_t *receiver = edge_index.mutable_data_ptr<int64_t>();
-    launch(write_edges, blocks, THREADS, stream, device.get_plan(), keys.const_data_ptr<int64_t>(),
-           first.const_data_ptr<int64_t>(), device.wraps.const_data_ptr<int>(), atoms, edges, receiver,
-           receiver + edges, shifts.mutable_data_ptr<int>());
+    if (edges > 0)
+        counted.write(edge_index, shifts);
     return {edge_index, shifts};
+}
+
+PaddedList neighbors_padded_cuda(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
+                                 int64_t capacity, int64_t extra) {
+    check_structure(positions, cell, pbc, cutoff);
+    check_padding(capacity, extra);
+    const c10::cuda::CUDAGuard guard(positions.device());
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    const auto longs = positions.options().dtype(at::kLong);
+    const Tensor edge_index = at::empty({2, capacity}, longs), shifts = at::empty({capacity, 3}, longs.dtype(at::kInt));
+    Tensor summary = at::zeros({2}, longs);
+    if (positions.size(0) > 0) {
+        const Counted counted(positions, cell, pbc, cutoff, capacity, stream);
+        summary = counted.summary;
+        if (capacity > 0)
+            counted.write(edge_index, shifts);
+    }
+    if (capacity > 0) {
+        int64_t *receiver = edge_index.mutable_data_ptr<int64_t>();
+        launch(write_padding, blocks_of(capacity), THREADS, stream, summary.const_data_ptr<int64_t>(),
+               positions.size(0), extra, capacity, receiver, receiver + capacity, shifts.mutable_data_ptr<int>());
+    }
+    return {edge_index, shifts, summary};
 }
 
 FixedList neighbors_fixed_cuda(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
@@ -443,6 +499,7 @@ FixedList neighbors_fixed_cuda(const Tensor &positions, const Tensor &cell, cons
 TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
     m.impl("neighbors", neighbors_cuda);
     m.impl("neighbors_fixed", neighbors_fixed_cuda);
+    m.impl("neighbors_padded", neighbors_padded_cuda);
 }
 
 } // namespace equistride

@@ -1,5 +1,7 @@
 // What the files of this folder share: the operators' signatures and the checks of their arguments.
 #pragma once
+#include "host_device.h"
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
@@ -20,6 +22,26 @@ using FixedList = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 FixedList neighbors_fixed_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
                               int64_t row_capacity);
 
+// The list of neighbors() in tensors of one size: edge_index [2, C] int64, shifts [C, 3] int32, summary [2] int64,
+// which is the number of edges found and a Status. Places that are free hold edges between `extra` atoms that follow
+// the real ones: each sends to the one before it, the first to the last, without a shift. Where C is too small, there
+// are no others.
+using PaddedList = std::tuple<Tensor, Tensor, Tensor>;
+PaddedList neighbors_padded_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
+                                int64_t capacity, int64_t extra);
+
+// The k-th of `count` such edges, as numbers among the extra atoms: sorted, and each has about as many as the others.
+struct PaddingEdge {
+    int64_t to, from;
+};
+EQUISTRIDE_HD inline PaddingEdge padding_edge(int64_t k, int64_t count, int64_t extra) {
+    const int64_t to = k * extra / count;
+    return {to, to + 1 < extra ? to + 1 : 0};
+}
+
+// What a kernel on a GPU, which cannot raise, says of its list.
+enum Status : int { FINE = 0, NOT_FINITE = 1, SINGULAR = 2, TOO_MANY_IMAGES = 3, TOO_MANY_EDGES = 4 };
+
 Tensor edge_vectors_cpu(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts);
 std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts,
                                                      int64_t num_atoms);
@@ -32,6 +54,7 @@ constexpr int32_t NO_NEIGHBOR = -1;
 
 void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff);
 void check_capacity(int64_t row_capacity);
+void check_padding(int64_t capacity, int64_t extra);
 void check_edges(const Tensor &like, const Tensor &edge_index, const Tensor &shifts);
 void check_vectors(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts);
 void check_edge_grad(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts);

@@ -16,6 +16,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> neighbors_fixed_any(const Tensor &pos
             at::empty_symint({atoms}, options), at::empty({1}, options)};
 }
 
+std::tuple<Tensor, Tensor, Tensor> neighbors_padded_any(const Tensor &positions, const Tensor &cell, const Tensor &pbc,
+                                                        double cutoff, int64_t capacity, int64_t extra) {
+    check_structure(positions, cell, pbc, cutoff);
+    check_padding(capacity, extra);
+    const auto options = positions.options().dtype(at::kLong);
+    return {at::empty({2, capacity}, options), at::empty({capacity, 3}, options.dtype(at::kInt)),
+            at::empty({2}, options)};
+}
+
 Tensor edge_vectors_any(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts) {
     check_vectors(positions, cell, edge_index, shifts);
     return at::empty_symint({edge_index.sym_size(1), 3}, positions.options());
@@ -44,6 +53,9 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
     m.def("neighbors_fixed(Tensor positions, Tensor cell, Tensor pbc, float cutoff, int row_capacity) "
           "-> (Tensor neighbors, Tensor shifts, Tensor counts, Tensor overflow)",
           tags);
+    m.def("neighbors_padded(Tensor positions, Tensor cell, Tensor pbc, float cutoff, int capacity, int extra) "
+          "-> (Tensor edge_index, Tensor shifts, Tensor summary)",
+          tags);
     m.def("edge_vectors(Tensor positions, Tensor cell, Tensor edge_index, Tensor shifts) -> Tensor", tags);
     m.def("edge_vectors_backward(Tensor grad, Tensor edge_index, Tensor shifts, SymInt num_atoms) "
           "-> (Tensor grad_positions, Tensor grad_cell)",
@@ -56,6 +68,7 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
 TORCH_LIBRARY_IMPL(equistride, CPU, m) {
     m.impl("neighbors", neighbors_cpu);
     m.impl("neighbors_fixed", neighbors_fixed_cpu);
+    m.impl("neighbors_padded", neighbors_padded_cpu);
     m.impl("edge_vectors", edge_vectors_cpu);
     m.impl("edge_vectors_backward", edge_vectors_backward_cpu);
     m.impl("moved_beyond", moved_beyond_cpu);
@@ -63,6 +76,7 @@ TORCH_LIBRARY_IMPL(equistride, CPU, m) {
 
 TORCH_LIBRARY_IMPL(equistride, Meta, m) {
     m.impl("neighbors_fixed", neighbors_fixed_any);
+    m.impl("neighbors_padded", neighbors_padded_any);
     m.impl("edge_vectors", edge_vectors_any);
     m.impl("edge_vectors_backward", edge_vectors_backward_any);
     m.impl("moved_beyond", moved_beyond_any);

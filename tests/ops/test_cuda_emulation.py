@@ -225,6 +225,8 @@ def test_neighbors_equal_the_cpu(
     expected = CPU.neighbors(*inputs, cutoff)
     most = int(CPU.neighbors_fixed(*inputs, cutoff, 1)[3])
     rows = CPU.neighbors_fixed(*inputs, cutoff, most + 3)
+    rooms = [(expected[0].size(1) + more, extra) for more, extra in ((0, 2), (37, 6), (-1, 4)) if most > 0]
+    padded = [CPU.neighbors_padded(*inputs, cutoff, *room) for room in rooms]
     vectors = CPU.edge_vectors(*inputs[:2], *expected)
     grad = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
     gradients = CPU.edge_vectors_backward(grad, *expected, len(inputs[0]))
@@ -236,6 +238,8 @@ def test_neighbors_equal_the_cpu(
         assert all(map(torch.equal, emulated.neighbors_fixed(*inputs, cutoff, most + 3), rows))
         if most > 0:
             assert int(emulated.neighbors_fixed(*inputs, cutoff, max(1, most - 1))[3]) == most
+        for room, wanted in zip(rooms, padded, strict=True):
+            assert all(map(torch.equal, emulated.neighbors_padded(*inputs, cutoff, *room), wanted))
         assert torch.equal(emulated.edge_vectors(*inputs[:2], *expected), vectors)
         for ours, theirs in zip(
             emulated.edge_vectors_backward(grad, *expected, len(inputs[0])), gradients, strict=True
@@ -268,6 +272,10 @@ def test_bad_structures_are_named_as_on_the_cpu(emulated: torch._ops._OpNamespac
         with pytest.raises(ValueError, match=says):
             emulated.neighbors(bad, box, pbc, 5.0)
         assert int(emulated.neighbors_fixed(bad, box, pbc, 5.0, 8)[3]) < 0
+        edges, shifts, summary = emulated.neighbors_padded(bad, box, pbc, 5.0, 50, 4)
+        assert summary[1] > 0  # and all places are padding
+        assert bool((edges >= len(bad)).all())
+        assert not shifts.any()
 
 
 def test_threads_that_do_not_meet_are_noticed(emulated: torch._ops._OpNamespace) -> None:

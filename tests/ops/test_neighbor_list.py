@@ -208,3 +208,38 @@ def test_bad_skin() -> None:
         NeighborList(4.0, skin=-0.1)
     with pytest.raises(EquistrideError, match="the cutoff is no length"):
         NeighborList(-4.0)
+
+
+@pytest.mark.parametrize(("room", "extra"), [(0, 2), (1, 2), (7, 4), (500, 6)])
+def test_padding_lies_between_extra_atoms(room: int, extra: int) -> None:
+    """The list itself, then edges between the extra atoms: sorted, without a shift, about as many an atom."""
+    positions, cell, pbc = structures.unwrapped(structures.quartz((2, 2, 2), rattle=0.1), 3).tensors()
+    expected, atoms = OPS.neighbors(positions, cell, pbc, 4.0), len(positions)
+    count = expected[0].size(1)
+    edges, shifts, summary = OPS.neighbors_padded(positions, cell, pbc, 4.0, count + room, extra)
+    assert summary.tolist() == [count, 0]
+    assert torch.equal(edges[:, :count], expected[0])
+    assert torch.equal(shifts[:count], expected[1])
+    receivers, senders = edges[:, count:] - atoms
+    assert not shifts[count:].any()
+    assert torch.equal(receivers, receivers.sort().values)
+    assert torch.equal(senders, (receivers + 1) % extra)
+    shares = torch.bincount(receivers, minlength=extra)
+    assert shares.max() - shares.min() <= 1
+
+
+def test_a_list_that_has_no_room_is_not_cut_short() -> None:
+    positions, cell, pbc = structures.quartz((2, 2, 2), rattle=0.1).tensors()
+    count = OPS.neighbors(positions, cell, pbc, 4.0)[0].size(1)
+    edges, shifts, summary = OPS.neighbors_padded(positions, cell, pbc, 4.0, count - 1, 4)
+    assert summary.tolist() == [count, 4]
+    assert bool((edges >= len(positions)).all())
+    assert not shifts.any()
+
+
+def test_bad_room_is_refused() -> None:
+    inputs = structures.quartz((2, 2, 2)).tensors()
+    with pytest.raises(ValueError, match="capacity must lie between 0 and"):
+        OPS.neighbors_padded(*inputs, 4.0, -1, 4)
+    with pytest.raises(ValueError, match="extra atoms must be at least 2; found 1"):
+        OPS.neighbors_padded(*inputs, 4.0, 10, 1)

@@ -44,6 +44,16 @@ def test_rows_equal_the_cpu(structure: Structure, cutoff: float, dtype: torch.dt
         assert torch.equal(ours.cpu(), theirs)
 
 
+@pytest.mark.parametrize("room", [0, 37, -1])
+@pytest.mark.parametrize(("structure", "cutoff"), CASES)
+def test_padded_lists_equal_the_cpu(structure: Structure, cutoff: float, room: int) -> None:
+    inputs = structure.tensors()
+    capacity = max(OPS.neighbors(*inputs, cutoff)[0].size(1) + room, 0)
+    expected = OPS.neighbors_padded(*inputs, cutoff, capacity, 6)
+    found = OPS.neighbors_padded(*structure.tensors(device="cuda"), cutoff, capacity, 6)
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+
+
 def test_rows_overflow_loudly() -> None:
     inputs = WALK.tensors(device="cuda")
     needed = int(OPS.neighbors_fixed(*WALK.tensors(), 5.0, 4)[3])

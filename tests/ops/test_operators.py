@@ -22,6 +22,7 @@ def test_opcheck(dtype: torch.dtype) -> None:
     grad = torch.randn(edges.shape[1], 3, dtype=dtype)
     torch.library.opcheck(OPS.neighbors.default, (positions, cell, pbc, 3.0))
     torch.library.opcheck(OPS.neighbors_fixed.default, (positions, cell, pbc, 3.0, 24))
+    torch.library.opcheck(OPS.neighbors_padded.default, (positions, cell, pbc, 3.0, 2000, 4))
     torch.library.opcheck(OPS.moved_beyond.default, (positions, positions + 0.1, cell, cell, 0.2))
     torch.library.opcheck(OPS.moved_beyond.default, (positions, positions + 0.1, cell, cell * 1.01, 0.2, 3.0))
     r, h = positions.clone().requires_grad_(), cell.clone().requires_grad_()
