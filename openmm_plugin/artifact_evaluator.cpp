@@ -1,9 +1,7 @@
 #include "artifact_evaluator.h"
 
 #include "equistride/units.h"
-#include "model/checks.h"
-#include "model/model.h"
-#include "model/placement.h"
+#include "model/evaluation.h"
 
 #include <ATen/ATen.h>
 
@@ -18,24 +16,20 @@ public:
         std::vector<std::int64_t> indices;
         for (const std::string &element : force.getElements())
             indices.push_back(model_->metadata().species_index(element));
-        species_ = at::tensor(indices, at::kLong).to(device);
-        pbc_ = at::full({3}, force.usesPeriodicBoundaryConditions(), at::kBool).to(device);
+        evaluation_ = std::make_unique<Evaluation>(*model_, at::tensor(indices, at::kLong),
+                                                   at::full({3}, force.usesPeriodicBoundaryConditions(), at::kBool));
     }
 
     Result evaluate(const Request &request) override {
-        Frame frame;
-        frame.labels = request.labels;
-        frame.species = species_;
-        frame.positions = request.positions.to(model_->device()) * units::ANGSTROM_PER_NM;
-        check_positions(frame);
-        const at::Tensor box = request.box.defined() ? request.box * units::ANGSTROM_PER_NM : request.box;
-        place(frame, frame.positions, box, box.defined(), *model_);
-        find_edges(frame, pbc_, model_->metadata().cutoff);
+        Moment now;
+        now.labels = request.labels;
+        now.positions = request.positions.to(model_->device()) * units::ANGSTROM_PER_NM;
+        now.cell = request.box.defined() ? request.box * units::ANGSTROM_PER_NM : request.box;
         if (request.parameters != system_) { // charge and spin, in the order of force.cpp
             model_->set_system(request.parameters.at(0), request.parameters.at(1));
             system_ = request.parameters;
         }
-        const Outputs outputs = model_->compute(frame, request.forces);
+        const Outputs outputs = evaluation_->compute(now, request.forces);
         Result result;
         result.energy = outputs.atomic_energies.sum(at::kDouble) * units::KJ_MOL_PER_EV;
         if (request.forces)
@@ -44,9 +38,11 @@ public:
         return result;
     }
 
+    void check() override { evaluation_->check(); }
+
 private:
     std::unique_ptr<Model> model_;
-    at::Tensor species_, pbc_;
+    std::unique_ptr<Evaluation> evaluation_;
     std::vector<double> system_;
 };
 

@@ -14,10 +14,10 @@
 namespace equistride {
 
 struct Request {
-    at::Tensor positions;                              ///< [n, 3] nm, float32 or float64, on the evaluator's device
-    at::Tensor box;                                    ///< [3, 3] nm, vectors as rows; undefined where there is no box
-    std::vector<double> parameters;                    ///< one value a global parameter of the force
-    bool forces = true;                                ///< false where only the energy is wanted
+    at::Tensor positions;           ///< [n, 3] nm, float32 or float64, on the evaluator's device
+    at::Tensor box;                 ///< [3, 3] nm, vectors as rows, on the CPU; undefined where there is no box
+    std::vector<double> parameters; ///< one value a global parameter of the force
+    bool forces = true;             ///< false where only the energy is wanted
     const std::vector<std::int64_t> *labels = nullptr; ///< indices in the System, for messages
 };
 
@@ -31,6 +31,8 @@ class Evaluator {
 public:
     virtual ~Evaluator() = default;
     virtual Result evaluate(const Request &request) = 0;
+    /// Raise c10::ValueError where results so far were not finite: for a caller that has waited for the device.
+    virtual void check() {}
 };
 
 /// @param particles  number of particles that the model sees

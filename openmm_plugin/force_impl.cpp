@@ -114,7 +114,9 @@ double EquistrideForceImpl::evaluate(ContextImpl &context, const std::vector<Vec
                 forces[static_cast<std::size_t>(particle)][k] = *f++;
     }
     add_derivatives(context, result.derivatives);
-    return result.energy.item<double>();
+    const double energy = result.energy.item<double>();
+    evaluator_->check();
+    return energy;
 }
 
 void EquistrideForceImpl::add_derivatives(ContextImpl &context, const std::vector<double> &derivatives) const {

@@ -97,6 +97,7 @@ void Model::set_system(double charge, double spin) {
                       "the model knows no charge and no spin; choose a model that was trained with them");
     check_whole("charge", charge, -CHARGE_LIMIT);
     check_whole("spin multiplicity", spin, 0);
+    version_++;
     apply_system(charge, spin);
 }
 
@@ -106,6 +107,10 @@ PartOutputs Model::run_part(const Frame &, std::int64_t) {
     TORCH_CHECK_VALUE(false, "the model cannot be evaluated in parts, because it does not give energies from edge "
                              "vectors; run it on one process");
 }
+
+Outputs Model::run_padded(const Frame &, std::int64_t, bool) { TORCH_CHECK(false, "the model takes no padding"); }
+
+Outputs Model::keep_momenta(const Frame &, const Outputs &) { TORCH_CHECK(false, "the model keeps no momenta apart"); }
 
 at::Tensor Model::uncertainty(const Frame &) {
     TORCH_CHECK_VALUE(false, "the model cannot say how sure it is; expected an ensemble of models");

@@ -81,21 +81,42 @@ public:
     /// Raises as compute() does.
     PartOutputs compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange);
 
+    /// Whether run_padded() is there, as on a GPU it must be for a step to be captured.
+    virtual bool pads() const { return false; }
+    /// Counts what changes results of the same frame: to() and set_system().
+    std::int64_t version() const { return version_; }
+
     /// Whether uncertainty() is there: the model is an ensemble.
     virtual bool estimates() const { return false; }
     /// How far the members of an ensemble disagree about the force on each atom [N] eV/A, float64 on the CPU.
     virtual at::Tensor uncertainty(const Frame &frame);
 
 protected:
+    friend class Evaluation;
+
+    /// What a network takes; 0 where it takes everything.
+    struct Limits {
+        double shortest = 0; ///< A, of bonds
+        double fastest = 0;  ///< A/fs, of atoms
+    };
+
     explicit Model(Metadata metadata);
     /// May give forces and virial where they are not wanted.
     virtual Outputs run(const Frame &frame, bool forces) = 0;
     virtual PartOutputs run_part(const Frame &frame, std::int64_t owned);
+    /// The first `real` atoms of a frame whose others are padding, without edges between the two. Checks nothing, so
+    /// that nothing waits for a GPU: the caller looks at limits(). A propagator's momenta are as the network gives
+    /// them.
+    virtual Outputs run_padded(const Frame &frame, std::int64_t real, bool forces);
+    virtual Limits limits() const { return {}; }
+    /// A propagator's outputs of run_padded() with its momenta kept.
+    virtual Outputs keep_momenta(const Frame &frame, const Outputs &outputs);
     virtual void apply_system(double charge, double spin);
 
     Metadata metadata_;
     at::Device device_ = at::kCPU;
     at::ScalarType dtype_ = at::kDouble;
+    std::int64_t version_ = 0;
 };
 
 /// Fill edge_index and shifts with `equistride::neighbors`; `pbc` is a bool tensor of three.

@@ -16,4 +16,8 @@ namespace equistride {
 EQUISTRIDE_API void place(Frame &frame, const at::Tensor &positions, const at::Tensor &cell, bool wrap,
                           const Model &model);
 
+/// The positions alone, [N, 3] in their own precision; `inverse` is the cell's, on the same device.
+at::Tensor near_origin(const at::Tensor &positions, const at::Tensor &cell, const at::Tensor &inverse, bool wrap,
+                       const Model &model);
+
 } // namespace equistride

@@ -1,5 +1,5 @@
 // torch.classes.equistride.Model: the C++ model interface for Python, so that both faces check and fail alike.
-#include "model/model.h"
+#include "model/evaluation.h"
 
 #include <ATen/ATen.h>
 #include <torch/custom_class.h>
@@ -16,12 +16,23 @@ struct TorchModel : torch::CustomClassHolder {
     std::string metadata() const { return model->metadata().text; }
 
     void to(const std::string &device, bool double_precision) {
+        evaluation_.reset();
         model->to(at::Device(device), double_precision ? at::kDouble : at::kFloat);
     }
 
-    /// Outputs in the order of Outputs' members that the model's kind has.
+    /// Outputs in the order of Outputs' members that the model's kind has. On a GPU, a system that comes again is taken
+    /// by step(), which has to be set up for each.
     std::vector<at::Tensor> compute(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
                                     const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
+        if (model->device().is_cuda() && again(species, pbc)) {
+            std::vector<at::Tensor> outputs = step(positions, velocities, species, cell, pbc);
+            for (at::Tensor &output : outputs)
+                output = output.clone();
+            return outputs;
+        }
+        species_ = species.clone();
+        pbc_ = pbc.clone();
+        evaluation_.reset();
         const auto options = at::TensorOptions().device(model->device()).dtype(model->input_dtype());
         Frame frame;
         frame.positions = positions.to(options);
@@ -30,11 +41,41 @@ struct TorchModel : torch::CustomClassHolder {
         frame.species = species.to(model->device());
         frame.cell = cell.to(options);
         find_edges(frame, pbc.to(model->device()), model->metadata().cutoff);
-        const Outputs out = model->compute(frame);
+        return listed(model->compute(frame));
+    }
+
+    /// The same with tensors of a fixed size, which are kept for the next call: a step as engines take it on a GPU. The
+    /// outputs are overwritten by the next call.
+    std::vector<at::Tensor> step(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
+                                 const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
+        if (!evaluation_ || !again(species, pbc)) {
+            species_ = species.clone();
+            pbc_ = pbc.clone();
+            evaluation_ = std::make_unique<Evaluation>(*model, species_, pbc_, Evaluation::Lists::padded);
+        }
+        Moment now;
+        now.positions = positions;
+        now.velocities = velocities.value_or(at::Tensor());
+        now.cell = cell.to(at::kCPU, at::kDouble);
+        return listed(evaluation_->compute(now));
+    }
+
+    /// Edges for which step() has room; 0 before it was called, or where the model takes no padding.
+    std::int64_t capacity() const { return evaluation_ ? evaluation_->capacity() : 0; }
+
+    std::vector<at::Tensor> listed(const Outputs &out) const {
         if (model->metadata().kind == "potential")
             return {out.atomic_energies, out.forces, out.virial};
         return {out.displacements, out.velocities};
     }
+
+private:
+    bool again(const at::Tensor &species, const at::Tensor &pbc) const {
+        return species_.defined() && species_.equal(species) && pbc_.equal(pbc);
+    }
+
+    std::unique_ptr<Evaluation> evaluation_;
+    at::Tensor species_, pbc_;
 };
 
 } // namespace
@@ -44,7 +85,9 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
         .def(torch::init<const std::string &, bool>())
         .def("metadata", &TorchModel::metadata)
         .def("to", &TorchModel::to)
-        .def("compute", &TorchModel::compute);
+        .def("compute", &TorchModel::compute)
+        .def("step", &TorchModel::step)
+        .def("capacity", &TorchModel::capacity);
 }
 
 } // namespace equistride

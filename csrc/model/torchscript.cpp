@@ -68,6 +68,7 @@ public:
             used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
         device_ = device;
         dtype_ = dtype;
+        version_++;
         if (system_)
             apply_system(system_->first, system_->second);
     }
@@ -82,6 +83,9 @@ protected:
         const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
         if (!forces && metadata_.kind == "potential" && divides())
             return energies(frame);
+        if (device_.is_cuda() && metadata_.kind == "potential" && pads())
+            return part_of(frame, frame.positions.size(0),
+                           true); // forward() adds up forces in the order of chance there
         std::vector<c10::IValue> inputs = {outside_inference(frame.positions)};
         if (metadata_.kind == "propagator")
             inputs.emplace_back(outside_inference(frame.velocities));
@@ -167,7 +171,100 @@ protected:
         return outputs;
     }
 
+    /// Not a model whose forces are no gradient.
+    bool pads() const override {
+        const char *more = metadata_.kind == "potential" ? "energies_and_forces" : "keep";
+        return divides() && module_.find_method(more).has_value() == (metadata_.kind == "propagator");
+    }
+
+    Outputs run_padded(const Frame &frame, std::int64_t real, bool forces) override {
+        const GilRelease released;
+        const c10::InferenceMode no_inference(false);
+        const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+        const Unwatched unwatched(module_);
+        return part_of(frame, real, forces);
+    }
+
+    Limits limits() const override {
+        Limits limits;
+        for (const torch::jit::Module &part : module_.modules())
+            if (part.hasattr("checked")) {
+                if (part.hasattr("max_speed"))
+                    limits.fastest = part.attr("max_speed").toDouble();
+                if (part.hasattr("shortest") && part.attr("tabled").toBool())
+                    limits.shortest = part.attr("shortest").toDouble();
+            }
+        return limits;
+    }
+
+    Outputs keep_momenta(const Frame &frame, const Outputs &outputs) override {
+        const c10::InferenceMode no_inference(false);
+        const c10::AutoGradMode no_gradients(false);
+        const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+        const at::Tensor open = frame.cell.eq(0).all().reshape({1});
+        const c10::IValue kept = call("keep", {frame.positions, frame.velocities, frame.species, outputs.displacements,
+                                               outputs.velocities, at::zeros_like(frame.species), open});
+        const auto &items = kept.toTupleRef().elements();
+        Outputs all = outputs;
+        all.displacements = items[0].toTensor();
+        all.velocities = items[1].toTensor();
+        return all;
+    }
+
 private:
+    /// While it lives, the network does not look at lengths and speeds, for which it would have to wait for a GPU.
+    class Unwatched {
+    public:
+        explicit Unwatched(const torch::jit::Module &module) {
+            for (const torch::jit::Module &part : module.modules())
+                if (part.hasattr("checked")) {
+                    parts_.push_back(part);
+                    parts_.back().setattr("checked", false);
+                }
+        }
+        ~Unwatched() {
+            for (torch::jit::Module &part : parts_)
+                part.setattr("checked", true);
+        }
+        Unwatched(const Unwatched &) = delete;
+        Unwatched &operator=(const Unwatched &) = delete;
+
+    private:
+        std::vector<torch::jit::Module> parts_;
+    };
+
+    /// Outputs of the first `real` atoms, which have no edges with the others.
+    Outputs part_of(const Frame &frame, std::int64_t real, bool forces) {
+        Outputs outputs;
+        const auto own = [&](const at::Tensor &all) { return all.detach().narrow(0, 0, real); };
+        if (metadata_.kind == "propagator") {
+            const c10::AutoGradMode no_gradients(false);
+            const c10::IValue result = call(
+                part_method(), {frame.velocities, frame.species, edge_vectors(frame).to(dtype_), frame.edge_index});
+            outputs.displacements = own(result.toTupleRef().elements()[0].toTensor());
+            outputs.velocities = own(result.toTupleRef().elements()[1].toTensor());
+            return outputs;
+        }
+        const c10::AutoGradMode gradients(forces);
+        const at::Tensor vectors = edge_vectors(frame).detach().requires_grad_(forces);
+        const at::Tensor energies = call(part_method(), {vectors, frame.species, frame.edge_index}).toTensor();
+        outputs.atomic_energies = own(energies);
+        if (!forces)
+            return outputs;
+        at::Tensor gradient = torch::autograd::grad({energies.narrow(0, 0, real).sum()}, {vectors}, {}, std::nullopt,
+                                                    /*create_graph=*/false, /*allow_unused=*/true)[0];
+        if (!gradient.defined())
+            gradient = at::zeros_like(vectors);
+        using Signature =
+            std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, c10::SymInt);
+        static const auto on_atoms =
+            c10::Dispatcher::singleton().findSchemaOrThrow("equistride::edge_vectors_backward", "").typed<Signature>();
+        const std::int64_t all = frame.species.size(0);
+        outputs.forces = own(std::get<0>(on_atoms.call(gradient, frame.edge_index, frame.shifts, all)).neg());
+        outputs.virial = vectors.detach().t().matmul(gradient).neg();
+        return outputs;
+    }
+
     const char *part_method() const { return metadata_.kind == "potential" ? "atomic_energies" : "free_stride"; }
 
     /// A refusal of the model reaches the user as the sentence that it was raised with.

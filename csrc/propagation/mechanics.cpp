@@ -1,7 +1,6 @@
 #include "propagation/mechanics.h"
 
 #include "equistride/units.h"
-#include "model/placement.h"
 
 #include <ATen/ATen.h>
 
@@ -48,18 +47,17 @@ private:
 bool Atoms::open() const { return !pbc.any().item<bool>(); }
 bool Atoms::periodic() const { return pbc.all().item<bool>(); }
 
-Potential::Potential(std::unique_ptr<Model> model, const Atoms &atoms, at::Device device)
-    : model_(std::move(model)), pbc_(atoms.pbc.to(device)), wrap_(atoms.periodic()) {
+Potential::Potential(std::unique_ptr<Model> model, const Atoms &atoms, at::Device device) : model_(std::move(model)) {
     const Metadata &metadata = model_->metadata();
     TORCH_CHECK_VALUE(metadata.kind == "potential", "a guard needs the energy of a potential; found a ", metadata.kind,
                       "; give it the artifact of a potential of the same system");
-    TORCH_CHECK_VALUE(!metadata.requires_box || wrap_,
+    TORCH_CHECK_VALUE(!metadata.requires_box || atoms.periodic(),
                       "the guard's potential was trained on periodic systems alone, and this one has no box");
     std::vector<std::int64_t> species;
     for (const std::string &element : atoms.elements)
         species.push_back(metadata.species_index(element));
-    species_ = at::tensor(species, at::kLong).to(device);
     model_->to(device, model_->dtype());
+    evaluation_ = std::make_unique<Evaluation>(*model_, at::tensor(species, at::kLong), atoms.pbc);
 }
 
 const Potential::Value &Potential::evaluate(const at::Tensor &positions, const at::Tensor &cell, bool forces) {
@@ -67,11 +65,10 @@ const Potential::Value &Potential::evaluate(const at::Tensor &positions, const a
     if (enough && positions_.defined() && at::equal(positions_, positions) && at::equal(cell_, cell))
         return value_;
     positions_ = at::Tensor(); // an evaluation that fails leaves none
-    Frame frame;
-    frame.species = species_;
-    place(frame, positions, cell, wrap_, *model_);
-    find_edges(frame, pbc_, model_->metadata().cutoff);
-    const Outputs outputs = model_->compute(frame, forces);
+    Moment now;
+    now.positions = positions;
+    now.cell = cell;
+    const Outputs outputs = evaluation_->compute(now, forces);
     evaluations_++;
     value_.energy = outputs.atomic_energies.sum(at::kDouble).item<double>();
     value_.forces = at::Tensor();
@@ -79,6 +76,7 @@ const Potential::Value &Potential::evaluate(const at::Tensor &positions, const a
         const at::Tensor all = outputs.forces.to(at::kCPU, at::kDouble);
         value_.forces = all - all.mean(0, /*keepdim=*/true);
     }
+    evaluation_->check();
     positions_ = positions.clone();
     cell_ = cell.clone();
     return value_;

@@ -1,7 +1,7 @@
 // Newton's equations under a potential, for the guard of a propagator.
 #pragma once
 
-#include "model/model.h"
+#include "model/evaluation.h"
 #include "propagation/motion.h"
 
 #include <memory>
@@ -37,8 +37,8 @@ public:
 
 private:
     std::unique_ptr<Model> model_;
-    at::Tensor species_, pbc_, positions_, cell_;
-    bool wrap_;
+    std::unique_ptr<Evaluation> evaluation_;
+    at::Tensor positions_, cell_;
     Value value_;
     std::int64_t evaluations_ = 0;
 };

@@ -68,9 +68,8 @@ Propagation::Propagation(std::unique_ptr<Model> propagator, Atoms atoms, Thermos
         use[i] = trained;
     }
     atoms_.masses = used;
-    species_ = at::tensor(species, at::kLong).to(device_);
-    pbc_ = atoms_.pbc.to(device_);
     model_->to(device_, model_->dtype());
+    evaluation_ = std::make_unique<Evaluation>(*model_, at::tensor(species, at::kLong), atoms_.pbc);
     set_thermostat(thermostat);
 }
 
@@ -84,15 +83,15 @@ void Propagation::set_guard(const GuardSettings &settings, std::unique_ptr<Model
 }
 
 Phase Propagation::network(const Phase &before, const at::Tensor &cell) {
-    Frame frame;
-    frame.positions = before.positions.to(device_);
-    frame.velocities = before.velocities.to(device_);
-    frame.species = species_;
-    frame.cell = cell.to(device_);
-    find_edges(frame, pbc_, model_->metadata().cutoff);
-    const Outputs outputs = model_->compute(frame);
-    return {before.positions + outputs.displacements.to(at::kCPU, at::kDouble),
-            outputs.velocities.to(at::kCPU, at::kDouble)};
+    Moment now;
+    now.positions = before.positions;
+    now.velocities = before.velocities;
+    now.cell = cell;
+    const Outputs outputs = evaluation_->compute(now);
+    const at::Tensor moved = outputs.displacements.to(at::kCPU, at::kDouble);
+    const Phase after = {before.positions + moved, outputs.velocities.to(at::kCPU, at::kDouble)};
+    evaluation_->check();
+    return after;
 }
 
 void Propagation::step(Phase &phase, const at::Tensor &cell, std::int64_t number) {

@@ -36,11 +36,11 @@ private:
     Phase network(const Phase &before, const at::Tensor &cell);
 
     std::unique_ptr<Model> model_;
+    std::unique_ptr<Evaluation> evaluation_;
     Atoms atoms_;
     Thermostat thermostat_;
     SplitMix64 random_;
     at::Device device_;
-    at::Tensor species_, pbc_;
     bool turns_;
     std::optional<Guard> guard_;
 };

@@ -82,8 +82,10 @@ double CudaCalcEquistrideForceKernel::execute(ContextImpl &context, bool include
         // OpenMM's stream read the old forces before it wrote these positions: their memory is free now.
         forces_ = includeForces ? result.forces.to(positions_.options()).contiguous() : at::Tensor();
         torch_done_.record(stream_->stream());
-        if (includeEnergy)
+        if (includeEnergy) {
             energy = result.energy.item<double>();
+            evaluator_->check();
+        }
         for (std::size_t i = 0; i < result.derivatives.size(); i++)
             cu_.getEnergyParamDerivWorkspace()[force_->getEnergyParameterDerivativeName(static_cast<int>(i))] +=
                 result.derivatives[i];
@@ -142,7 +144,7 @@ Request CudaCalcEquistrideForceKernel::make_request(ContextImpl &context, bool f
         for (int i = 0; i < 3; i++)
             for (int k = 0; k < 3; k++)
                 host.mutable_data_ptr<double>()[3 * i + k] = box[i][k];
-        request.box = host.to(positions_.device());
+        request.box = host;
     }
     for (int i = 0; i < force_->getNumGlobalParameters(); i++)
         request.parameters.push_back(context.getParameter(force_->getGlobalParameterName(i)));

@@ -1,4 +1,4 @@
-"""The sources for OpenMM's CUDA platform compile, as far as a machine without a GPU can tell."""
+"""The host code for CUDA compiles, and the kernels of OpenMM's platform, as far as a machine without a GPU can tell."""
 
 from __future__ import annotations
 
@@ -41,13 +41,15 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["cuda_kernel.cpp", "factory.cpp"])
+@pytest.mark.parametrize(
+    "name", ["openmm_plugin/cuda/cuda_kernel.cpp", "openmm_plugin/cuda/factory.cpp", "csrc/model/repeated_cuda.cpp"]
+)
 def test_host_code(name: str, toolkit: Path, generated: Path, tmp_path: Path) -> None:
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    if not (SOURCES / name).exists():
-        pytest.skip("the sources of the plugin are not beside the tests")
+    if not (ROOT / name).exists():
+        pytest.skip("the sources are not beside the tests")
     torch_include = Path(torch.__file__).parent / "include"
     openmm_include = Path(openmm.__file__).parents[1] / "OpenMM.libs" / "include"
     ours = [ROOT / "openmm_plugin", ROOT / "csrc", generated]
@@ -66,7 +68,7 @@ def test_host_code(name: str, toolkit: Path, generated: Path, tmp_path: Path) ->
     for folder in theirs:
         command += ["-isystem", str(folder)]
     done = subprocess.run(
-        [*command, "-c", str(SOURCES / name), "-o", str(tmp_path / "out.o")], capture_output=True, text=True
+        [*command, "-c", str(ROOT / name), "-o", str(tmp_path / "out.o")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-4000:]
 

@@ -1,0 +1,251 @@
+#include "model/evaluation.h"
+
+#include "model/checks.h"
+#include "model/gil.h"
+#include "model/placement.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+namespace equistride {
+namespace {
+
+constexpr double ROOM = 0.04;          // of the edges, for which there is room beside them
+constexpr std::int64_t MORE_ROOM = 64; // edges
+constexpr double TOO_MANY_EDGES = 4;   // the status of neighbors_padded that more room mends
+constexpr double SPARE_BOND = 0.75;    // length of edges between spare atoms, in cutoffs: as of true ones
+
+// What the host is told of a step: the columns of report_.
+enum Told : std::int64_t { SERIAL, EDGES, STATUS, SHORTEST, FASTEST, TOLD };
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> padded_list(const at::Tensor &positions, const at::Tensor &cell,
+                                                           const at::Tensor &pbc, double cutoff, std::int64_t capacity,
+                                                           std::int64_t extra) {
+    using Signature = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+        const at::Tensor &, const at::Tensor &, const at::Tensor &, double, std::int64_t, std::int64_t);
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("equistride::neighbors_padded", "").typed<Signature>();
+    return op.call(positions, cell, pbc, cutoff, capacity, extra);
+}
+
+at::Tensor finite(const Outputs &outputs) {
+    std::vector<at::Tensor> sums;
+    for (const at::Tensor *tensor :
+         {&outputs.atomic_energies, &outputs.forces, &outputs.displacements, &outputs.velocities})
+        if (tensor->defined())
+            sums.push_back(tensor->sum(at::kDouble));
+    return at::stack(sums).sum().isfinite();
+}
+
+} // namespace
+
+Evaluation::Evaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists)
+    : model_(model), species_(species.to(model.device())), pbc_(pbc.to(model.device())), wrap_(pbc.all().item<bool>()),
+      padded_(model.pads() && (lists == Lists::padded || (lists == Lists::automatic && model.device().is_cuda()))) {}
+
+Outputs Evaluation::compute(const Moment &now, bool forces) {
+    if (padded_) {
+        check();
+        if (compute_padded(now, forces)) {
+            const Outputs &outputs = outputs_[forces];
+            if (model_.metadata().kind == "potential" || wrap_)
+                return outputs;
+            Frame frame;
+            frame.positions = positions_;
+            frame.velocities = velocities_;
+            frame.species = species_;
+            frame.cell = cell_;
+            return model_.keep_momenta(frame, outputs); // a molecule's angular momentum, for which the host must wait
+        }
+    }
+    return compute_exactly(now, forces);
+}
+
+Outputs Evaluation::compute_exactly(const Moment &now, bool forces) {
+    const auto options = at::TensorOptions().device(model_.device());
+    Frame frame;
+    frame.labels = now.labels;
+    frame.species = species_;
+    frame.positions = now.positions.to(model_.device());
+    if (model_.metadata().kind == "propagator") {
+        frame.positions = frame.positions.to(model_.input_dtype());
+        frame.velocities = now.velocities.to(options.dtype(model_.input_dtype()));
+        frame.cell = (now.cell.defined() ? now.cell : at::zeros({3, 3})).to(frame.positions.options());
+    } else {
+        check_positions(frame);
+        place(frame, frame.positions, now.cell, wrap_, model_);
+    }
+    find_edges(frame, pbc_, model_.metadata().cutoff);
+    return model_.compute(frame, forces);
+}
+
+bool Evaluation::compute_padded(const Moment &now, bool forces) {
+    const GilRelease released;
+    if (version_ != model_.version()) { // what was captured is another model's
+        steps_ = {};
+        version_ = model_.version();
+    }
+    upload(now);
+    for (;;) {
+        if (capacity_ == 0) { // the first time
+            Frame frame;
+            frame.labels = now.labels;
+            frame.positions = positions_;
+            frame.cell = cell_;
+            find_edges(frame, pbc_, model_.metadata().cutoff);
+            make_room(frame.edge_index.size(1));
+        }
+        std::unique_ptr<Repeated> &step = steps_[forces];
+        try {
+            if (!step) {
+                step =
+                    repeat(model_.device(), [this, forces](const std::function<void()> &mark) { work(forces, mark); });
+                start_over();
+            }
+        } catch (const c10::Error &error) {
+            TORCH_WARN("a step of this model could not be captured (", error.what_without_backtrace(),
+                       "); steps are slower without");
+            padded_ = false;
+            return false;
+        }
+        serial_++;
+        try {
+            step->run();
+        } catch (const c10::Error &) { // of an operator, which on the CPU looks at what it is given
+            if (model_.device().is_cuda())
+                throw;
+            start_over();
+            return false;
+        }
+        step->wait();
+        const double *told = host_report_.const_data_ptr<double>();
+        if (told[SERIAL] != static_cast<double>(serial_))
+            step->finish();
+        TORCH_CHECK(told[SERIAL] == static_cast<double>(serial_), "a step was not done; the GPU may have failed");
+        if (told[STATUS] == TOO_MANY_EDGES) {
+            make_room(static_cast<std::int64_t>(told[EDGES]));
+            continue;
+        }
+        const bool fine = told[STATUS] == 0 && told[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
+                          (limits_.fastest == 0 || told[FASTEST] < limits_.fastest);
+        if (!fine)
+            start_over(); // what comes next says what is wrong
+        else if (model_.device().is_cpu())
+            check();
+        return fine;
+    }
+}
+
+void Evaluation::upload(const Moment &now) {
+    const auto options = at::TensorOptions().device(model_.device()).dtype(at::kDouble);
+    const std::int64_t n = species_.size(0);
+    TORCH_CHECK_VALUE(now.positions.dim() == 2 && now.positions.size(0) == n && now.positions.size(1) == 3,
+                      "positions have the wrong shape; expected [", n, ", 3]; found ", now.positions.sizes());
+    const bool moves = model_.metadata().kind == "propagator";
+    if (!positions_.defined()) {
+        positions_ = at::empty({n, 3}, options);
+        velocities_ = moves ? at::empty({n, 3}, options) : at::Tensor();
+        cell_ = at::zeros({3, 3}, options);
+        inverse_ = at::zeros({3, 3}, options);
+        host_cell_ = at::zeros({3, 3}, at::kDouble);
+        const auto pinned = at::TensorOptions().dtype(at::kDouble).pinned_memory(model_.device().is_cuda());
+        host_report_ = at::zeros({TOLD}, pinned);
+        host_failed_ = at::zeros({}, pinned);
+        report_ = at::zeros({TOLD}, options);
+        failed_ = at::zeros({}, options);
+        if (moves) {
+            masses_ = at::tensor(model_.metadata().masses, options).index_select(0, species_).unsqueeze(1);
+            mass_ = masses_.sum().item<double>();
+        }
+    }
+    positions_.copy_(now.positions, /*non_blocking=*/true);
+    if (moves)
+        velocities_.copy_(now.velocities, /*non_blocking=*/true);
+    if (now.cell.defined() && !at::equal(now.cell, host_cell_)) {
+        host_cell_.copy_(now.cell);
+        cell_.copy_(host_cell_);
+        if (wrap_)
+            inverse_.copy_(at::linalg_inv(host_cell_));
+    }
+}
+
+void Evaluation::make_room(std::int64_t edges) {
+    const std::int64_t n = species_.size(0);
+    capacity_ = edges + static_cast<std::int64_t>(ROOM * static_cast<double>(edges)) + MORE_ROOM;
+    // As many spare atoms as have the neighbours that others have: nobody waits for one with a thousand.
+    const std::int64_t degree = std::max<std::int64_t>(edges / std::max<std::int64_t>(n, 1), 8);
+    extra_ = std::max<std::int64_t>(2, (capacity_ - edges) / degree / 2 * 2); // even: a ring of two places
+    const at::Tensor places = at::arange(extra_, at::kLong).remainder(2).to(at::kDouble).unsqueeze(1);
+    const at::Tensor bond = at::tensor({0.48, 0.6, 0.64}, at::kDouble) * (SPARE_BOND * model_.metadata().cutoff);
+    spare_positions_ = (places * bond).to(model_.device());
+    all_species_ = at::cat({species_, at::zeros({extra_}, species_.options())});
+    limits_ = model_.limits();
+    steps_ = {};
+}
+
+void Evaluation::work(bool forces, const std::function<void()> &mark) {
+    const c10::InferenceMode no_inference(false);
+    const c10::AutoGradMode no_gradients(false);
+    const Metadata &metadata = model_.metadata();
+    const bool moves = metadata.kind == "propagator";
+    const at::ScalarType dtype = model_.input_dtype();
+    const at::Tensor at = (moves ? positions_ : near_origin(positions_, cell_, inverse_, wrap_, model_)).to(dtype);
+    Frame frame;
+    frame.cell = cell_.to(dtype);
+    frame.species = all_species_;
+    const auto [edges, shifts, summary] = padded_list(at, frame.cell, pbc_, metadata.cutoff, capacity_, extra_);
+    frame.edge_index = edges;
+    frame.shifts = shifts;
+    frame.positions = at::cat({at, spare_positions_.to(dtype)});
+    if (moves)
+        frame.velocities = at::cat({velocities_, at::zeros_like(spare_positions_)});
+    tell(frame, summary);
+    mark();
+    Outputs outputs = model_.run_padded(frame, species_.size(0), forces);
+    if (moves && wrap_)
+        keep_momentum(outputs);
+    failed_.logical_or_(finite(outputs).logical_not());
+    host_failed_.copy_(failed_, /*non_blocking=*/true);
+    outputs_[forces] = outputs;
+}
+
+void Evaluation::tell(const Frame &frame, const at::Tensor &summary) {
+    const at::Tensor shortest = edge_vectors(frame).square().sum(1).min().sqrt().to(at::kDouble);
+    const at::Tensor fastest = velocities_.defined() && velocities_.size(0) > 0
+                                   ? velocities_.square().sum(1).max().sqrt()
+                                   : at::zeros({}, report_.options());
+    const at::Tensor counts = summary.to(at::kDouble);
+    report_.copy_(at::stack({report_[SERIAL] + 1, counts[0], counts[1], shortest, fastest}));
+    host_report_.copy_(report_, /*non_blocking=*/true);
+}
+
+void Evaluation::keep_momentum(Outputs &outputs) const {
+    const double total = mass_, stride = model_.metadata().stride_fs;
+    const auto mean = [&](const at::Tensor &values) { return (masses_ * values).sum(0, /*keepdim=*/true) / total; };
+    const at::Tensor drift = mean(velocities_);
+    outputs.displacements = outputs.displacements + (drift * stride - mean(outputs.displacements));
+    outputs.velocities = outputs.velocities + (drift - mean(outputs.velocities));
+}
+
+// Forget failures, also of steps that are still under way, and count steps from 0.
+void Evaluation::start_over() {
+    for (const std::unique_ptr<Repeated> &step : steps_)
+        if (step)
+            step->finish();
+    for (const at::Tensor *told : {&report_, &failed_, &host_failed_})
+        told->zero_();
+    serial_ = 0;
+}
+
+void Evaluation::check() {
+    if (!host_failed_.defined() || host_failed_.item<double>() == 0)
+        return;
+    start_over();
+    TORCH_CHECK_VALUE(false, "the model gave a number that is not finite; the structure is too far from the model's "
+                             "training data, or the model is broken");
+}
+
+} // namespace equistride

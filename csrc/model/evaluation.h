@@ -1,0 +1,73 @@
+// A model on one system, evaluated at every step of a simulation.
+#pragma once
+
+#include "model/model.h"
+#include "model/repeated.h"
+
+#include <array>
+
+namespace equistride {
+
+/// Where the atoms are, in any precision and on any device.
+struct Moment {
+    at::Tensor positions;                              ///< [N, 3] A
+    at::Tensor velocities;                             ///< [N, 3] A/fs, propagators only
+    at::Tensor cell;                                   ///< [3, 3] A on the CPU; undefined where there is no box
+    const std::vector<std::int64_t> *labels = nullptr; ///< the engine's own numbers of the atoms, for messages
+};
+
+/// Places atoms, finds their neighbours and calls the model.
+///
+/// On the CPU, lists are as long as they must be. On a GPU everything has a fixed size: a list has room for some edges
+/// more, which lie between atoms that nothing else sees, so that a whole step is captured once and replayed. While the
+/// network works, the host reads how many edges there are and whether positions are fine. Where they are not, or the
+/// room does not suffice, the step is done again at leisure; so no list is ever cut short and every error names its
+/// atom.
+class EQUISTRIDE_API Evaluation {
+public:
+    enum class Lists { automatic, exact, padded };
+
+    /// @param model    on the device where it will run; it must outlive this
+    /// @param species  [N] int64, index into the model's species
+    /// @param pbc      bool [3]
+    /// @param lists    `automatic` pads on a GPU
+    Evaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists = Lists::automatic);
+
+    /// The outputs on the model's device; on a GPU they may still be under way, and the next call overwrites them.
+    /// Raises as Model::compute() does; that outputs are not finite is raised by check() or the next call where the
+    /// device was not waited for.
+    /// @param forces  whether a potential's forces and virial are wanted
+    Outputs compute(const Moment &now, bool forces = true);
+
+    /// Raise c10::ValueError where outputs so far were not finite. For a caller that has waited for the device.
+    void check();
+
+    /// Room for edges; 0 where lists are not padded.
+    std::int64_t capacity() const { return capacity_; }
+
+private:
+    Outputs compute_exactly(const Moment &now, bool forces);
+    bool compute_padded(const Moment &now, bool forces);
+    void upload(const Moment &now);
+    void make_room(std::int64_t edges);
+    void work(bool forces, const std::function<void()> &mark);
+    void tell(const Frame &frame, const at::Tensor &summary);
+    void start_over();
+    void keep_momentum(Outputs &outputs) const;
+
+    Model &model_;
+    at::Tensor species_, pbc_;
+    bool wrap_, padded_;
+    std::int64_t version_ = -1; // of the model, for which the steps are
+    std::int64_t capacity_ = 0, extra_ = 0;
+    at::Tensor positions_, velocities_, cell_, inverse_, host_cell_; // float64
+    at::Tensor all_species_, spare_positions_, masses_;
+    double mass_ = 0; // of all
+    Model::Limits limits_;
+    std::int64_t serial_ = 0; // of the last step
+    at::Tensor report_, failed_, host_report_, host_failed_;
+    std::array<std::unique_ptr<Repeated>, 2> steps_; // without and with forces
+    std::array<Outputs, 2> outputs_;
+};
+
+} // namespace equistride

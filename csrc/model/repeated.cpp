@@ -1,0 +1,37 @@
+#include "model/repeated.h"
+
+#include <c10/util/Exception.h>
+
+namespace equistride {
+
+#ifdef EQUISTRIDE_CUDA
+std::unique_ptr<Repeated> capture(c10::Device device, Repeated::Work work);
+#endif
+
+namespace {
+
+class Done final : public Repeated {
+public:
+    explicit Done(Work work) : work_(std::move(work)) {}
+    void run() override {
+        work_([] {});
+    }
+    void wait() override {}
+    void finish() override {}
+
+private:
+    Work work_;
+};
+
+} // namespace
+
+std::unique_ptr<Repeated> repeat(c10::Device device, Repeated::Work work) {
+#ifdef EQUISTRIDE_CUDA
+    if (device.is_cuda())
+        return capture(device, std::move(work));
+#endif
+    TORCH_CHECK(device.is_cpu(), "equistride was built without CUDA; build it where torch has CUDA and nvcc is there");
+    return std::make_unique<Done>(std::move(work));
+}
+
+} // namespace equistride

@@ -1,0 +1,94 @@
+// Work captured as a CUDA graph. One launch replays it, whatever the number of its kernels.
+#include "model/repeated.h"
+
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAGuard.h>
+
+namespace equistride {
+namespace {
+
+constexpr int WARM_UP = 2; // before a capture libraries must have made their handles and workspaces
+
+class Event {
+public:
+    Event() { C10_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+    ~Event() { (void)cudaEventDestroy(event_); }
+    Event(const Event &) = delete;
+    Event &operator=(const Event &) = delete;
+
+    /// @param inside  as a node of the graph that is being captured: each replay records it anew
+    void record(cudaStream_t stream, bool inside = false) {
+        C10_CUDA_CHECK(
+            cudaEventRecordWithFlags(event_, stream, inside ? cudaEventRecordExternal : cudaEventRecordDefault));
+    }
+    void delay(cudaStream_t stream) const { C10_CUDA_CHECK(cudaStreamWaitEvent(stream, event_, 0)); }
+    void wait() const { C10_CUDA_CHECK(cudaEventSynchronize(event_)); }
+
+private:
+    cudaEvent_t event_ = nullptr;
+};
+
+class Captured final : public Repeated {
+public:
+    Captured(c10::Device device, Work work)
+        : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())) {
+        before_.record(c10::cuda::getCurrentCUDAStream());
+        before_.delay(stream_);
+        const c10::cuda::CUDAStreamGuard on_stream(stream_);
+        for (int k = 0; k < WARM_UP; k++)
+            work([this] { mark_.record(stream_); });
+        stream_.synchronize();
+        graph_.capture_begin();
+        try {
+            work([this] { mark_.record(stream_, /*inside=*/true); });
+        } catch (...) {
+            abandon();
+            throw;
+        }
+        graph_.capture_end();
+    }
+
+    ~Captured() override { (void)cudaStreamSynchronize(stream_); } // its memory goes with the graph
+    Captured(const Captured &) = delete;
+    Captured &operator=(const Captured &) = delete;
+
+    void run() override {
+        const c10::cuda::CUDAGuard guard(device_);
+        const c10::cuda::CUDAStream caller = c10::cuda::getCurrentCUDAStream();
+        before_.record(caller);
+        before_.delay(stream_);
+        {
+            const c10::cuda::CUDAStreamGuard on_stream(stream_);
+            graph_.replay();
+        }
+        after_.record(stream_);
+        after_.delay(caller);
+    }
+
+    void wait() override { mark_.wait(); }
+    void finish() override { stream_.synchronize(); }
+
+private:
+    // End the capture, which is void, and forget the error that this leaves.
+    void abandon() noexcept {
+        try {
+            graph_.capture_end();
+        } catch (...) { // the first error is the one to tell
+        }
+        (void)cudaGetLastError();
+    }
+
+    c10::Device device_;
+    c10::cuda::CUDAStream stream_;
+    Event before_, after_, mark_;
+    at::cuda::CUDAGraph graph_;
+};
+
+} // namespace
+
+std::unique_ptr<Repeated> capture(c10::Device device, Repeated::Work work) {
+    const c10::cuda::CUDAGuard guard(device);
+    return std::make_unique<Captured>(device, std::move(work));
+}
+
+} // namespace equistride
