@@ -260,7 +260,7 @@ def measure_on_gpu(graph: tuple, plain: Any, fused: Any, repeats: int) -> dict[s
     figures: dict[str, Any] = {"atoms": atoms, "edges": graph[3].size(1)}
     ways = {"plain": lambda: plain(*graph), "fused": lambda: fused(*graph)}
     try:
-        ways["fused, graph"] = captured(ways["fused"])
+        ways["fused, graph"] = captured(ways["fused"])[0]
     except RuntimeError as error:
         print(f"  no graph was captured: {str(error).splitlines()[0]}")
     for name, call in ways.items():

@@ -8,6 +8,7 @@ from edge_block_cases import SIZES, TOLERANCE, BlockCase, SplineCase, deviation
 from random_models import Graph, graph_of, random_potential
 from torch import Tensor
 
+from equistride.bench.timing import captured
 from equistride.data.quartz import quartz
 from equistride.models.esen_fused import fuse
 from equistride.models.potential import ConservativePotential
@@ -95,26 +96,20 @@ def test_runs_inside_a_captured_graph() -> None:
     splines = SplineCase(torch.float32, 6, 64, 900)
     keep = 400 * case.state_bytes(torch.float32)
 
-    def call() -> list[Tensor]:
-        return case.everything(OPS, keep)
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
     moved = [t.cuda() for t in (splines.lengths, splines.pair, splines.tables)]
-    with torch.cuda.graph(graph):
-        results = [*call(), OPS.radial_splines(*moved, 1.0, 0.2)]
+
+    def call() -> list[Tensor]:
+        return [*case.everything(OPS, keep), OPS.radial_splines(*moved, 1.0, 0.2)]
+
+    replay, results = captured(call)
     with torch.no_grad():
         case.x.copy_(case.x.flip(0))
         case.vectors.copy_(case.vectors.flip(0))
         case.frames.copy_(OPS.bond_frames(case.vectors, 2))
         case.edge_index[1] = case.edge_index[1].flip(0)
         moved[0].mul_(1.1)
-    graph.replay()
-    for a, b in zip(results, [*call(), OPS.radial_splines(*moved, 1.0, 0.2)], strict=True):
+    replay()
+    for a, b in zip(results, call(), strict=True):
         assert torch.equal(a, b)
 
 

@@ -8,6 +8,7 @@ from test_cuda_emulation import MORE, WANTED, Case, assert_equal
 from test_tensor_product import CASES, TOLERANCE
 from torch import Tensor
 
+from equistride.bench.timing import captured
 from equistride.models.trajcast import TrajCast, TrajCastConfig
 from equistride.nn.radial_table import RadialTable
 from equistride.nn.tensor_product import TabulatedConvolution, TensorProductConvolution
@@ -70,20 +71,13 @@ def test_second_gradients_against_finite_differences() -> None:
 def test_runs_inside_a_captured_graph() -> None:
     """Forward and backward, stored weights and table; replays see new numbers and new edges."""
     made = on_gpu(Case(CASES["trajcast"], torch.float32, 50, 800))
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        made.everything(OPS, WANTED[0])
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = made.everything(OPS, WANTED[0])
+    replay, results = captured(lambda: made.everything(OPS, WANTED[0]))
     other = Case(CASES["trajcast"], torch.float32, 50, 800)
     other.at = other.at._replace(x=other.at.x.flip(0), y=other.at.y.flip(1), edge_index=other.at.edge_index.clone())
     other.at.edge_index[1] = other.at.edge_index[1].flip(0)
     for old, new in zip(made.at, on_gpu(other).at, strict=True):
         old.copy_(new)
-    graph.replay()
+    replay()
     for a, b in zip(results, other.everything(OPS, WANTED[0]), strict=True):
         assert torch.equal(a, b)
 

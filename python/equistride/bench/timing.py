@@ -10,11 +10,12 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
 Average = Callable[[list[float]], float]
+Result = TypeVar("Result")
 
 
 class Times(NamedTuple):
@@ -69,6 +70,43 @@ def timed(
 def cpu_time(call: Callable[[], object], repeats: int, average: Average = statistics.median) -> float:
     """Return the CPU seconds of the process in a call: the median, or another average, of the repeats after one to warm up."""
     return timed(call, repeats, average=average).cpu
+
+
+def event_time(call: Callable[[], object], repeats: int) -> float:
+    """Return the median seconds of a call on the GPU, between events, after two calls to warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return statistics.median(times[2:])
+
+
+def kernel_time(call: Callable[[], object], repeats: int) -> float:
+    """Return the seconds that the kernels of a call take on the GPU, added up: what is left if nothing waited between them."""
+    call()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(repeats):
+            call()
+        torch.cuda.synchronize()
+    return sum(kernel.self_device_time_total for kernel in profile.key_averages()) * 1e-6 / repeats
+
+
+def captured(call: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+    """Return a call's CUDA graph, to be replayed, and its results, which each replay overwrites."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+    return graph.replay, result
 
 
 def keep_freed_memory() -> None:
