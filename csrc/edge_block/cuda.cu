@@ -157,14 +157,10 @@ public:
     }
 };
 
-std::tuple<Tensor, Tensor> edge_block_cuda(const Tensor &x, const Tensor &vectors, const Tensor &frames,
-                                           const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
-                                           const Tensor &weights, int64_t l_max, int64_t m_max, int64_t hidden_channels,
-                                           bool mirror, int64_t keep) {
-    const EdgeBlock block{x,       vectors, frames, envelope,        hidden, edge_index,
-                          weights, l_max,   m_max,  hidden_channels, mirror};
+std::tuple<Tensor, Tensor> edge_block_cuda(const EdgeBlock &block, int64_t keep) {
     const Shape shape = block.shape();
     check_block(block, shape);
+    const Tensor &x = block.x, &edge_index = block.edge_index;
     const c10::cuda::CUDAGuard guard(x.device());
     const int64_t num_kept = kept_edges(shape, x, edge_index.size(1), keep).expect_int();
     const Tensor kept = at::empty({num_kept, shape.state}, x.options());
@@ -186,18 +182,15 @@ std::tuple<Tensor, Tensor> edge_block_cuda(const Tensor &x, const Tensor &vector
     return {out, kept};
 }
 
-EdgeGradients edge_block_backward_cuda(const Tensor &grad, const Tensor &x, const Tensor &vectors, const Tensor &frames,
-                                       const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
-                                       const Tensor &weights, const Tensor &kept, int64_t l_max, int64_t m_max,
-                                       int64_t hidden_channels, bool mirror) {
-    const EdgeBlock block{x,       vectors, frames, envelope,        hidden, edge_index,
-                          weights, l_max,   m_max,  hidden_channels, mirror};
+EdgeGradients edge_block_backward_cuda(const Tensor &grad, const EdgeBlock &block, const Tensor &kept) {
     const Shape shape = block.shape();
     check_block(block, shape);
     check_block_grad(grad, block, kept, shape);
+    const Tensor &x = block.x, &edge_index = block.edge_index;
     const c10::cuda::CUDAGuard guard(x.device());
     const auto empty = [](const Tensor &like) { return at::empty(like.sizes(), like.options()); };
-    const Tensor on_vectors = empty(vectors), on_envelope = empty(envelope), on_hidden = empty(hidden);
+    const Tensor on_vectors = empty(block.vectors), on_envelope = empty(block.envelope),
+                 on_hidden = empty(block.hidden);
     if (edge_index.size(1) == 0 || x.size(0) == 0)
         return {at::zeros(x.sizes(), x.options()), on_vectors, on_envelope, on_hidden};
     const Tensor on_x = empty(x), on_receivers = empty(x), from = dense(grad), state = kept.contiguous();
@@ -262,10 +255,9 @@ template <class F> void with_splines(const RadialSplines &in, F &&f) {
     });
 }
 
-Tensor radial_splines_cuda(const Tensor &lengths, const Tensor &pair, const Tensor &tables, double start, double step) {
-    const RadialSplines in{lengths, pair, tables, start, step};
+Tensor radial_splines_cuda(const RadialSplines &in) {
     check_splines(in);
-    const Tensor out = at::empty({lengths.size(0), tables.size(3)}, lengths.options());
+    const Tensor out = at::empty({in.lengths.size(0), in.tables.size(3)}, in.lengths.options());
     if (out.numel() > 0)
         with_splines(in, [&]<class Real>(const Splines<Real> &splines) {
             launch(splines_kernel<Real>, blocks_of(splines.edges * WARP), THREADS, c10::cuda::getCurrentCUDAStream(),
@@ -274,12 +266,10 @@ Tensor radial_splines_cuda(const Tensor &lengths, const Tensor &pair, const Tens
     return out;
 }
 
-Tensor radial_splines_backward_cuda(const Tensor &grad, const Tensor &lengths, const Tensor &pair, const Tensor &tables,
-                                    double start, double step) {
-    const RadialSplines in{lengths, pair, tables, start, step};
+Tensor radial_splines_backward_cuda(const Tensor &grad, const RadialSplines &in) {
     check_splines(in);
     check_splines_grad(grad, in);
-    const Tensor from = grad.contiguous(), out = at::empty(lengths.sizes(), lengths.options());
+    const Tensor from = grad.contiguous(), out = at::empty(in.lengths.sizes(), in.lengths.options());
     if (out.numel() > 0)
         with_splines(in, [&]<class Real>(const Splines<Real> &splines) {
             launch(splines_backward_kernel<Real>, blocks_of(splines.edges * WARP), THREADS,
@@ -293,10 +283,10 @@ Tensor radial_splines_backward_cuda(const Tensor &grad, const Tensor &lengths, c
 
 TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
     m.impl("bond_frames", bond_frames_cuda);
-    m.impl("edge_block", edge_block_cuda);
-    m.impl("edge_block_backward", edge_block_backward_cuda);
-    m.impl("radial_splines", radial_splines_cuda);
-    m.impl("radial_splines_backward", radial_splines_backward_cuda);
+    m.impl("edge_block", edge_block_with<edge_block_cuda>);
+    m.impl("edge_block_backward", edge_block_backward_with<edge_block_backward_cuda>);
+    m.impl("radial_splines", radial_splines_with<radial_splines_cuda>);
+    m.impl("radial_splines_backward", radial_splines_backward_with<radial_splines_backward_cuda>);
 }
 
 } // namespace equistride

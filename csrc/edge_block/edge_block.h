@@ -50,6 +50,33 @@ struct RadialSplines {
 Tensor radial_splines_cpu(const RadialSplines &in);
 Tensor radial_splines_backward_cpu(const Tensor &grad, const RadialSplines &in);
 
+// The operators' arguments one by one, for a device's function of the structures above.
+template <auto FUNCTION>
+std::tuple<Tensor, Tensor> edge_block_with(const Tensor &x, const Tensor &vectors, const Tensor &frames,
+                                           const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
+                                           const Tensor &weights, int64_t l_max, int64_t m_max, int64_t hidden_channels,
+                                           bool mirror, int64_t keep) {
+    return FUNCTION({x, vectors, frames, envelope, hidden, edge_index, weights, l_max, m_max, hidden_channels, mirror},
+                    keep);
+}
+template <auto FUNCTION>
+EdgeGradients edge_block_backward_with(const Tensor &grad, const Tensor &x, const Tensor &vectors, const Tensor &frames,
+                                       const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
+                                       const Tensor &weights, const Tensor &kept, int64_t l_max, int64_t m_max,
+                                       int64_t hidden_channels, bool mirror) {
+    return FUNCTION(
+        grad, {x, vectors, frames, envelope, hidden, edge_index, weights, l_max, m_max, hidden_channels, mirror}, kept);
+}
+template <auto FUNCTION>
+Tensor radial_splines_with(const Tensor &lengths, const Tensor &pair, const Tensor &tables, double start, double step) {
+    return FUNCTION({lengths, pair, tables, start, step});
+}
+template <auto FUNCTION>
+Tensor radial_splines_backward_with(const Tensor &grad, const Tensor &lengths, const Tensor &pair, const Tensor &tables,
+                                    double start, double step) {
+    return FUNCTION(grad, {lengths, pair, tables, start, step});
+}
+
 int64_t packed_size(const Shape &shape, int64_t radial_channels); // numbers in `weights`
 c10::SymInt kept_edges(const Shape &shape, const Tensor &x, const c10::SymInt &edges, int64_t keep);
 

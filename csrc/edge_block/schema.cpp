@@ -13,67 +13,31 @@ Tensor bond_frames_any(const Tensor &vectors, int64_t l_max) {
     return at::empty_symint({vectors.sym_size(0), shape.frame_size}, vectors.options());
 }
 
-std::tuple<Tensor, Tensor> edge_block_any(const Tensor &x, const Tensor &vectors, const Tensor &frames,
-                                          const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
-                                          const Tensor &weights, int64_t l_max, int64_t m_max, int64_t hidden_channels,
-                                          bool mirror, int64_t keep) {
-    const EdgeBlock in{x,       vectors, frames, envelope,        hidden, edge_index,
-                       weights, l_max,   m_max,  hidden_channels, mirror};
+// Sizes may be symbols here.
+std::tuple<Tensor, Tensor> edge_block_any(const EdgeBlock &in, int64_t keep) {
     const Shape shape = in.shape();
     check_block(in, shape);
-    return {at::empty_symint(x.sym_sizes(), x.options()),
-            at::empty_symint({kept_edges(shape, x, edge_index.sym_size(1), keep), shape.state}, x.options())};
+    return {at::empty_symint(in.x.sym_sizes(), in.x.options()),
+            at::empty_symint({kept_edges(shape, in.x, in.edge_index.sym_size(1), keep), shape.state}, in.x.options())};
 }
 
-std::tuple<Tensor, Tensor> edge_block_here(const Tensor &x, const Tensor &vectors, const Tensor &frames,
-                                           const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
-                                           const Tensor &weights, int64_t l_max, int64_t m_max, int64_t hidden_channels,
-                                           bool mirror, int64_t keep) {
-    return edge_block_cpu(
-        {x, vectors, frames, envelope, hidden, edge_index, weights, l_max, m_max, hidden_channels, mirror}, keep);
-}
-
-EdgeGradients edge_block_backward_any(const Tensor &grad, const Tensor &x, const Tensor &vectors, const Tensor &frames,
-                                      const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
-                                      const Tensor &weights, const Tensor &kept, int64_t l_max, int64_t m_max,
-                                      int64_t hidden_channels, bool mirror) {
-    const EdgeBlock in{x,       vectors, frames, envelope,        hidden, edge_index,
-                       weights, l_max,   m_max,  hidden_channels, mirror};
+EdgeGradients edge_block_backward_any(const Tensor &grad, const EdgeBlock &in, const Tensor &kept) {
     const Shape shape = in.shape();
     check_block(in, shape);
     check_block_grad(grad, in, kept, shape);
     const auto like = [](const Tensor &tensor) { return at::empty_symint(tensor.sym_sizes(), tensor.options()); };
-    return {like(x), like(vectors), like(envelope), like(hidden)};
+    return {like(in.x), like(in.vectors), like(in.envelope), like(in.hidden)};
 }
 
-EdgeGradients edge_block_backward_here(const Tensor &grad, const Tensor &x, const Tensor &vectors, const Tensor &frames,
-                                       const Tensor &envelope, const Tensor &hidden, const Tensor &edge_index,
-                                       const Tensor &weights, const Tensor &kept, int64_t l_max, int64_t m_max,
-                                       int64_t hidden_channels, bool mirror) {
-    return edge_block_backward_cpu(
-        grad, {x, vectors, frames, envelope, hidden, edge_index, weights, l_max, m_max, hidden_channels, mirror}, kept);
+Tensor radial_splines_any(const RadialSplines &in) {
+    check_splines(in);
+    return at::empty_symint({in.lengths.sym_size(0), in.tables.sym_size(3)}, in.lengths.options());
 }
 
-Tensor radial_splines_any(const Tensor &lengths, const Tensor &pair, const Tensor &tables, double start, double step) {
-    check_splines({lengths, pair, tables, start, step});
-    return at::empty_symint({lengths.sym_size(0), tables.sym_size(3)}, lengths.options());
-}
-
-Tensor radial_splines_here(const Tensor &lengths, const Tensor &pair, const Tensor &tables, double start, double step) {
-    return radial_splines_cpu({lengths, pair, tables, start, step});
-}
-
-Tensor radial_splines_backward_any(const Tensor &grad, const Tensor &lengths, const Tensor &pair, const Tensor &tables,
-                                   double start, double step) {
-    const RadialSplines in{lengths, pair, tables, start, step};
+Tensor radial_splines_backward_any(const Tensor &grad, const RadialSplines &in) {
     check_splines(in);
     check_splines_grad(grad, in);
-    return at::empty_symint(lengths.sym_sizes(), lengths.options());
-}
-
-Tensor radial_splines_backward_here(const Tensor &grad, const Tensor &lengths, const Tensor &pair, const Tensor &tables,
-                                    double start, double step) {
-    return radial_splines_backward_cpu(grad, {lengths, pair, tables, start, step});
+    return at::empty_symint(in.lengths.sym_sizes(), in.lengths.options());
 }
 
 bool edge_block_on_gpu() {
@@ -106,18 +70,18 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
 
 TORCH_LIBRARY_IMPL(equistride, CPU, m) {
     m.impl("bond_frames", bond_frames_cpu);
-    m.impl("edge_block", edge_block_here);
-    m.impl("edge_block_backward", edge_block_backward_here);
-    m.impl("radial_splines", radial_splines_here);
-    m.impl("radial_splines_backward", radial_splines_backward_here);
+    m.impl("edge_block", edge_block_with<edge_block_cpu>);
+    m.impl("edge_block_backward", edge_block_backward_with<edge_block_backward_cpu>);
+    m.impl("radial_splines", radial_splines_with<radial_splines_cpu>);
+    m.impl("radial_splines_backward", radial_splines_backward_with<radial_splines_backward_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(equistride, Meta, m) {
     m.impl("bond_frames", bond_frames_any);
-    m.impl("edge_block", edge_block_any);
-    m.impl("edge_block_backward", edge_block_backward_any);
-    m.impl("radial_splines", radial_splines_any);
-    m.impl("radial_splines_backward", radial_splines_backward_any);
+    m.impl("edge_block", edge_block_with<edge_block_any>);
+    m.impl("edge_block_backward", edge_block_backward_with<edge_block_backward_any>);
+    m.impl("radial_splines", radial_splines_with<radial_splines_any>);
+    m.impl("radial_splines_backward", radial_splines_backward_with<radial_splines_backward_any>);
 }
 
 } // namespace equistride
