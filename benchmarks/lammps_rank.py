@@ -52,6 +52,7 @@ def main(job_file: Path) -> None:
                 np.savez(f"block{k}.npz", **arrays)
     Path(f"rank{rank}.json").write_text(json.dumps(notes))
     lmp.close()
+    lmp.finalize()  # of MPI: whoever leaves without has the others killed
 
 
 if __name__ == "__main__":
