@@ -310,7 +310,7 @@ def memory(quick: bool) -> Section:
 def speed(quick: bool) -> Section:
     """Time of a step on 1 and 2 processes, one thread each, in pairs; and of two runs side by side that share nothing."""
     found: Section = {"threads_of_a_process": 1, "precision": artifact.load(ESEN).metadata.dtype}
-    for count, steps, rounds in ((576, 10, 2),) if quick else ((4374, 10, 3), (34992, 3, 2)):
+    for count, steps, rounds in ((576, 10, 2),) if quick else ((4374, 10, 5), (34992, 3, 3)):
         atoms = quartz(repeats_for(count))
         start = potential(
             "", "velocity all create 300 11 mom yes rot no dist gaussian\ntimestep 0.001\nfix n all nve\nrun 2\n"
