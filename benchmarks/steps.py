@@ -59,6 +59,8 @@ def measure(kind: str, path: Path, atoms: int, device: str, repeats: int) -> dic
 
     clock: Callable[[Callable[[], object], int], float] = event_time if device == "cuda" else cpu_time
     seconds = clock(step, repeats)
+    if model.capacity() == 0:
+        raise SystemExit(f"{path.name}: no graph was captured; the warning above says why")
     figures: dict[str, Any] = {
         "atoms": count,
         "room for edges": model.capacity(),

@@ -43,12 +43,14 @@ at::Tensor finite(const Outputs &outputs) {
 } // namespace
 
 Evaluation::Evaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists)
-    : model_(model), species_(species.to(model.device())), pbc_(pbc.to(model.device())), wrap_(pbc.all().item<bool>()),
+    : model_(model), species_(outside_inference(species).to(model.device())),
+      pbc_(outside_inference(pbc).to(model.device())), wrap_(pbc.all().item<bool>()),
       padded_(model.pads() && (lists == Lists::padded || (lists == Lists::automatic && model.device().is_cuda()))) {}
 
 Outputs Evaluation::compute(const Moment &now, bool forces) {
+    const c10::InferenceMode no_inference(false); // what is kept here is used in any mode
+    const c10::AutoGradMode no_gradients(false);
     if (padded_) {
-        check();
         if (compute_padded(now, forces)) {
             const Outputs &outputs = outputs_[forces];
             if (model_.metadata().kind == "potential" || wrap_)
@@ -88,6 +90,9 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
         steps_ = {};
         version_ = model_.version();
     }
+    for (const std::unique_ptr<Repeated> &step : steps_)
+        if (step)
+            step->join();
     upload(now);
     for (;;) {
         if (capacity_ == 0) { // the first time
@@ -109,15 +114,18 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
             TORCH_WARN("a step of this model could not be captured (", error.what_without_backtrace(),
                        "); steps are slower without");
             padded_ = false;
+            capacity_ = 0;
+            steps_ = {};
+            outputs_ = {};
             return false;
         }
         serial_++;
         try {
             step->run();
         } catch (const c10::Error &) { // of an operator, which on the CPU looks at what it is given
+            start_over();
             if (model_.device().is_cuda())
                 throw;
-            start_over();
             return false;
         }
         step->wait();
@@ -125,6 +133,8 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
         if (told[SERIAL] != static_cast<double>(serial_))
             step->finish();
         TORCH_CHECK(told[SERIAL] == static_cast<double>(serial_), "a step was not done; the GPU may have failed");
+        if (model_.device().is_cuda())
+            check(); // of the step before, which is done now
         if (told[STATUS] == TOO_MANY_EDGES) {
             make_room(static_cast<std::int64_t>(told[EDGES]));
             continue;
@@ -145,6 +155,8 @@ void Evaluation::upload(const Moment &now) {
     TORCH_CHECK_VALUE(now.positions.dim() == 2 && now.positions.size(0) == n && now.positions.size(1) == 3,
                       "positions have the wrong shape; expected [", n, ", 3]; found ", now.positions.sizes());
     const bool moves = model_.metadata().kind == "propagator";
+    TORCH_CHECK_VALUE(!moves || (now.velocities.defined() && now.velocities.sizes() == now.positions.sizes()),
+                      "a propagator needs velocities of the shape of the positions");
     if (!positions_.defined()) {
         positions_ = at::empty({n, 3}, options);
         velocities_ = moves ? at::empty({n, 3}, options) : at::Tensor();
@@ -235,9 +247,16 @@ void Evaluation::start_over() {
     for (const std::unique_ptr<Repeated> &step : steps_)
         if (step)
             step->finish();
-    for (const at::Tensor *told : {&report_, &failed_, &host_failed_})
+    for (const at::Tensor *told : {&report_, &failed_, &host_report_, &host_failed_})
         told->zero_();
     serial_ = 0;
+}
+
+void Evaluation::finish() {
+    for (const std::unique_ptr<Repeated> &step : steps_)
+        if (step)
+            step->finish();
+    check();
 }
 
 void Evaluation::check() {

@@ -41,6 +41,8 @@ public:
 
     /// Raise c10::ValueError where outputs so far were not finite. For a caller that has waited for the device.
     void check();
+    /// Wait for the device, then check().
+    void finish();
 
     /// Room for edges; 0 where lists are not padded.
     std::int64_t capacity() const { return capacity_; }

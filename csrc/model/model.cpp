@@ -125,6 +125,11 @@ void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {
     std::tie(frame.edge_index, frame.shifts) = op.call(frame.positions, frame.cell, pbc, cutoff);
 }
 
+at::Tensor outside_inference(const at::Tensor &tensor) {
+    const c10::InferenceMode no_inference(false);
+    return tensor.is_inference() ? tensor.clone() : tensor;
+}
+
 at::Tensor edge_vectors(const Frame &frame) {
     const at::Tensor images = frame.shifts.to(frame.cell.scalar_type()).matmul(frame.cell);
     return frame.positions.index_select(0, frame.edge_index[1]) - frame.positions.index_select(0, frame.edge_index[0]) +

@@ -122,6 +122,9 @@ protected:
 /// Fill edge_index and shifts with `equistride::neighbors`; `pbc` is a bool tensor of three.
 EQUISTRIDE_API void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff);
 
+/// A caller in torch.inference_mode() hands over tensors that autograd refuses and that cannot be kept: a copy of such.
+at::Tensor outside_inference(const at::Tensor &tensor);
+
 /// r_ij [E, 3] A of a frame's edges, in the precision of its positions.
 at::Tensor edge_vectors(const Frame &frame);
 

@@ -5,6 +5,8 @@
 #include <torch/custom_class.h>
 #include <torch/library.h>
 
+#include <mutex>
+
 namespace equistride {
 namespace {
 
@@ -16,6 +18,7 @@ struct TorchModel : torch::CustomClassHolder {
     std::string metadata() const { return model->metadata().text; }
 
     void to(const std::string &device, bool double_precision) {
+        const std::lock_guard<std::mutex> alone(stepping_);
         evaluation_.reset();
         model->to(at::Device(device), double_precision ? at::kDouble : at::kFloat);
     }
@@ -24,15 +27,36 @@ struct TorchModel : torch::CustomClassHolder {
     /// by step(), which has to be set up for each.
     std::vector<at::Tensor> compute(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
                                     const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
-        if (model->device().is_cuda() && again(species, pbc)) {
-            std::vector<at::Tensor> outputs = step(positions, velocities, species, cell, pbc);
-            for (at::Tensor &output : outputs)
-                output = output.clone();
-            return outputs;
+        if (model->device().is_cpu())
+            return compute_exactly(positions, velocities, species, cell, pbc);
+        const std::lock_guard<std::mutex> alone(stepping_);
+        if (!again(species, pbc)) {
+            remember(species, pbc);
+            return compute_exactly(positions, velocities, species, cell, pbc);
         }
-        species_ = species.clone();
-        pbc_ = pbc.clone();
-        evaluation_.reset();
+        std::vector<at::Tensor> outputs = listed(take_step(positions, velocities, cell));
+        for (at::Tensor &output : outputs)
+            output = output.clone();
+        evaluation_->finish();
+        return outputs;
+    }
+
+    /// The same with tensors of a fixed size, which are kept for the next call: a step as engines take it on a GPU. The
+    /// outputs are overwritten by the next call.
+    std::vector<at::Tensor> step(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
+                                 const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
+        const std::lock_guard<std::mutex> alone(stepping_);
+        if (!again(species, pbc))
+            remember(species, pbc);
+        return listed(take_step(positions, velocities, cell));
+    }
+
+    /// Edges for which step() has room; 0 before it was called, or where the model takes no padding.
+    std::int64_t capacity() const { return evaluation_ ? evaluation_->capacity() : 0; }
+
+private:
+    std::vector<at::Tensor> compute_exactly(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
+                                            const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
         const auto options = at::TensorOptions().device(model->device()).dtype(model->input_dtype());
         Frame frame;
         frame.positions = positions.to(options);
@@ -44,24 +68,29 @@ struct TorchModel : torch::CustomClassHolder {
         return listed(model->compute(frame));
     }
 
-    /// The same with tensors of a fixed size, which are kept for the next call: a step as engines take it on a GPU. The
-    /// outputs are overwritten by the next call.
-    std::vector<at::Tensor> step(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
-                                 const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
-        if (!evaluation_ || !again(species, pbc)) {
-            species_ = species.clone();
-            pbc_ = pbc.clone();
+    Outputs take_step(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
+                      const at::Tensor &cell) {
+        if (!evaluation_)
             evaluation_ = std::make_unique<Evaluation>(*model, species_, pbc_, Evaluation::Lists::padded);
-        }
         Moment now;
         now.positions = positions;
         now.velocities = velocities.value_or(at::Tensor());
         now.cell = cell.to(at::kCPU, at::kDouble);
-        return listed(evaluation_->compute(now));
+        return evaluation_->compute(now);
     }
 
-    /// Edges for which step() has room; 0 before it was called, or where the model takes no padding.
-    std::int64_t capacity() const { return evaluation_ ? evaluation_->capacity() : 0; }
+    bool again(const at::Tensor &species, const at::Tensor &pbc) const {
+        const auto same = [](const at::Tensor &a, const at::Tensor &b) {
+            return a.defined() && a.device() == b.device() && a.scalar_type() == b.scalar_type() && a.equal(b);
+        };
+        return same(species_, species) && same(pbc_, pbc);
+    }
+
+    void remember(const at::Tensor &species, const at::Tensor &pbc) {
+        evaluation_.reset();
+        species_ = species.clone();
+        pbc_ = pbc.clone();
+    }
 
     std::vector<at::Tensor> listed(const Outputs &out) const {
         if (model->metadata().kind == "potential")
@@ -69,11 +98,7 @@ struct TorchModel : torch::CustomClassHolder {
         return {out.displacements, out.velocities};
     }
 
-private:
-    bool again(const at::Tensor &species, const at::Tensor &pbc) const {
-        return species_.defined() && species_.equal(species) && pbc_.equal(pbc);
-    }
-
+    std::mutex stepping_;
     std::unique_ptr<Evaluation> evaluation_;
     at::Tensor species_, pbc_;
 };

@@ -18,6 +18,7 @@ public:
     }
     void wait() override {}
     void finish() override {}
+    void join() override {}
 
 private:
     Work work_;

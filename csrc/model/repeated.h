@@ -20,6 +20,8 @@ public:
     virtual void wait() = 0;
     /// Wait until it is done.
     virtual void finish() = 0;
+    /// Let what the current stream does next follow the last run().
+    virtual void join() = 0;
 };
 
 /// On a GPU the work is done twice to warm up and then captured, so it must not wait for the device; raises c10::Error

@@ -1,7 +1,9 @@
 // Work captured as a CUDA graph. One launch replays it, whatever the number of its kernels.
 #include "model/repeated.h"
 
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 
 namespace equistride {
@@ -28,24 +30,44 @@ private:
     cudaEvent_t event_ = nullptr;
 };
 
+// Torch before 2.11 has no pools of pinned memory.
+template <class Allocator> void forget_pinned(Allocator *allocator, at::cuda::MempoolId_t pool) {
+    if constexpr (requires { allocator->end_allocate_to_pool(pool); })
+        allocator->end_allocate_to_pool(pool);
+    if constexpr (requires { allocator->release_pool(pool); })
+        allocator->release_pool(pool);
+}
+
+template <class Call> void quietly(Call &&call) noexcept {
+    try {
+        call();
+    } catch (...) { // another error is told
+    }
+}
+
 class Captured final : public Repeated {
 public:
     Captured(c10::Device device, Work work)
-        : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())) {
+        : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())),
+          pool_(at::cuda::graph_pool_handle()) {
         before_.record(c10::cuda::getCurrentCUDAStream());
         before_.delay(stream_);
         const c10::cuda::CUDAStreamGuard on_stream(stream_);
         for (int k = 0; k < WARM_UP; k++)
             work([this] { mark_.record(stream_); });
         stream_.synchronize();
-        graph_.capture_begin();
+        // What the warm-up used cannot be had during the capture, which has a pool of its own.
+        c10::cuda::CUDACachingAllocator::emptyCache();
+        bool ended = false;
+        graph_.capture_begin(pool_, cudaStreamCaptureModeThreadLocal); // other threads may go on with theirs
         try {
             work([this] { mark_.record(stream_, /*inside=*/true); });
+            ended = true;
+            graph_.capture_end();
         } catch (...) {
-            abandon();
+            abandon(ended);
             throw;
         }
-        graph_.capture_end();
     }
 
     ~Captured() override { (void)cudaStreamSynchronize(stream_); } // its memory goes with the graph
@@ -67,19 +89,23 @@ public:
 
     void wait() override { mark_.wait(); }
     void finish() override { stream_.synchronize(); }
+    void join() override { after_.delay(c10::cuda::getCurrentCUDAStream(device_.index())); }
 
 private:
-    // End the capture, which is void, and forget the error that this leaves.
-    void abandon() noexcept {
-        try {
-            graph_.capture_end();
-        } catch (...) { // the first error is the one to tell
-        }
+    // End the capture, which is void. Torch then still believes that it allocates for it: tell it otherwise.
+    void abandon(bool ended) noexcept {
+        if (!ended)
+            quietly([this] { graph_.capture_end(); });
         (void)cudaGetLastError();
+        const c10::DeviceIndex index = stream_.device_index();
+        quietly([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(index, pool_); });
+        quietly([&] { c10::cuda::CUDACachingAllocator::releasePool(index, pool_); });
+        quietly([&] { forget_pinned(at::getHostAllocator(at::kCUDA), pool_); });
     }
 
     c10::Device device_;
     c10::cuda::CUDAStream stream_;
+    at::cuda::MempoolId_t pool_;
     Event before_, after_, mark_;
     at::cuda::CUDAGraph graph_;
 };

@@ -18,9 +18,6 @@
 namespace equistride {
 namespace {
 
-// A caller in torch.inference_mode() hands over tensors that autograd refuses.
-at::Tensor outside_inference(const at::Tensor &tensor) { return tensor.is_inference() ? tensor.clone() : tensor; }
-
 // What the interpreter says after its traceback: "RuntimeError: <sentence>".
 std::string last_sentence(const std::string &text) {
     if (text.find("TorchScript interpreter") == std::string::npos)
@@ -66,7 +63,7 @@ public:
     void to(at::Device device, at::ScalarType dtype) override {
         for (auto &[used, original] : stored_)
             used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
-        device_ = device;
+        device_ = at::empty({0}, at::TensorOptions().device(device)).device(); // of "cuda", which one
         dtype_ = dtype;
         version_++;
         if (system_)
@@ -171,10 +168,17 @@ protected:
         return outputs;
     }
 
-    /// Not a model whose forces are no gradient.
+    /// Not a model whose forces are no gradient, nor one that must wait for a GPU: a cap on neighbours counts them, and
+    /// older exports of propagators look at lengths and speeds themselves.
     bool pads() const override {
-        const char *more = metadata_.kind == "potential" ? "energies_and_forces" : "keep";
-        return divides() && module_.find_method(more).has_value() == (metadata_.kind == "propagator");
+        if (!divides() || module_.find_method("energies_and_forces"))
+            return false;
+        bool watched = false, capped = false;
+        for (const torch::jit::Module &part : module_.modules()) {
+            watched = watched || part.hasattr("checked");
+            capped = capped || (part.hasattr("max_neighbors") && part.attr("max_neighbors").toInt() > 0);
+        }
+        return metadata_.kind == "potential" ? !capped : watched && module_.find_method("keep").has_value();
     }
 
     Outputs run_padded(const Frame &frame, std::int64_t real, bool forces) override {
@@ -247,7 +251,8 @@ private:
         }
         const c10::AutoGradMode gradients(forces);
         const at::Tensor vectors = edge_vectors(frame).detach().requires_grad_(forces);
-        const at::Tensor energies = call(part_method(), {vectors, frame.species, frame.edge_index}).toTensor();
+        const at::Tensor species = outside_inference(frame.species), edges = outside_inference(frame.edge_index);
+        const at::Tensor energies = call(part_method(), {vectors, species, edges}).toTensor();
         outputs.atomic_energies = own(energies);
         if (!forces)
             return outputs;

@@ -31,8 +31,16 @@ CudaCalcEquistrideForceKernel::CudaCalcEquistrideForceKernel(const std::string &
       torch_done_(primary_.get()), reordered_(std::make_shared<bool>(true)) {}
 
 CudaCalcEquistrideForceKernel::~CudaCalcEquistrideForceKernel() {
-    const ContextSelector selector(cu_);
-    cuStreamSynchronize(cu_.getCurrentStream()); // nothing reads forces_ any more
+    {
+        const ContextSelector selector(cu_);
+        cuStreamSynchronize(cu_.getCurrentStream()); // nothing reads forces_ any more
+    }
+    try { // what is torch's goes in torch's context
+        const CurrentContext torch_side(primary_.get());
+        evaluator_.reset();
+        forces_ = positions_ = at::Tensor();
+    } catch (const std::exception &) { // the GPU is lost
+    }
 }
 
 void CudaCalcEquistrideForceKernel::initialize(ContextImpl &context, const EquistrideForce &force,

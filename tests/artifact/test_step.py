@@ -209,6 +209,35 @@ def test_errors_name_the_atom_and_the_next_step_is_right(case: str, device: str,
             assert (found.cpu() - wanted).abs().max() <= EXACT * wanted.abs().max()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["fused", "tables"])
+def test_callers_in_any_mode_of_torch(name: str, device: str, artifacts: dict[str, Path]) -> None:
+    system = CASES[name][0]()
+    model, wanted = opened(artifacts[name], device), opened(artifacts[name], "cpu").compute(*system)
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            mine = system._replace(species=system.species.clone(), cell=system.cell.clone())
+            found = [t.cpu().clone() for t in model.step(*mine)]
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert (ours - theirs).abs().max() <= EXACT * theirs.abs().max()
+
+
+@pytest.mark.parametrize("shape", [None, (3,), (1, 3), (27, 1)])
+def test_velocities_that_do_not_fit(shape: tuple[int, ...] | None, artifacts: dict[str, Path]) -> None:
+    system = moving()._replace(velocities=None if shape is None else torch.zeros(shape, dtype=torch.float64))
+    with pytest.raises((RuntimeError, ValueError), match="a propagator needs velocities of the shape of the positions"):
+        opened(artifacts["tables"], "cpu").step(*system)
+
+
+def test_a_cap_on_neighbours_takes_no_padding(tmp_path: Path) -> None:
+    """It counts edges, for which a GPU would have to be waited for."""
+    path = write_artifact(random_potential(max_neighbors=20), tmp_path / "capped.pt", "float64")
+    model, system = opened(path, "cpu"), solid()
+    for found, wanted in zip(model.step(*system), opened(path, "cpu").compute(*system), strict=True):
+        assert (found - wanted).abs().max() <= EXACT * wanted.abs().max()
+    assert model.capacity() == 0
+
+
 class Brittle(nn.Module):
     """Sound while bonds are longer than 1.2 A, no number where one is shorter."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -221,6 +222,7 @@ def nequip(frame: Frame) -> Prepared:
 
 def mace(frame: Frame) -> Prepared:
     """mace-torch's network with as many layers and channels, hidden features up to l = 1 and correlation 3: energy, forces."""
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # its e3nn keeps its own constants in a pickle
     from e3nn import o3
     from mace.modules import ScaleShiftMACE, interaction_classes
 
