@@ -36,8 +36,10 @@ class Outfile:
         if not path.parent.is_dir():
             raise EquistrideError(f"the folder {path.parent} does not exist", mend="make it first")
         self.path = path
+        chosen = settings.summary()
+        del chosen["peer_pythons"]  # where programs lie on one machine says nothing on another
         self.content: dict[str, Any] = {
-            "format": FORMAT, "version": VERSION, "machine": facts(), "settings": settings.summary(), "results": [],
+            "format": FORMAT, "version": VERSION, "machine": facts(), "settings": chosen, "results": [],
         }  # fmt: skip
 
     def add(self, result: dict[str, Any]) -> None:
