@@ -6,14 +6,14 @@ the same is :class:`equistride.models.esen.EdgewiseConvolution`. First gradients
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
-from equistride.nn.radial_table import QuinticTable
+from equistride.nn.radial_table import QuinticTable, fewest_intervals
 from equistride.nn.so2 import MirrorOrderLinear, OrderLinear, SO2Convolution
 
 __all__ = ["Bonds", "EdgeBlock", "RadialSplines", "pack"]
@@ -151,6 +151,10 @@ class EdgeBlock(nn.Module):
         return out
 
 
+MOST_INTERVALS: Final = 1024
+"""Of a radial function's splines."""
+
+
 class RadialSplines(nn.Module):
     """Functions of length, one for each kind of pair, as splines of degree five (C2) in one native operator.
 
@@ -178,15 +182,15 @@ class RadialSplines(nn.Module):
     ) -> "RadialSplines":
         """Tabulate ``function(lengths [K], pair [K]) -> [K, columns]`` for all pairs, with the same knots.
 
-        Arguments and errors as for :meth:`QuinticTable.tabulate`; the error is relative to the largest value of all pairs,
-        and 1024 intervals are the most.
+        Arguments and errors as for :func:`~equistride.nn.radial_table.fewest_intervals`; the error is relative to the largest
+        value of all pairs.
         """
 
         def all_pairs(lengths: Tensor) -> Tensor:
             kinds = (torch.full([lengths.size(0)], kind) for kind in range(pairs))
             return torch.cat([function(lengths, kind) for kind in kinds], 1)
 
-        table = QuinticTable.tabulate(all_pairs, start, stop, tolerance=tolerance)
+        table = fewest_intervals(QuinticTable, all_pairs, start, stop, tolerance, MOST_INTERVALS)
         tables = table.powers.unflatten(2, (pairs, -1)).permute(2, 0, 1, 3).contiguous()
         return cls(tables, table.start, table.step, table.error, table.slope_error)
 

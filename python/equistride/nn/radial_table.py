@@ -80,10 +80,14 @@ class RadialTable(nn.Module):
             Where `max_intervals` do not reach the tolerance.
         """
 
-        def make(intervals: int) -> "RadialTable":
-            return cls(_spline_coefficients(function, start, stop, intervals), start, (stop - start) / intervals)
+        return fewest_intervals(cls.interpolating, function, start, stop, tolerance, max_intervals)
 
-        return fewest_intervals(make, function, start, stop, tolerance, max_intervals)
+    @classmethod
+    def interpolating(
+        cls, function: Callable[[Tensor], Tensor], start: float, stop: float, intervals: int
+    ) -> "RadialTable":
+        """Return the table of so many intervals; other arguments as for :meth:`tabulate`."""
+        return cls(_spline_coefficients(function, start, stop, intervals), start, (stop - start) / intervals)
 
     def forward(self, lengths: Tensor) -> Tensor:
         """Return the values [E, columns] at lengths [E] in A that lie within the table, in plain torch."""
@@ -113,14 +117,15 @@ T = TypeVar("T", bound=Table)
 
 
 def fewest_intervals(
-    make: Callable[[int], T],
+    make: Callable[[Callable[[Tensor], Tensor], float, float, int], T],
     function: Callable[[Tensor], Tensor],
     start: float,
     stop: float,
     tolerance: float,
     max_intervals: int,
 ) -> T:
-    """Return ``make(intervals)`` for the fewest intervals among 32, 64, 128, ... that reach a tolerance, with its errors.
+    """Return ``make(function, start, stop, intervals)`` for the fewest intervals among 32, 64, 128, ... that reach a tolerance,
+    with its errors.
 
     Arguments and errors as for :meth:`RadialTable.tabulate`.
     """
@@ -133,7 +138,7 @@ def fewest_intervals(
         )
     intervals, error = 32, math.inf
     while intervals <= max_intervals:
-        table = make(intervals)
+        table = make(function, start, stop, intervals)
         between = start + (stop - start) * (torch.arange(8 * intervals, dtype=torch.float64) + 0.5) / (8 * intervals)
         value, slope = _value_and_slope(function, between)
         found, found_slope = _value_and_slope(table, between)
@@ -163,7 +168,7 @@ def _value_and_slope(function: Callable[[Tensor], Tensor], lengths: Tensor) -> t
 
 class QuinticTable:
     """A function of length as polynomials of degree five between evenly spaced knots, where value, slope and curvature are
-    the function's (C2). Its error falls with the sixth power of the step; arguments as for :class:`RadialTable`.
+    the function's (C2). Its error falls with the sixth power of the step; arguments as for :meth:`RadialTable.interpolating`.
 
     ``powers`` [intervals, 6, columns]: coefficients of t^0 to t^5, t = 0 to 1 within an interval.
     """
@@ -190,23 +195,6 @@ class QuinticTable:
             1,
         )
         self.start, self.step, self.error, self.slope_error = start, step, math.nan, math.nan
-
-    @classmethod
-    def tabulate(
-        cls,
-        function: Callable[[Tensor], Tensor],
-        start: float,
-        stop: float,
-        *,
-        tolerance: float = 1e-10,
-        max_intervals: int = 1024,
-    ) -> "QuinticTable":
-        """Tabulate a function to a measured error; arguments and errors as for :meth:`RadialTable.tabulate`."""
-
-        def make(intervals: int) -> "QuinticTable":
-            return cls(function, start, stop, intervals)
-
-        return fewest_intervals(make, function, start, stop, tolerance, max_intervals)
 
     def __call__(self, lengths: Tensor) -> Tensor:
         """Return the values [E, columns] at lengths [E] in A."""
