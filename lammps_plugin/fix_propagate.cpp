@@ -49,7 +49,7 @@ FixPropagate::FixPropagate(LAMMPS_NS::LAMMPS *lmp, int count, char **words)
     size_vector = 3;
     global_freq = 1;
     extvector = 0;
-    comm_forward = comm_reverse = Messenger::COLUMNS;
+    comm_forward = comm_reverse = Messenger::SLOTS;
     guarded_together(error, world, FIX, [&] {
         const std::vector<std::string> all = words_of(count, words);
         TORCH_CHECK_VALUE(igroup == 0, "a stride moves all atoms; expected the group all; found another");

@@ -36,7 +36,7 @@ at::Tensor Messenger::carry(const at::Tensor &rows, bool back) {
         table.narrow(0, known, all_ - known).zero_();
     single_ = type == at::kFloat;
     stride_ = width * static_cast<std::int64_t>(table.element_size());
-    const std::int64_t most = COLUMNS * (single_ ? 2 : 1);
+    const std::int64_t most = SLOTS * (single_ ? 2 : 1);
     for (std::int64_t start = 0; start < width; start += most) {
         columns_ = std::min(most, width - start);
         bytes_ = columns_ * static_cast<std::int64_t>(table.element_size());

@@ -17,9 +17,9 @@ namespace equistride::lammps {
 class Messenger final : public Exchange {
 public:
     /// Doubles of an atom in one message; a style's comm_forward and comm_reverse.
-    static constexpr int COLUMNS = 256;
+    static constexpr int SLOTS = 256;
 
-    /// @param forward, reverse  make LAMMPS send so many columns for the style
+    /// @param forward, reverse  make LAMMPS send so many doubles an atom for the style
     Messenger(std::function<void(int)> forward, std::function<void(int)> reverse)
         : send_(std::move(forward)), send_back_(std::move(reverse)) {}
 

@@ -36,7 +36,7 @@ PairEquistride::PairEquistride(LAMMPS_NS::LAMMPS *lmp)
     manybody_flag = 1;
     no_virial_fdotr_compute = 1;
     centroidstressflag = LAMMPS_NS::CENTROID_AVAIL;
-    comm_forward = comm_reverse = Messenger::COLUMNS;
+    comm_forward = comm_reverse = Messenger::SLOTS;
 }
 
 PairEquistride::~PairEquistride() {

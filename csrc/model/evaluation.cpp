@@ -3,6 +3,7 @@
 #include "model/checks.h"
 #include "model/gil.h"
 #include "model/placement.h"
+#include "neighbors/status.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -15,7 +16,6 @@ namespace {
 
 constexpr double ROOM = 0.04;          // of the edges, for which there is room beside them
 constexpr std::int64_t MORE_ROOM = 64; // edges
-constexpr double TOO_MANY_EDGES = 4;   // the status of neighbors_padded that more room mends
 constexpr double SPARE_BOND = 0.75;    // length of edges between spare atoms, in cutoffs: as of true ones
 
 // What the host is told of a step: the columns of report_.
@@ -50,20 +50,17 @@ Evaluation::Evaluation(Model &model, const at::Tensor &species, const at::Tensor
 Outputs Evaluation::compute(const Moment &now, bool forces) {
     const c10::InferenceMode no_inference(false); // what is kept here is used in any mode
     const c10::AutoGradMode no_gradients(false);
-    if (padded_) {
-        if (compute_padded(now, forces)) {
-            const Outputs &outputs = outputs_[forces];
-            if (model_.metadata().kind == "potential" || wrap_)
-                return outputs;
-            Frame frame;
-            frame.positions = positions_;
-            frame.velocities = velocities_;
-            frame.species = species_;
-            frame.cell = cell_;
-            return model_.keep_momenta(frame, outputs); // a molecule's angular momentum, for which the host must wait
-        }
-    }
-    return compute_exactly(now, forces);
+    if (!padded_ || !compute_padded(now, forces))
+        return compute_exactly(now, forces);
+    const Outputs &outputs = outputs_[forces];
+    if (model_.metadata().kind == "potential" || wrap_)
+        return outputs;
+    Frame frame;
+    frame.positions = positions_;
+    frame.velocities = velocities_;
+    frame.species = species_;
+    frame.cell = cell_;
+    return model_.keep_momenta(frame, outputs); // a molecule's angular momentum, for which the host must wait
 }
 
 Outputs Evaluation::compute_exactly(const Moment &now, bool forces) {
@@ -139,7 +136,7 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
             make_room(static_cast<std::int64_t>(told[EDGES]));
             continue;
         }
-        const bool fine = told[STATUS] == 0 && told[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
+        const bool fine = told[STATUS] == FINE && told[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
                           (limits_.fastest == 0 || told[FASTEST] < limits_.fastest);
         if (!fine)
             start_over(); // what comes next says what is wrong
@@ -177,10 +174,10 @@ void Evaluation::upload(const Moment &now) {
     if (moves)
         velocities_.copy_(now.velocities, /*non_blocking=*/true);
     if (now.cell.defined() && !at::equal(now.cell, host_cell_)) {
+        if (wrap_) // first: of a flat cell nothing is kept
+            inverse_.copy_(at::linalg_inv(now.cell.to(at::kDouble)));
         host_cell_.copy_(now.cell);
         cell_.copy_(host_cell_);
-        if (wrap_)
-            inverse_.copy_(at::linalg_inv(host_cell_));
     }
 }
 
@@ -235,8 +232,8 @@ void Evaluation::tell(const Frame &frame, const at::Tensor &summary) {
 }
 
 void Evaluation::keep_momentum(Outputs &outputs) const {
-    const double total = mass_, stride = model_.metadata().stride_fs;
-    const auto mean = [&](const at::Tensor &values) { return (masses_ * values).sum(0, /*keepdim=*/true) / total; };
+    const double stride = model_.metadata().stride_fs;
+    const auto mean = [&](const at::Tensor &values) { return (masses_ * values).sum(0, /*keepdim=*/true) / mass_; };
     const at::Tensor drift = mean(velocities_);
     outputs.displacements = outputs.displacements + (drift * stride - mean(outputs.displacements));
     outputs.velocities = outputs.velocities + (drift - mean(outputs.velocities));
@@ -244,19 +241,21 @@ void Evaluation::keep_momentum(Outputs &outputs) const {
 
 // Forget failures, also of steps that are still under way, and count steps from 0.
 void Evaluation::start_over() {
-    for (const std::unique_ptr<Repeated> &step : steps_)
-        if (step)
-            step->finish();
+    wait_for_steps();
     for (const at::Tensor *told : {&report_, &failed_, &host_report_, &host_failed_})
         told->zero_();
     serial_ = 0;
 }
 
 void Evaluation::finish() {
+    wait_for_steps();
+    check();
+}
+
+void Evaluation::wait_for_steps() {
     for (const std::unique_ptr<Repeated> &step : steps_)
         if (step)
             step->finish();
-    check();
 }
 
 void Evaluation::check() {

@@ -55,6 +55,7 @@ private:
     void work(bool forces, const std::function<void()> &mark);
     void tell(const Frame &frame, const at::Tensor &summary);
     void start_over();
+    void wait_for_steps();
     void keep_momentum(Outputs &outputs) const;
 
     Model &model_;

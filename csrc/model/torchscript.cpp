@@ -152,12 +152,9 @@ protected:
         const at::Tensor species = frame.species.to(device_), edges = frame.edge_index.to(device_);
         const auto own = [&](const at::Tensor &all) { return all.narrow(0, 0, owned); };
         if (potential) {
-            const at::Tensor energies = own(call(part_method(), {vectors, species, edges}).toTensor());
-            const at::Tensor gradient =
-                torch::autograd::grad({energies.sum()}, {vectors}, {}, std::nullopt, false, true)[0];
-            outputs.atomic_energies = energies.detach().to(at::kCPU, at::kDouble);
-            outputs.gradient =
-                gradient.defined() ? gradient.to(at::kCPU, at::kDouble) : at::zeros_like(outputs.vectors);
+            const auto [energies, gradient] = differentiate(vectors, species, edges, owned);
+            outputs.atomic_energies = energies.to(at::kCPU, at::kDouble);
+            outputs.gradient = gradient.to(at::kCPU, at::kDouble);
         } else {
             const at::Tensor velocities = frame.velocities.to(device_);
             const c10::IValue result = call(part_method(), {velocities, species, vectors, edges});
@@ -237,6 +234,15 @@ private:
         std::vector<torch::jit::Module> parts_;
     };
 
+    /// Energies of the first `count` atoms, and the gradient of their sum to the edge vectors.
+    std::pair<at::Tensor, at::Tensor> differentiate(const at::Tensor &vectors, const at::Tensor &species,
+                                                    const at::Tensor &edges, std::int64_t count) {
+        const at::Tensor energies = call(part_method(), {vectors, species, edges}).toTensor().narrow(0, 0, count);
+        const at::Tensor gradient = torch::autograd::grad({energies.sum()}, {vectors}, {}, std::nullopt,
+                                                          /*create_graph=*/false, /*allow_unused=*/true)[0];
+        return {energies.detach(), gradient.defined() ? gradient : at::zeros_like(vectors)};
+    }
+
     /// Outputs of the first `real` atoms, which have no edges with the others.
     Outputs part_of(const Frame &frame, std::int64_t real, bool forces) {
         Outputs outputs;
@@ -252,14 +258,12 @@ private:
         const c10::AutoGradMode gradients(forces);
         const at::Tensor vectors = edge_vectors(frame).detach().requires_grad_(forces);
         const at::Tensor species = outside_inference(frame.species), edges = outside_inference(frame.edge_index);
-        const at::Tensor energies = call(part_method(), {vectors, species, edges}).toTensor();
-        outputs.atomic_energies = own(energies);
-        if (!forces)
+        if (!forces) {
+            outputs.atomic_energies = own(call(part_method(), {vectors, species, edges}).toTensor());
             return outputs;
-        at::Tensor gradient = torch::autograd::grad({energies.narrow(0, 0, real).sum()}, {vectors}, {}, std::nullopt,
-                                                    /*create_graph=*/false, /*allow_unused=*/true)[0];
-        if (!gradient.defined())
-            gradient = at::zeros_like(vectors);
+        }
+        const auto [energies, gradient] = differentiate(vectors, species, edges, real);
+        outputs.atomic_energies = energies;
         using Signature =
             std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, c10::SymInt);
         static const auto on_atoms =

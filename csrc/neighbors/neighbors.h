@@ -1,6 +1,7 @@
 // What the files of this folder share: the operators' signatures and the checks of their arguments.
 #pragma once
 #include "host_device.h"
+#include "neighbors/status.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -38,9 +39,6 @@ EQUISTRIDE_HD inline PaddingEdge padding_edge(int64_t k, int64_t count, int64_t 
     const int64_t to = k * extra / count;
     return {to, to + 1 < extra ? to + 1 : 0};
 }
-
-// What a kernel on a GPU, which cannot raise, says of its list.
-enum Status : int { FINE = 0, NOT_FINITE = 1, SINGULAR = 2, TOO_MANY_IMAGES = 3, TOO_MANY_EDGES = 4 };
 
 Tensor edge_vectors_cpu(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts);
 std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts,

@@ -184,7 +184,7 @@ def wrong_inputs() -> dict[str, tuple[str, System, str]]:
     return {
         "not finite": ("fused", system.at(lost), "the position of atom 7 is not finite"),
         "coincident": ("fused", system.at(together), "atoms 3 and 5 are on top of each other"),
-        "flat cell": ("fused", system._replace(cell=system.cell[[0, 1, 1]]), "."),
+        "flat cell": ("fused", system._replace(cell=system.cell[[0, 1, 1]]), "the input matrix is singular"),
         "too near": ("tables", stride.at(near), "atoms 2 and 4 are 30 pm apart, closer than the model's tables reach"),
         "too fast": (
             "tables",
