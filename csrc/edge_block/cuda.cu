@@ -5,20 +5,26 @@
 // order of the edges by sender.
 //
 // What bounds it, for the published sizes (l, m <= 2, 64 channels) in float32, an edge: 786 kFLOP of matrix products
-// forward and 885 kFLOP backward (664 and 762 with `mirror`), so that 67 TFLOP/s (H200, without tensor cores) allow 12
-// and 13 ns. All matrices, 1.6 MB, are read from L2 once a tile: 56 kB an edge each way, 10 ns at 5.5 TB/s. From memory
-// come 4.6 kB of features (mostly from L2), 0.5 kB of frame and radial input, and 5.1 kB of state, kept or read: 2 ns
-// at 4.8 TB/s; backward also 2.3 kB written and read again for the senders. Arithmetic bounds it, not by much.
+// forward and 885 kFLOP backward (664 and 762 with `mirror`). On an H200, whose tensor cores do some 310 TFLOP/s of
+// TF32 through mma.sync, they allow 7.6 and 8.6 ns where factors are split, 2.5 and 2.9 with TF32; 67 TFLOP/s of FMA
+// would allow 12 and 13. All matrices, 1.6 MB (0.8 as float16, with TF32), are read from L2 once a tile: 56 kB an edge
+// each way, 10 ns at 5.5 TB/s, or 5. From memory come 4.6 kB of features (mostly from L2), 0.5 kB of frame and radial
+// input, and 5.1 kB of state, kept or read: 2 ns at 4.8 TB/s; backward also 2.3 kB written and read again for the
+// senders. So L2 bounds it. These are calculations; nothing here has been timed yet.
 //
 // Shared memory, published sizes: 8.1 kB an edge in float32, 16 kB in float64; so tiles of 28 edges (12) with the
-// 227 KiB of sm_90, 20 with the 163 KiB of sm_80. Registers (nvcc 13.0, sm_80 and sm_90): 234 to 255 in float32, where
-// at most 40 bytes spill; 255 in float64, where the loops over degrees spill 0.6 kB and the products 0.1 kB.
+// 227 KiB of sm_90, 20 with the 163 KiB of sm_80. Registers (nvcc 13.0, sm_90): 255 and less; tensor cores' kernels
+// spill at most 0.3 kB and FMA's nothing in float32, none of it in the loops over k; in float64 the loops over degrees
+// spill 0.5 kB and the products 0.1 kB.
 #include "edge_block/bond_kernels.h"
 #include "edge_block/edge_block.h"
 #include "edge_block/matrices.h"
 #include "edge_block/tile_kernel.h"
 
+#include <ATen/Context.h>
 #include <ATen/Dispatch.h>
+#include <cstdlib>
+#include <string_view>
 
 namespace equistride {
 
@@ -71,39 +77,65 @@ template <class Real> Products<Real> product_of(const Real *matrix, const Real *
 // The kernels, for tiles of 4 ROWS edges: the largest that fits into shared memory, or, where a matrix would be read
 // for too few edges, one that keeps its tile in global memory.
 template <class Real> struct Kernel {
-    decltype(&run_tiles<Real, 3, true>) run;
+    decltype(&run_tiles<Fma<Real, 3>, true>) run;
     int edges;
     bool shared;
 };
-template <class Real, int ROWS, bool SHARED> constexpr Kernel<Real> kernel_of() {
-    return {run_tiles<Real, ROWS, SHARED>, Tile<Real, ROWS, SHARED>::EDGES, SHARED};
+template <class How, bool SHARED> constexpr Kernel<typename How::Real> kernel_of() {
+    return {run_tiles<How, SHARED>, How::EDGES, SHARED};
 }
-template <class Real> Kernel<Real> choose_kernel(const Layout &layout) {
+template <class Real, template <int> class How> Kernel<Real> choose_kernel(const Layout &layout) {
     const auto fits = [limit = shared_memory_limit(), &layout](const Kernel<Real> &kernel) {
         return int64_t(kernel.edges) * layout.edge * int64_t(sizeof(Real)) <= limit;
     };
     if constexpr (sizeof(Real) == 4) // float64 has no registers for more than 12 edges
-        for (const auto &kernel : {kernel_of<Real, 7, true>(), kernel_of<Real, 5, true>()})
+        for (const auto &kernel : {kernel_of<How<7>, true>(), kernel_of<How<5>, true>()})
             if (fits(kernel))
                 return kernel;
-    const auto kernel = kernel_of<Real, 3, true>();
-    return fits(kernel) ? kernel : kernel_of<Real, 3, false>();
+    const auto kernel = kernel_of<How<3>, true>();
+    return fits(kernel) ? kernel : kernel_of<How<3>, false>();
+}
+template <int ROWS> using Fma32 = Fma<float, ROWS>;
+template <int ROWS> using Fma64 = Fma<double, ROWS>;
+template <int ROWS> using Split = TensorCores<Arithmetic::split, ROWS>;
+template <int ROWS> using Tf32 = TensorCores<Arithmetic::tf32, ROWS>;
+
+template <class Real> Kernel<Real> choose_kernel(Arithmetic arithmetic, const Layout &layout) {
+    if constexpr (sizeof(Real) == 8)
+        return choose_kernel<Real, Fma64>(layout);
+    else
+        return arithmetic == Arithmetic::fma     ? choose_kernel<Real, Fma32>(layout)
+               : arithmetic == Arithmetic::split ? choose_kernel<Real, Split>(layout)
+                                                 : choose_kernel<Real, Tf32>(layout);
+}
+
+// float32 on tensor cores, and to the precision that torch.set_float32_matmul_precision allows: "highest", the default,
+// is float32; "high" and "medium" are TF32, to which torch's own products are rounded then. EQUISTRIDE_TENSOR_CORES=0
+// goes without.
+Arithmetic arithmetic_of(at::ScalarType type) {
+    const char *const wanted = std::getenv("EQUISTRIDE_TENSOR_CORES");
+    if (type != at::kFloat || (wanted != nullptr && std::string_view(wanted) == "0"))
+        return Arithmetic::fma;
+    return at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::HIGHEST ? Arithmetic::split
+                                                                                               : Arithmetic::tf32;
 }
 
 // The operators' arguments, dense, and how their edges are run.
 class Run {
 public:
     const Shape shape;
-    const Tensor x, vectors, frames, envelope, hidden, index, weights;
+    const Arithmetic arithmetic;
+    const Tensor x, vectors, frames, envelope, hidden, index, weights, halves;
     const OwnedEdges by_receiver;
     const cudaStream_t stream;
     const int64_t atoms, edges, width;
 
     Run(const EdgeBlock &in, const Shape &shape, cudaStream_t stream)
-        : shape(shape), x(dense(in.x)), vectors(dense(in.vectors)), frames(dense(in.frames)),
-          envelope(dense(in.envelope)), hidden(dense(in.hidden)), index(dense(in.edge_index)),
-          weights(dense(in.weights)), by_receiver(index, x.size(0), x.size(0), false, stream), stream(stream),
-          atoms(x.size(0)), edges(index.size(1)), width(x.size(1) * x.size(2)) {}
+        : shape(shape), arithmetic(arithmetic_of(in.x.scalar_type())), x(dense(in.x)), vectors(dense(in.vectors)),
+          frames(dense(in.frames)), envelope(dense(in.envelope)), hidden(dense(in.hidden)), index(dense(in.edge_index)),
+          weights(dense(in.weights)), halves(arithmetic == Arithmetic::tf32 ? weights.to(at::kHalf) : Tensor()),
+          by_receiver(index, x.size(0), x.size(0), false, stream), stream(stream), atoms(x.size(0)),
+          edges(index.size(1)), width(x.size(1) * x.size(2)) {}
 
     template <class Real> Problem<Real> problem() const {
         const int64_t channels = hidden.size(1);
@@ -130,6 +162,8 @@ public:
         made.first_edge = by_receiver.first.const_data_ptr<int64_t>();
         made.wrong = by_receiver.wrong.const_data_ptr<int>();
         made.end = edges;
+        made.weights = data(weights);
+        made.halves = halves.defined() ? halves.const_data_ptr<c10::Half>() : nullptr;
         made.radial_channels = int(channels);
         return made;
     }
@@ -170,7 +204,7 @@ std::tuple<Tensor, Tensor> edge_block_cuda(const EdgeBlock &block, int64_t keep)
     const Run run(block, shape, c10::cuda::getCurrentCUDAStream());
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_block_cuda", [&] {
         auto problem = run.problem<scalar_t>();
-        const auto kernel = choose_kernel<scalar_t>(problem.layout);
+        const auto kernel = choose_kernel<scalar_t>(run.arithmetic, problem.layout);
         const Tensor partial = run.partial(kernel);
         problem.kept = kept.mutable_data_ptr<scalar_t>();
         problem.num_kept = num_kept;
@@ -198,7 +232,7 @@ EdgeGradients edge_block_backward_cuda(const Tensor &grad, const EdgeBlock &bloc
     const OwnedEdges by_sender(run.index, run.atoms, run.atoms, true, run.stream);
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_block_backward_cuda", [&] {
         auto problem = run.problem<scalar_t>();
-        const auto kernel = choose_kernel<scalar_t>(problem.layout);
+        const auto kernel = choose_kernel<scalar_t>(run.arithmetic, problem.layout);
         const int64_t fitting = SLAB_BYTES / (run.width * int64_t(sizeof(scalar_t))) / kernel.edges;
         const int64_t slab = std::min(std::max<int64_t>(fitting, 1) * kernel.edges, run.edges);
         const Tensor partial = run.partial(kernel), waiting = at::empty({slab * run.width}, x.options());

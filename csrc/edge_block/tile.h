@@ -1,7 +1,7 @@
 // A tile on the GPU: the edges that a block of threads takes through the edge block together, and where their numbers
 // lie.
 #pragma once
-#include "edge_block/products.h"
+#include "edge_block/tensor_cores.h"
 
 #include <algorithm>
 
@@ -40,6 +40,8 @@ template <class Real> struct Problem {
     const int64_t *receiver, *sender, *first_edge; // the last: of each receiver, and the end
     const int *wrong;                              // not zero: nothing is done
     int64_t begin, end;                            // edges of this launch; begins with a tile
+    const Real *weights;                           // all matrices
+    const c10::Half *halves;                       // the same as float16, for `tf32`
     int radial_channels;
     Real *memory; // where it does not fit into shared memory: of each block
     Real *kept;   // state [num_kept, state]: written going forward, read going backward
@@ -51,9 +53,10 @@ template <class Real> struct Problem {
     Real *on_vectors, *on_envelope, *on_hidden;
 };
 
-// The tile that a block works on.
-template <class Real, int ROWS, bool SHARED> struct Tile {
-    static constexpr int EDGES = GROUPS * ROWS;
+// The tile that a block works on, in shared memory or not. How: Fma or TensorCores.
+template <class How, bool SHARED> struct Tile {
+    using Real = typename How::Real;
+    static constexpr int EDGES = How::EDGES;
 
     const Problem<Real> &in;
     int64_t begin; // its first edge
@@ -95,11 +98,11 @@ template <class Real, int ROWS, bool SHARED> struct Tile {
 
 // The matrix products of the whole block, one code for all layers; x and y, multiples of four, are places of rows in
 // the tile's memory.
-template <class Real, int ROWS, bool SHARED>
+template <class How, bool SHARED, class Real = typename How::Real>
 EQUISTRIDE_NOINLINE __device__ void multiply_rows(const Problem<Real> &in, const Products<Real> &products, int x,
                                                   int x_stride, int y, int y_stride) {
-    Real *const memory = Tile<Real, ROWS, SHARED>{in, 0, 0}.memory();
-    multiply<Real, ROWS>(products, memory + x, x_stride, memory + y, y_stride);
+    Real *const memory = Tile<How, SHARED>{in, 0, 0}.memory();
+    multiply(How(in), products, memory + x, x_stride, memory + y, y_stride);
 }
 
 } // namespace

@@ -37,7 +37,7 @@ template <class Tile> __device__ void ungate(const Tile &tile) {
     const auto &in = tile.in;
     const Shape &shape = in.shape;
     const int h = int(shape.hidden), gates = int(shape.gates);
-    using Real = std::remove_pointer_t<decltype(in.memory)>;
+    using Real = typename Tile::Real;
     tile.each_edge([&](int e, int lane) {
         Real *const inner = tile.narrow(e), *const rows = inner + gates;
         const Real *const grad = tile.wide(e);
@@ -65,10 +65,10 @@ template <class Tile> __device__ void ungate(const Tile &tile) {
 }
 
 // Between two steps all threads wait: each reads what others wrote.
-template <class Real, int ROWS, bool SHARED> __device__ void go_forward(const Tile<Real, ROWS, SHARED> &tile) {
-    const Problem<Real> &in = tile.in;
+template <class How, bool SHARED> __device__ void go_forward(const Tile<How, SHARED> &tile) {
+    const auto &in = tile.in;
     const Layout &at = in.layout;
-    const auto multiply = [](const auto &...arguments) { multiply_rows<Real, ROWS, SHARED>(arguments...); };
+    const auto multiply = [](const auto &...arguments) { multiply_rows<How, SHARED>(arguments...); };
     multiply(in, in.radial, tile.hidden_place(), at.hidden, tile.narrow_place(), at.narrow);
     __syncthreads();
     rotate(tile);
@@ -104,11 +104,11 @@ template <class Tile> __device__ void read_kept(const Tile &tile) {
 }
 
 // From gated rows and z in wide, and the numbers between the layers in narrow.
-template <class Real, int ROWS, bool SHARED> __device__ void go_back(const Tile<Real, ROWS, SHARED> &tile) {
-    const Problem<Real> &in = tile.in;
+template <class How, bool SHARED> __device__ void go_back(const Tile<How, SHARED> &tile) {
+    const auto &in = tile.in;
     const Shape &shape = in.shape;
     const Layout &at = in.layout;
-    const auto multiply = [](const auto &...arguments) { multiply_rows<Real, ROWS, SHARED>(arguments...); };
+    const auto multiply = [](const auto &...arguments) { multiply_rows<How, SHARED>(arguments...); };
     unrotate_back(tile);
     __syncthreads();
     multiply(in, in.second_back, at.z, at.wide, 0, at.wide);
@@ -131,7 +131,7 @@ template <class Real, int ROWS, bool SHARED> __device__ void go_back(const Tile<
     __syncthreads();
     tile.each_edge([&](int e, int lane) {
         for (int c = lane; c < in.radial_channels; c += WARP) {
-            Real sum = 0;
+            typename How::Real sum = 0;
             for (int part = 0; part < in.radial_back.parts; ++part)
                 sum += tile.wide(e)[part * in.radial_back.part_width + c];
             in.on_hidden[(tile.begin + e) * in.radial_channels + c] = sum;
@@ -140,9 +140,9 @@ template <class Real, int ROWS, bool SHARED> __device__ void go_back(const Tile<
 }
 
 // One block of threads a tile, or in turn. An edge's numbers do not depend on the tile that it is in.
-template <class Real, int ROWS, bool SHARED>
-__global__ void __launch_bounds__(TILE_THREADS, 1) run_tiles(const __grid_constant__ Problem<Real> in) {
-    using Block = Tile<Real, ROWS, SHARED>;
+template <class How, bool SHARED>
+__global__ void __launch_bounds__(TILE_THREADS, 1) run_tiles(const __grid_constant__ Problem<typename How::Real> in) {
+    using Block = Tile<How, SHARED>;
     if (*in.wrong != 0)
         return;
     for (int64_t begin = in.begin + int64_t(blockIdx.x) * Block::EDGES; begin < in.end;

@@ -68,7 +68,7 @@ template <class Tile> __device__ void rotate(const Tile &tile) {
     const auto &in = tile.in;
     const Shape &shape = in.shape;
     const int channels = int(shape.channels);
-    using Real = std::remove_pointer_t<decltype(in.memory)>;
+    using Real = typename Tile::Real;
     tile.each_edge([&](int e, int lane) {
         const Real *const frame = tile.frame(e), *const weights = tile.narrow(e);
         Real *const out = tile.wide(e);
@@ -94,7 +94,7 @@ template <class Tile> __device__ void unrotate(const Tile &tile) {
     const auto &in = tile.in;
     const Shape &shape = in.shape;
     const int channels = int(shape.channels);
-    using Real = std::remove_pointer_t<decltype(in.memory)>;
+    using Real = typename Tile::Real;
     tile.each_edge([&](int e, int lane) {
         const int64_t edge = tile.begin + e;
         const Real *const frame = tile.frame(e), *const grad = tile.wide(e);
@@ -147,7 +147,7 @@ template <class Tile> __device__ void unrotate_back(const Tile &tile) {
     const auto &in = tile.in;
     const Shape &shape = in.shape;
     const int channels = int(shape.channels);
-    using Real = std::remove_pointer_t<decltype(in.memory)>;
+    using Real = typename Tile::Real;
     tile.each_edge([&](int e, int lane) {
         const int64_t edge = tile.begin + e;
         const Real factor = in.envelope[edge];
@@ -186,7 +186,7 @@ template <class Tile, class Value> __device__ void sum_to_receivers(const Tile &
     const auto &in = tile.in;
     const Shape &shape = in.shape;
     const int channels = int(shape.channels);
-    using Real = std::remove_pointer_t<decltype(in.memory)>;
+    using Real = typename Tile::Real;
     for (int p = threadIdx.x; p < (shape.l_max + 1) * channels; p += TILE_THREADS) {
         const int degree = p / channels, c = p % channels;
         each<MAX_L + 1>([&](auto l) {

@@ -83,9 +83,11 @@ Outputs Evaluation::compute_exactly(const Moment &now, bool forces) {
 
 bool Evaluation::compute_padded(const Moment &now, bool forces) {
     const GilRelease released;
-    if (version_ != model_.version()) { // what was captured is another model's
+    const auto precision = at::globalContext().float32MatmulPrecision();
+    if (version_ != model_.version() || precision_ != precision) { // what was captured is another model's
         steps_ = {};
         version_ = model_.version();
+        precision_ = precision;
     }
     for (const std::unique_ptr<Repeated> &step : steps_)
         if (step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edge_block_cases import SIZES, TOLERANCE, BlockCase, SplineCase, deviation
+from edge_block_cases import SIZES, TF32_TOLERANCE, TOLERANCE, BlockCase, SplineCase, deviation, tf32
 from random_models import Graph, graph_of, random_potential
 from torch import Tensor
 
@@ -52,6 +52,24 @@ def test_many_edges(size: str, dtype: torch.dtype) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         assert deviation(ours, theirs) < 10 * TOLERANCE[dtype]
     assert all(map(torch.equal, found, case.everything(OPS, 0)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_other_arithmetic(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 where torch may round to it, and float32 without tensor cores; each repeats its numbers bit for bit."""
+    case = BlockCase(size, torch.float32)
+    expected = case.everything(OPS)
+    case.to("cuda")
+    with tf32():
+        found = case.everything(OPS)
+        assert all(map(torch.equal, found, case.everything(OPS, 0)))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert deviation(ours, theirs) < TF32_TOLERANCE
+    monkeypatch.setenv("EQUISTRIDE_TENSOR_CORES", "0")
+    found = case.everything(OPS)
+    assert all(map(torch.equal, found, case.everything(OPS, 0)))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert deviation(ours, theirs) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("sizes", [(4, 4, 128, 128, 64), (2, 2, 256, 256, 64)], ids=str)

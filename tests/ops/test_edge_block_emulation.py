@@ -7,10 +7,11 @@ written shows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
-from edge_block_cases import SIZES, TOLERANCE, BlockCase, SplineCase, deviation
+from edge_block_cases import SIZES, TF32_TOLERANCE, TOLERANCE, BlockCase, SplineCase, deviation, tf32
 from emulation import between_nan, in_place_of_the_cpu
 from random_models import graph_of, random_potential
 from torch import Tensor
@@ -50,8 +51,73 @@ def test_equals_the_cpu(size: str, dtype: torch.dtype, kernels: torch._ops._OpNa
         assert all(map(torch.equal, found, case.everything(kernels, keep)))
 
 
+@pytest.mark.parametrize("size", ["published", "mirror", "odd channels", "degree 4, m <= 2, mirror"])
+def test_without_tensor_cores(size: str, kernels: torch._ops._OpNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By FMA: other sums than those of tensor cores, as near to the CPU's."""
+    case = BlockCase(size, torch.float32, edges=40, between=between_nan)
+    on_cores = case.everything(kernels)
+    monkeypatch.setenv("EQUISTRIDE_TENSOR_CORES", "0")
+    found = case.everything(kernels)
+    assert_equal(found, case.everything(CPU), TOLERANCE[torch.float32])
+    assert torch.equal(found[1], on_cores[1]) == (size == "odd channels")  # too narrow for an operand of a tensor core
+    kernels.set_order(7)
+    assert all(map(torch.equal, found, case.everything(kernels, 0)))
+
+
+def test_tensor_cores_are_as_near_as_fma(kernels: torch._ops._OpNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against float64 on the same numbers: split factors, sums of 16 terms cut off and added rounded, lose less than FMA does."""
+    exact, case = (BlockCase("published", dtype, edges=30) for dtype in (torch.float64, torch.float32))
+    for name, value in vars(case).items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            setattr(exact, name, value.double())
+    expected = exact.everything(CPU)[1:]
+
+    def loss() -> list[float]:
+        found = case.everything(kernels)[1:]
+        return [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
+
+    on_cores = loss()
+    monkeypatch.setenv("EQUISTRIDE_TENSOR_CORES", "0")
+    assert all(ours < fma for ours, fma in zip(on_cores, loss(), strict=True))
+    assert max(on_cores) < 5e-7
+
+
+@pytest.mark.parametrize("size", ["published", "mirror", "odd channels"])
+def test_tf32(size: str, kernels: torch._ops._OpNamespace) -> None:
+    """Where torch may round products to TF32, factors have 11 bits; the order of threads changes no bit."""
+    case = BlockCase(size, torch.float32, edges=40, between=between_nan)
+    with tf32():
+        found = case.everything(kernels)
+        kernels.set_order(7)
+        assert all(map(torch.equal, found, case.everything(kernels, 0)))
+    assert_equal(found, case.everything(CPU), TF32_TOLERANCE)
+    assert deviation(found[1], case.everything(CPU)[1]) > 1e-5  # it is another arithmetic
+
+
+@pytest.mark.parametrize("memory", [100_000, 60_000, 30_000])
+def test_tf32_with_smaller_tiles(memory: int, kernels: torch._ops._OpNamespace) -> None:
+    """Tiles of 20 and 12 edges, and tiles that lie in global memory: an edge's own numbers stay the same."""
+    case = BlockCase("fewer hidden", torch.float32, edges=40, between=between_nan)
+    with tf32():
+        before = case.everything(kernels)
+        kernels.set_memory(memory)
+        found = case.everything(kernels)
+    assert_equal(found, case.everything(CPU), TF32_TOLERANCE)
+    assert all(map(torch.equal, found[3:], before[3:]))
+
+
+def test_tensor_cores_keep_nan(kernels: torch._ops._OpNamespace) -> None:
+    """The canonical NaN has all bits set, which rounding by adding would turn into zero."""
+    for allow in (nullcontext, tf32):
+        case = BlockCase("published", torch.float32, edges=30)
+        case.input.view(torch.int32)[7, 3] = 0x7FFFFFFF
+        with allow():
+            out = case.everything(kernels)[1]
+        assert out[case.edge_index[0, 7]].isnan().any()
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("memory", [100_000, 60_000])
+@pytest.mark.parametrize("memory", [100_000, 60_000, 30_000])
 def test_smaller_tiles_where_shared_memory_is_small(
     memory: int, dtype: torch.dtype, kernels: torch._ops._OpNamespace
 ) -> None:

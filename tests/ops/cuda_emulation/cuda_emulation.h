@@ -132,3 +132,40 @@ inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dsub_rn(double a, double b) { return a - b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+// Tensor cores: each lane gives two numbers at a time. Factors are cut off after 11 bits and sums rounded towards zero,
+// as there.
+namespace equistride {
+inline double cut_to_tf32(float x) { return std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0xffffe000u); }
+inline float add_towards_zero(float a, double b) {
+    const double sum = a + b;
+    const float near = float(sum);
+    return std::abs(double(near)) > std::abs(sum) ? std::nextafter(near, 0.f) : near;
+}
+inline void multiply_16x8x8(float (&sum)[4], const float (&a)[4], float b0, float b1,
+                            const emulation::Location &at = emulation::Location::current()) {
+    const int group = emulation::lane() / 4, quad = emulation::lane() % 4;
+    float left[2][8], right[8][2]; // [row group, group + 8][k], [k][column 2 quad, 2 quad + 1]
+    const auto exchange = [&](float first, float second) {
+        return emulation::meet("mma", ~0u, emulation::to_bits(std::pair(first, second)), at);
+    };
+    const auto of = [](const uint64_t *all, int lane) {
+        return emulation::from_bits<std::pair<float, float>>(all[lane]);
+    };
+    for (int half = 0; half < 2; ++half) {
+        const uint64_t *const all = exchange(a[2 * half], a[2 * half + 1]);
+        for (int k = 0; k < 4; ++k)
+            std::tie(left[0][4 * half + k], left[1][4 * half + k]) = of(all, 4 * group + k);
+    }
+    const uint64_t *const all = exchange(b0, b1);
+    for (int k = 0; k < 4; ++k)
+        for (int column = 0; column < 2; ++column)
+            std::tie(right[k][column], right[4 + k][column]) = of(all, 4 * (2 * quad + column) + k);
+    for (int place = 0; place < 4; ++place) {
+        double terms = 0;
+        for (int k = 0; k < 8; ++k)
+            terms += cut_to_tf32(left[place / 2][k]) * cut_to_tf32(right[k][place % 2]);
+        sum[place] = add_towards_zero(sum[place], terms);
+    }
+}
+} // namespace equistride
