@@ -131,9 +131,10 @@ at::Tensor outside_inference(const at::Tensor &tensor) {
 }
 
 at::Tensor edge_vectors(const Frame &frame) {
-    const at::Tensor images = frame.shifts.to(frame.cell.scalar_type()).matmul(frame.cell);
-    return frame.positions.index_select(0, frame.edge_index[1]) - frame.positions.index_select(0, frame.edge_index[0]) +
-           images;
+    using Signature = at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &, const at::Tensor &);
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("equistride::edge_vectors", "").typed<Signature>();
+    return op.call(frame.positions, frame.cell, frame.edge_index, frame.shifts);
 }
 
 } // namespace equistride

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from random_models import random_potential, write_artifact
+from random_models import graph_of, random_potential, write_artifact
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from equistride.artifact import Model, load
 from equistride.errors import EquistrideError
@@ -54,6 +55,34 @@ def test_calls_do_not_depend_on_calls_before(model: Model, quartz_atoms: Atoms) 
     )
     for a, b in zip(model.compute(POSITIONS, SPECIES), first, strict=True):
         assert torch.equal(a, b)
+
+
+class Matrices(TorchDispatchMode):
+    """Notes the shape of the right factor of each matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: object, arguments: tuple[Any, ...] = (), settings: dict[str, Any] | None = None
+    ) -> Any:
+        if str(function).startswith(("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm")):
+            self.seen.append(tuple(arguments[1 + ("add" in str(function))].shape))
+        return function(*arguments, **(settings or {}))
+
+
+def test_no_matrix_product_places_atoms(random_artifact32: Path, quartz_atoms: Atoms) -> None:
+    """Lattice vectors times the cell: where torch may round products to TF32, neighbours would be 0.005 A off."""
+    model = load(random_artifact32)
+    species = model.species_index(quartz_atoms.get_chemical_symbols())
+    with Matrices() as matrices:
+        model.compute(quartz_atoms.positions.astype(np.float32), species, quartz_atoms.cell.array, True)
+        through_torchscript = len(matrices.seen)
+        positions, cell = torch.tensor(quartz_atoms.positions).float(), torch.tensor(quartz_atoms.cell.array).float()
+        random_potential().float()(*graph_of(positions, species, cell))
+    assert 0 < through_torchscript < len(matrices.seen)
+    assert (3, 3) not in matrices.seen
 
 
 def test_a_single_atom_is_fine(model: Model) -> None:
