@@ -48,6 +48,16 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 }
 inline int shared_memory_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+
+// Bytes of memory of the first device that is asked for; the others are taken to be like it.
+inline int64_t device_memory() {
+    static const int64_t all = [] {
+        size_t free = 0, total = 0;
+        C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+        return int64_t(total);
+    }();
+    return all;
+}
 #endif
 
 inline unsigned blocks_of(int64_t threads) { return unsigned((threads + THREADS - 1) / THREADS); }

@@ -42,9 +42,14 @@ void keep_freed_memory() {
 
 void share_computer(int processes) { sharing = std::max(processes, 1); }
 
-std::int64_t spare_memory() {
+std::int64_t allowance(std::int64_t allotted, std::int64_t memory) {
+    const double share = double(memory) / double(std::int64_t(24) << 30);
+    return std::int64_t(double(std::max<std::int64_t>(allotted, 0)) * std::min(share, 1.0));
+}
+
+std::int64_t allowance(std::int64_t allotted) {
     static const std::int64_t all = std::int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-    return all / 8 / sharing;
+    return allowance(allotted, all / sharing);
 }
 
 } // namespace equistride

@@ -15,7 +15,9 @@ void keep_freed_memory();
 /// Say how many processes like this one share the computer; 1 until told.
 EQUISTRIDE_API void share_computer(int processes);
 
-/// Bytes that a layer may spend to spare itself work: an eighth of this process's share of the computer's memory.
-std::int64_t spare_memory();
+/// What may be spent of bytes that were allotted with 24 GiB of memory in mind: less where there is less.
+std::int64_t allowance(std::int64_t allotted, std::int64_t memory);
+/// The same in this process's share of the computer's memory.
+std::int64_t allowance(std::int64_t allotted);
 
 } // namespace equistride

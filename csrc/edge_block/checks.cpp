@@ -1,6 +1,5 @@
 // Sizes of a block, and the checks of the operators' arguments that need no look into a tensor.
 #include "edge_block/edge_block.h"
-#include "host_memory.h"
 
 #include <algorithm>
 #include <cmath>
@@ -83,9 +82,7 @@ int64_t packed_size(const Shape &shape, int64_t radial_channels) {
 }
 
 c10::SymInt kept_edges(const Shape &shape, const Tensor &x, const c10::SymInt &edges, int64_t keep) {
-    const int64_t spare = x.is_cuda() ? keep : spare_memory(); // a GPU has memory of its own
-    const int64_t fitting = std::max<int64_t>(std::min(keep, spare), 0) / (shape.state * int64_t(x.element_size()));
-    return edges.min(fitting);
+    return edges.min(std::max<int64_t>(keep, 0) / (shape.state * int64_t(x.element_size())));
 }
 
 void check_bonds(const Tensor &vectors, int64_t l_max) {

@@ -3,6 +3,7 @@
 #include "edge_block/matrices.h"
 #include "edge_block/rotations.h"
 #include "edges.h"
+#include "host_memory.h"
 #include "instruction_set.h"
 
 #include <ATen/Dispatch.h>
@@ -316,7 +317,7 @@ private:
 std::tuple<Tensor, Tensor> edge_block_cpu(const EdgeBlock &block, int64_t keep) {
     const Shape shape = block.shape();
     return with_input(block, shape, [&]<class Real>(const Input<Real> &in) {
-        const int64_t num_kept = kept_edges(shape, block.x, in.edges.count, keep).expect_int();
+        const int64_t num_kept = kept_edges(shape, block.x, in.edges.count, allowance(keep)).expect_int();
         const Tensor out = at::zeros(block.x.sizes(), block.x.options()),
                      kept = at::empty({num_kept, shape.state}, block.x.options());
         forward_all(in, out.mutable_data_ptr<Real>(), kept.mutable_data_ptr<Real>(), num_kept);

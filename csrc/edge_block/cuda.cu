@@ -20,6 +20,7 @@
 #include "edge_block/edge_block.h"
 #include "edge_block/matrices.h"
 #include "edge_block/tile_kernel.h"
+#include "host_memory.h"
 
 #include <ATen/Context.h>
 #include <ATen/Dispatch.h>
@@ -196,7 +197,8 @@ std::tuple<Tensor, Tensor> edge_block_cuda(const EdgeBlock &block, int64_t keep)
     check_block(block, shape);
     const Tensor &x = block.x, &edge_index = block.edge_index;
     const c10::cuda::CUDAGuard guard(x.device());
-    const int64_t num_kept = kept_edges(shape, x, edge_index.size(1), keep).expect_int();
+    const int64_t allowed = allowance(keep, device_memory());
+    const int64_t num_kept = kept_edges(shape, x, edge_index.size(1), allowed).expect_int();
     const Tensor kept = at::empty({num_kept, shape.state}, x.options());
     if (edge_index.size(1) == 0 || x.size(0) == 0)
         return {at::zeros(x.sizes(), x.options()), kept};

@@ -1,5 +1,6 @@
 // The operators' names and types, their shapes, and which file holds each device's kernel.
 #include "edge_block/edge_block.h"
+#include "host_memory.h"
 
 #include <ATen/ops/empty.h>
 
@@ -18,7 +19,8 @@ std::tuple<Tensor, Tensor> edge_block_any(const EdgeBlock &in, int64_t keep) {
     const Shape shape = in.shape();
     check_block(in, shape);
     return {at::empty_symint(in.x.sym_sizes(), in.x.options()),
-            at::empty_symint({kept_edges(shape, in.x, in.edge_index.sym_size(1), keep), shape.state}, in.x.options())};
+            at::empty_symint({kept_edges(shape, in.x, in.edge_index.sym_size(1), allowance(keep)), shape.state},
+                             in.x.options())};
 }
 
 EdgeGradients edge_block_backward_any(const Tensor &grad, const EdgeBlock &in, const Tensor &kept) {

@@ -27,8 +27,8 @@ TABLE_BYTES: Final = 256 << 20
 """Largest size of a network's tables; with more pairs of elements the radial networks are computed."""
 TYPICAL_ROWS: Final = 6 * 512
 """Rows of a table, to judge its size before it is made."""
-KEEP_BYTES: Final = 4 << 30
-"""Memory that all layers together may use to spare the backward a second forward."""
+KEEP_BYTES: Final = 12 << 30
+"""Memory that all layers together may use to spare the backward a second forward, with 24 GiB or more; in proportion with less."""
 
 
 class Radial(nn.Module):

@@ -89,8 +89,8 @@ class EdgeBlock(nn.Module):
     m_max
         Highest order in the bond frame.
     keep
-        Bytes of what lies between the layers that the forward may keep for the backward; the rest is computed again, which
-        takes two thirds longer.
+        Bytes of what lies between the layers that the forward may keep for the backward, with 24 GiB of memory or more; in
+        proportion with less. The rest is computed again, which takes two thirds longer.
 
     Raises
     ------
