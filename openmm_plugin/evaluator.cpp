@@ -10,8 +10,9 @@ namespace equistride {
 at::Device choose_device(const std::string &name, at::Device automatic) {
     if (name == "auto")
         return automatic;
+    TORCH_CHECK_VALUE(name == "cpu" || name == "cuda" || name.starts_with("cuda:"),
+                      "the device of a model is auto, cpu or cuda; found '", name, "'");
     const at::Device device(name);
-    TORCH_CHECK_VALUE(device.is_cpu() || device.is_cuda(), "the device of a model is cpu or cuda; found '", name, "'");
     TORCH_CHECK_VALUE(!device.is_cuda() || at::hasCUDA(), "the device '", name,
                       "' is not there: this torch sees no CUDA GPU; use device='cpu' or install torch with CUDA");
     return device.is_cuda() && !device.has_index() ? at::Device(at::kCUDA, 0) : device;

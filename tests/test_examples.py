@@ -43,7 +43,8 @@ def test_python_blocks_of_the_readme(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "models").symlink_to(REPOSITORY / "models")
     with (tmp_path / "demo" / "quartz.pdb").open("w") as f:
-        PDBFile.writeFile(*topology_from_ase(quartz((2, 2, 2))), f)
+        PDBFile.writeFile(*topology_from_ase(quartz((3, 3, 2))), f)
+    assert PDBFile(str(tmp_path / "demo" / "quartz.pdb")).topology.getNumAtoms() == 162
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     assert blocks
     for k, block in enumerate(blocks):

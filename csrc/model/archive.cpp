@@ -2,9 +2,11 @@
 
 #include <c10/util/Exception.h>
 
+#include <array>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 namespace equistride {
 namespace {
@@ -14,10 +16,64 @@ bool starts_with(const std::string &bytes, std::string_view magic) {
 }
 
 // A zip file ends with its directory; without it, the end of the file is missing.
-bool has_zip_directory(const std::string &bytes) {
+std::size_t find_zip_directory(const std::string &bytes) {
     constexpr std::size_t FARTHEST = 65535 + 22;
     const std::size_t from = bytes.size() > FARTHEST ? bytes.size() - FARTHEST : 0;
-    return bytes.find(std::string_view("PK\x05\x06", 4), from) != std::string::npos;
+    const std::size_t found = bytes.rfind(std::string_view("PK\x05\x06", 4));
+    return found == std::string::npos || found < from ? std::string::npos : found;
+}
+
+std::uint64_t number_at(const std::string &bytes, std::size_t place, int size) {
+    TORCH_CHECK(place + std::size_t(size) <= bytes.size(), "its directory points beyond its end");
+    std::uint64_t value = 0;
+    for (int k = size; k-- > 0;)
+        value = value << 8 | static_cast<unsigned char>(bytes[place + std::size_t(k)]);
+    return value;
+}
+
+// CRC-32 of each record, by its name as torch gives it: without the archive's own folder. None of a file beyond 4 GiB,
+// whose directory has another form.
+std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::size_t directory) {
+    std::map<std::string, std::uint32_t> found;
+    const std::uint64_t count = number_at(bytes, directory + 10, 2);
+    std::size_t place = number_at(bytes, directory + 16, 4);
+    if (place == 0xffffffff)
+        return found;
+    for (std::uint64_t k = 0; k < count && number_at(bytes, place, 4) == 0x02014b50; k++) {
+        const std::size_t name = number_at(bytes, place + 28, 2);
+        const std::size_t rest = number_at(bytes, place + 30, 2) + number_at(bytes, place + 32, 2);
+        TORCH_CHECK(place + 46 + name <= bytes.size(), "its directory points beyond its end");
+        const std::string whole = bytes.substr(place + 46, name);
+        found[whole.substr(whole.find('/') + 1)] = static_cast<std::uint32_t>(number_at(bytes, place + 16, 4));
+        place += 46 + name + rest;
+    }
+    return found;
+}
+
+std::uint32_t checksum(const unsigned char *data, std::size_t size) {
+    static const auto tables = [] { // [bytes that follow][byte]
+        std::array<std::array<std::uint32_t, 256>, 8> made{};
+        for (std::uint32_t k = 0; k < 256; k++) {
+            std::uint32_t value = k;
+            for (int bit = 0; bit < 8; bit++)
+                value = value >> 1 ^ (0xedb88320U & (0U - (value & 1)));
+            made[0][k] = value;
+        }
+        for (std::size_t more = 1; more < 8; more++)
+            for (std::size_t k = 0; k < 256; k++)
+                made[more][k] = made[more - 1][k] >> 8 ^ made[0][made[more - 1][k] & 0xff];
+        return made;
+    }();
+    std::uint32_t value = ~0U;
+    for (; size >= 8; data += 8, size -= 8) {
+        std::uint32_t next = 0;
+        for (std::size_t k = 0; k < 8; k++)
+            next ^= tables[7 - k][data[k] ^ (k < 4 ? value >> (8 * k) & 0xff : 0)];
+        value = next;
+    }
+    for (; size > 0; data++, size--)
+        value = value >> 8 ^ tables[0][(value ^ *data) & 0xff];
+    return ~value;
 }
 
 std::string record(caffe2::serialize::PyTorchStreamReader &reader, const std::string &name) {
@@ -46,13 +102,21 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
                       " is a pointer of git-lfs and not the file itself; run `git lfs pull`");
     TORCH_CHECK_VALUE(starts_with(*bytes, std::string_view("PK\x03\x04", 4)), name,
                       " is no model file; expected a TorchScript archive written by `equistride export`");
-    TORCH_CHECK_VALUE(has_zip_directory(*bytes), name, " is truncated at ", bytes->size(),
+    const std::size_t directory = find_zip_directory(*bytes);
+    TORCH_CHECK_VALUE(directory != std::string::npos, name, " is truncated at ", bytes->size(),
                       " bytes; copy or download it again");
     ArchiveInfo info;
     bool has_code = false, has_pickle = false, has_aoti = false;
     try {
         caffe2::serialize::PyTorchStreamReader reader(std::make_shared<MemoryReader>(bytes));
+        const std::map<std::string, std::uint32_t> expected = checksums(*bytes, directory);
         for (const std::string &entry : reader.getAllRecords()) {
+            const auto [data, size] = reader.getRecord(entry); // torch does not look at checksums
+            const auto told = expected.find(entry);
+            TORCH_CHECK(expected.empty() ||
+                            told != expected.end() &&
+                            told->second == checksum(static_cast<const unsigned char *>(data.get()), size),
+                        "the checksum of ", entry, " is wrong");
             has_code |= entry.starts_with("code/");
             has_pickle |= entry == "data.pkl";
             has_aoti |= entry.find("aotinductor/") != std::string::npos;

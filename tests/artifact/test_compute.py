@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from openmm import unit
 from random_models import graph_of, random_potential, write_artifact
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,6 +47,22 @@ def test_equal_input_in_other_forms(model: Model) -> None:
         for a, b in zip(model.compute(positions, species, cell, pbc), expected, strict=True):
             assert torch.equal(a, b)
     assert torch.equal(tensor.detach(), torch.tensor(POSITIONS))  # input is not touched
+
+
+def test_elements_in_place_of_indices(model: Model) -> None:
+    expected = model.compute(POSITIONS, model.species_index(["Si", "O", "O"]))
+    for species in (["Si", "O", "O"], np.array(["Si", "O", "O"]), ("Si", "O", "O")):
+        assert torch.equal(model.compute(POSITIONS, species).forces, expected.forces)
+    with pytest.raises(EquistrideError, match=r"does not know the element Xe"):
+        model.compute(POSITIONS, ["Si", "O", "Xe"])
+
+
+def test_quantities_are_refused(model: Model) -> None:
+    """NumPy would drop their unit."""
+    with pytest.raises(EquistrideError, match=r"positions must be plain numbers.*expected A.*nanometer"):
+        model.compute(POSITIONS / 10 * unit.nanometer, SPECIES)
+    with pytest.raises(EquistrideError, match=r"the cell must be plain numbers"):
+        model.compute(POSITIONS, SPECIES, BOX * unit.angstrom, True)
 
 
 def test_calls_do_not_depend_on_calls_before(model: Model, quartz_atoms: Atoms) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +260,18 @@ def test_xml(artifact64: Path, crystal: Structure, tmp_path: Path) -> None:
     again = Force.cast(openmm.XmlSerializer.clone(plain))
     assert again.getGlobalParameterDefaultValue(0) == 0.1
     assert again.getEnergyParameterDerivativeName(0) == "k"
+
+
+def test_xml_in_another_process(artifact64: Path, crystal: Structure, tmp_path: Path) -> None:
+    """To import the module is enough for OpenMM to know our classes."""
+    file = tmp_path / "system.xml"
+    file.write_text(openmm.XmlSerializer.serialize(create_system(artifact64, crystal.topology, backend="plugin")))
+    script = (
+        "import openmm, sys, equistride.engines.openmm\n"
+        "print(openmm.XmlSerializer.deserialize(open(sys.argv[1]).read()).getNumForces())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["2"], done.stderr
 
 
 def test_damaged_xml(artifact64: Path) -> None:

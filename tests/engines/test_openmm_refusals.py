@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+import torch
 import toy_artifact
+from ase import Atoms
 from openmm import app
 from openmm_systems import Structure, context, energy_forces
 
-from equistride.engines.openmm import choose_backend, create_force, create_system
+from equistride.engines.openmm import Force, choose_backend, create_force, create_system
 from equistride.errors import EquistrideError
 
 BACKENDS = ["plugin", "python"]
@@ -40,7 +42,13 @@ def test_topologies(artifact64: Path, backend: str) -> None:
         create_force(artifact64, topology_of("O", "H"), atoms=[0, 0], backend=backend)
     with pytest.raises(EquistrideError, match="no atoms were chosen"):
         create_force(artifact64, topology_of("O", "H"), atoms=[], backend=backend)
+    for atoms, found in (("all", "'all'"), (5, "5"), ([0.5, 1.2], "0.5"), ([True, False], "True"), ([None], "None")):
+        with pytest.raises(EquistrideError, match=f"given by their indices.*whole numbers.*found .*{found}"):
+            create_force(artifact64, topology_of("O", "H"), atoms=atoms, backend=backend)  # type: ignore[arg-type]
+    with pytest.raises(EquistrideError, match=r"openmm.app.Topology; found Atoms.*topology_from_ase"):
+        create_force(artifact64, Atoms("OH"), backend=backend)  # type: ignore[arg-type]
     create_force(artifact64, topology_of("O", None, "C"), atoms=[0], backend=backend)
+    create_force(artifact64, topology_of("O", None, "C"), atoms=np.array([0]), backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -71,6 +79,17 @@ def test_options(artifact64: Path) -> None:
         create_force(artifact64, water, precision="half")  # type: ignore[arg-type]
     with pytest.raises(EquistrideError, match=r"force group.*0 to 31.*32"):
         create_force(artifact64, water, force_group=32)
+    with pytest.raises(EquistrideError, match=r"force group.*0 to 31.*found 1"):
+        create_force(artifact64, water, force_group="1")  # type: ignore[arg-type]
+    for device in (0, "gpu", "cuda:x", None):
+        with pytest.raises(EquistrideError, match=r"device of a model is not known.*auto, cpu, cuda") as told:
+            create_force(artifact64, water, device=device)  # type: ignore[arg-type]
+        assert len(str(told.value)) < 200
+    with pytest.raises(EquistrideError, match=r"properties of a force are texts.*\{'device': 0\}"):
+        Force(artifact64, {"device": 0})  # type: ignore[dict-item]
+    with pytest.raises(EquistrideError, match=r"given by its file.*found NoneType"):
+        create_system(None, water)  # type: ignore[arg-type]
+    assert create_force(artifact64, water, device=torch.device("cpu")).getForceGroup() == 0  # type: ignore[arg-type]
     with pytest.raises(EquistrideError, match=r"openmm-torch cannot run here"):
         choose_backend("openmm-torch")
     assert choose_backend("auto") == "plugin"
@@ -98,6 +117,29 @@ def test_given_systems(artifact64: Path) -> None:
     virtual.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
     with pytest.raises(EquistrideError, match=r"particle 2 is a virtual site"):
         create_system(artifact64, water, system=virtual)
+
+
+def test_a_system_with_another_box(artifact64: Path, crystal: Structure) -> None:
+    """OpenMM gives a System whose box nobody set one of 2 nm."""
+    system = openmm.System()
+    for _ in crystal.symbols:
+        system.addParticle(1.0)
+    with pytest.raises(
+        EquistrideError, match=r"box is not the topology's.*found 2, 2, 2.*setDefaultPeriodicBoxVectors"
+    ):
+        create_system(artifact64, crystal.topology, system=system)
+    system.setDefaultPeriodicBoxVectors(*crystal.topology.getPeriodicBoxVectors())
+    assert create_system(artifact64, crystal.topology, system=system).getNumForces() == 1
+
+
+def test_constraints_that_a_context_finds(artifact64: Path, molecule: Structure) -> None:
+    """create_force does not see the System that its force is for, and constraints may come later."""
+    system = create_system(artifact64, molecule.topology, backend="plugin", atoms=[2, 3, 4])
+    system.addConstraint(0, 1, 0.1)
+    assert np.isfinite(energy_forces(context(system, molecule.positions))[0])
+    system.addConstraint(1, 2, 0.1)
+    with pytest.raises(openmm.OpenMMException, match=r"particles 1 and 2 is constrained.*free atoms"):
+        context(system, molecule.positions)
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])

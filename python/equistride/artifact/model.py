@@ -23,6 +23,9 @@ from equistride.errors import EquistrideError
 
 def _array(values: Any, name: str, shape: str) -> Tensor:
     """Return numbers as a tensor; anything else is an error."""
+    if hasattr(values, "value_in_unit"):
+        found = f"a quantity in {values.unit}"
+        raise EquistrideError(f"{name} must be plain numbers", expected="A and fs", found=found)
     try:
         # by way of NumPy, which reads Python's floats in double precision
         tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, order="C"))
@@ -77,6 +80,10 @@ class Model:
             reason = str(error).splitlines()[0]
             raise EquistrideError(f"the device {device!r} cannot be used ({reason})", mend="use device='cpu'") from None
 
+    def __deepcopy__(self, memo: object) -> Model:
+        """Copies of what holds a model share it: it does not change."""
+        return self
+
     def species_index(self, elements: Sequence[str] | Sequence[int]) -> Tensor:
         """Return the species index [N] (int64) of element symbols or atomic numbers.
 
@@ -129,7 +136,9 @@ class Model:
             raise sentence(error) from None
 
     def _species(self, values: Any, count: int) -> Tensor:
-        """Check species indices: one an atom, whole numbers, each that of an element of the model."""
+        """Return species indices, of elements or checked: one an atom, whole numbers, each that of an element of the model."""
+        if not isinstance(values, Tensor) and np.asarray(values).dtype.kind in "UO":
+            values = self.species_index([str(value) for value in np.asarray(values).reshape(-1)])
         species = _array(values, "species", f"[{count}]")
         whole = not species.is_floating_point()
         if list(species.shape) != [count] or not whole:
@@ -152,7 +161,7 @@ class Model:
         positions [N, 3], cell [3, 3]
             A; lattice vectors are rows. Array or tensor; atoms may lie outside the cell.
         species [N]
-            Species index, from :meth:`species_index`.
+            Species index, from :meth:`species_index`, or element symbols.
         pbc [3] or bool
             Periodic axes.
 

@@ -11,8 +11,10 @@ give the same numbers:
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,7 +57,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The plugin is looked for when it is asked for: the python backend works where it was not built.
+    # Whoever asks for these hears why the plugin cannot be had; the python backend works without it.
     if name == "Force":
         from equistride.engines.openmm_force import Force
 
@@ -102,6 +104,22 @@ def choose_backend(backend: Backend = "auto") -> Backend:
     if usable():
         return "openmm-torch"
     return "plugin" if _plugin_built() else "python"
+
+
+def _path(artifact: object) -> Path:
+    if isinstance(artifact, (str, os.PathLike)):
+        return Path(artifact)
+    raise EquistrideError("a model is given by its file", expected="a path", found=type(artifact).__name__)
+
+
+def _device(device: object) -> str:
+    """Return a device as text; a torch.device will do."""
+    name = str(device)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise EquistrideError(
+            "the device of a model is not known", expected="auto, cpu, cuda or cuda:1 and so on", found=repr(device)
+        )
+    return name
 
 
 def _check_kind(metadata: Any, path: Path) -> None:
@@ -162,10 +180,10 @@ def create_force(
         that needs a box where there is none, a propagator, a file that is no artifact, or a charge or spin that the model
         does not know.
     """
-    path = Path(artifact)
+    path, device = _path(artifact), _device(device)
     if precision not in DTYPES:
         raise EquistrideError("the precision is not known", expected="single, double or None", found=precision)
-    if not 0 <= force_group <= 31:
+    if not isinstance(force_group, int) or not 0 <= force_group <= 31:
         raise EquistrideError("the force group is out of range", expected="0 to 31", found=force_group)
     chosen = choose_atoms(topology, atoms)
     particles = [] if atoms is None else chosen
@@ -288,7 +306,7 @@ def create_system(
         As ``create_force``; also where the given System does not fit the topology, or has constraints or
         virtual sites among the model's atoms.
     """
-    masses = propagator_masses(Path(artifact))
+    masses = propagator_masses(_path(artifact))
     if masses is not None:
         if system is not None or atoms is not None:
             raise EquistrideError(
@@ -320,7 +338,17 @@ def create_system(
     return system
 
 
+def _register() -> None:
+    """Load the plugin, where it was built, so that XmlSerializer reads systems with our forces and integrators."""
+    if _plugin_built():
+        with contextlib.suppress(ImportError, openmm.OpenMMException):
+            importlib.import_module("equistride.engines.openmm_force")
+
+
 def _with_remover(system: openmm.System, remove_cm_motion: bool) -> openmm.System:
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
+
+
+_register()

@@ -83,7 +83,11 @@ class Force(openmm.Force):
         periodic: bool = False,
     ) -> None:
         content, file = _read(model)
-        self.this = _plugin.new_force(content, file, dict(properties or {}))
+        given = dict(properties or {})
+        wrong = {k: v for k, v in given.items() if not (isinstance(k, str) and isinstance(v, str))}
+        if wrong:
+            raise EquistrideError("properties of a force are texts", expected="a name and a text each", found=wrong)
+        self.this = _plugin.new_force(content, file, given)
         if elements is not None:
             self.setElements(elements)
         if particles is not None:

@@ -107,6 +107,10 @@ class TrajCastIntegrator(openmm.Integrator):
         self.setRandomNumberSeed(seed)
         _plugin.set_device(self, device)
         if guard is not None:
+            if not isinstance(guard, Guard):
+                raise EquistrideError(
+                    "the guard is none", expected="a Guard", found=repr(guard)[:80], mend="give Guard(potential)"
+                )
             mode, every, bound, rescale, substep = guard.settings
             potential, name = _read(guard.potential)
             _plugin.set_guard(self, potential, name, mode, every, bound, rescale, substep)

@@ -10,6 +10,9 @@ from openmm import Vec3, app, unit
 from equistride.errors import EquistrideError
 from equistride.units import ANGSTROM_PER_NM
 
+NAME_LENGTH = 4
+"""Characters of an atom's name in a PDB file."""
+
 
 def reduced_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the same lattice [3, 3] (A) in OpenMM's reduced form.
@@ -36,7 +39,10 @@ def reduced_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def topology_from_ase(atoms: Atoms) -> tuple[app.Topology, unit.Quantity]:
-    """Return an OpenMM topology (one chain, one residue) and the positions [N, 3] with units.
+    """Return an OpenMM topology (one chain) and the positions [N, 3] with units.
+
+    Atoms are named by element and number (Si1, O2). A residue ends where a name would exceed the four characters of a PDB
+    file, which would be cut off there, and of equal names in a residue OpenMM's reader drops all but one.
 
     Parameters
     ----------
@@ -48,9 +54,13 @@ def topology_from_ase(atoms: Atoms) -> tuple[app.Topology, unit.Quantity]:
             "OpenMM knows boxes that are periodic along all axes or none", found=f"pbc = {atoms.pbc.tolist()}"
         )
     topology = app.Topology()
-    residue = topology.addResidue("CELL", topology.addChain())
-    for k, symbol in enumerate(atoms.get_chemical_symbols()):
-        topology.addAtom(f"{symbol}{k + 1}", app.Element.getBySymbol(symbol), residue)
+    chain = topology.addChain()
+    residue, number = topology.addResidue("CELL", chain), 0
+    for symbol in atoms.get_chemical_symbols():
+        number += 1
+        if len(f"{symbol}{number}") > NAME_LENGTH:
+            residue, number = topology.addResidue("CELL", chain), 1
+        topology.addAtom(f"{symbol}{number}", app.Element.getBySymbol(symbol), residue)
     if atoms.pbc.all():
         vectors = reduced_cell(atoms.cell.array) / ANGSTROM_PER_NM
         topology.setPeriodicBoxVectors([Vec3(*map(float, row)) for row in vectors] * unit.nanometer)

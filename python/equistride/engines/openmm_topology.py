@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import openmm
-from openmm import app
+from numpy.typing import NDArray
+from openmm import app, unit
 
 from equistride.artifact.metadata import Metadata
 from equistride.errors import EquistrideError
+
+BOX_TOLERANCE = 1e-4
+"""nm: a PDB file rounds edges to 0.0001 nm and angles to 0.01 degrees."""
 
 
 def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[int]:
@@ -26,14 +32,21 @@ def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[in
     Raises
     ------
     EquistrideError
-        Where the topology or the choice is empty, or an index is out of range or twice in the list.
+        Where the topology is none or empty, the choice is empty or no indices, or an index is out of range or twice in the list.
     """
+    if not isinstance(topology, app.Topology):
+        raise EquistrideError(
+            "the structure is given by its topology",
+            expected="an openmm.app.Topology",
+            found=type(topology).__name__,
+            mend="give pdb.topology of a PDBFile; of ASE's Atoms, openmm_structure.topology_from_ase makes one",
+        )
     count = topology.getNumAtoms()
     if count == 0:
         raise EquistrideError("the topology has no atoms", mend="read the structure into it first")
     if atoms is None:
         return list(range(count))
-    chosen = [int(atom) for atom in atoms]
+    chosen = _indices(atoms)
     if not chosen:
         raise EquistrideError("no atoms were chosen for the model", mend="leave atoms out to choose all of them")
     for atom in chosen:
@@ -42,6 +55,21 @@ def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[in
     if len(set(chosen)) < len(chosen):
         raise EquistrideError("an atom was chosen twice", mend="give each index once")
     return chosen
+
+
+def _indices(atoms: object) -> list[int]:
+    """Return whole numbers as they are, and refuse all else, flags too."""
+    try:
+        given = [] if isinstance(atoms, str) else list(atoms)  # type: ignore[call-overload]
+        if isinstance(atoms, str) or any(isinstance(atom, (bool, np.bool_)) for atom in given):
+            raise TypeError
+        return [operator.index(atom) for atom in given]
+    except TypeError:
+        raise EquistrideError(
+            "the atoms of a model are given by their indices",
+            expected="a list of whole numbers, or None for all atoms",
+            found=repr(atoms)[:80],
+        ) from None
 
 
 def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequence[str]) -> list[str]:
@@ -121,7 +149,8 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
     Raises
     ------
     EquistrideError
-        Where System and topology do not fit, or an atom of the model is constrained or is a virtual site.
+        Where System and topology do not fit, in their atoms or their boxes, or an atom of the model is constrained or is a
+        virtual site.
     """
     if system.getNumParticles() != topology.getNumAtoms():
         raise EquistrideError(
@@ -130,6 +159,19 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
             found=system.getNumParticles(),
             mend="make the System from this topology",
         )
+    box = topology.getPeriodicBoxVectors()
+    if box is not None:
+        expected, found = (
+            np.array([v.value_in_unit(unit.nanometer) for v in vectors])
+            for vectors in (box, system.getDefaultPeriodicBoxVectors())
+        )
+        if not np.allclose(found, expected, rtol=0, atol=BOX_TOLERANCE):
+            raise EquistrideError(
+                "the System's box is not the topology's",
+                expected=f"edges of {_edges(expected)} nm",
+                found=_edges(found),
+                mend="call system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())",
+            )
     ours = set(atoms)
     for atom in atoms:
         if system.isVirtualSite(atom):
@@ -147,6 +189,10 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
                 expected="free atoms, as the model was trained",
                 mend="make the System with constraints=None and rigidWater=False",
             )
+
+
+def _edges(box: NDArray[np.float64]) -> str:
+    return ", ".join(f"{length:.4g}" for length in np.linalg.norm(box, axis=1))
 
 
 def propagator_masses(path: Path) -> dict[str, float] | None:

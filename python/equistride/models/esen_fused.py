@@ -28,7 +28,7 @@ TABLE_BYTES: Final = 256 << 20
 TYPICAL_ROWS: Final = 6 * 512
 """Rows of a table, to judge its size before it is made."""
 KEEP_BYTES: Final = 12 << 30
-"""Memory that all layers together may use to spare the backward a second forward, with 24 GiB or more; in proportion with less."""
+"""Memory that all layers together may use to spare the backward a second forward; less where there are less than 24 GiB."""
 
 
 class Radial(nn.Module):
