@@ -114,8 +114,8 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
             const auto [data, size] = reader.getRecord(entry); // torch does not look at checksums
             const auto told = expected.find(entry);
             TORCH_CHECK(expected.empty() ||
-                            told != expected.end() &&
-                            told->second == checksum(static_cast<const unsigned char *>(data.get()), size),
+                            (told != expected.end() &&
+                             told->second == checksum(static_cast<const unsigned char *>(data.get()), size)),
                         "the checksum of ", entry, " is wrong");
             has_code |= entry.starts_with("code/");
             has_pickle |= entry == "data.pkl";

@@ -134,11 +134,12 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
         TORCH_CHECK(told[SERIAL] == static_cast<double>(serial_), "a step was not done; the GPU may have failed");
         if (model_.device().is_cuda())
             check(); // of the step before, which is done now
-        if (told[STATUS] == TOO_MANY_EDGES) {
+        const auto status = static_cast<int>(told[STATUS]);
+        if (status == TOO_MANY_EDGES) {
             make_room(static_cast<std::int64_t>(told[EDGES]));
             continue;
         }
-        const bool fine = told[STATUS] == FINE && told[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
+        const bool fine = status == FINE && told[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
                           (limits_.fastest == 0 || told[FASTEST] < limits_.fastest);
         if (!fine)
             start_over(); // what comes next says what is wrong
