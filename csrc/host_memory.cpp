@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <fstream>
 #include <string_view>
 #include <unistd.h>
 
@@ -43,13 +44,21 @@ void keep_freed_memory() {
 void share_computer(int processes) { sharing = std::max(processes, 1); }
 
 std::int64_t allowance(std::int64_t allotted, std::int64_t memory) {
-    const double share = double(memory) / double(std::int64_t(24) << 30);
+    const double share = double(memory) / sharing / double(std::int64_t(24) << 30);
     return std::int64_t(double(std::max<std::int64_t>(allotted, 0)) * std::min(share, 1.0));
 }
 
 std::int64_t allowance(std::int64_t allotted) {
-    static const std::int64_t all = std::int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-    return allowance(allotted, all / sharing);
+    static const std::int64_t all = [] {
+        std::int64_t least = std::int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+        for (const char *limit : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+            std::int64_t bytes = 0;
+            if (std::ifstream(limit) >> bytes && bytes > 0) // "max" is no number
+                least = std::min(least, bytes);
+        }
+        return least;
+    }();
+    return allowance(allotted, all);
 }
 
 } // namespace equistride

@@ -15,9 +15,10 @@ void keep_freed_memory();
 /// Say how many processes like this one share the computer; 1 until told.
 EQUISTRIDE_API void share_computer(int processes);
 
-/// What may be spent of bytes that were allotted with 24 GiB of memory in mind: less where there is less.
+/// What may be spent of bytes that were allotted with 24 GiB of memory in mind: less where this process's share is
+/// less.
 std::int64_t allowance(std::int64_t allotted, std::int64_t memory);
-/// The same in this process's share of the computer's memory.
+/// The same in the computer's memory, or what of it the process's control group may use.
 std::int64_t allowance(std::int64_t allotted);
 
 } // namespace equistride

@@ -21,8 +21,8 @@
 #include "edge_block/matrices.h"
 #include "edge_block/tile_kernel.h"
 #include "host_memory.h"
+#include "matmul_precision.h"
 
-#include <ATen/Context.h>
 #include <ATen/Dispatch.h>
 #include <cstdlib>
 #include <string_view>
@@ -117,8 +117,7 @@ Arithmetic arithmetic_of(at::ScalarType type) {
     const char *const wanted = std::getenv("EQUISTRIDE_TENSOR_CORES");
     if (type != at::kFloat || (wanted != nullptr && std::string_view(wanted) == "0"))
         return Arithmetic::fma;
-    return at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::HIGHEST ? Arithmetic::split
-                                                                                               : Arithmetic::tf32;
+    return products_may_round() ? Arithmetic::tf32 : Arithmetic::split;
 }
 
 // The operators' arguments, dense, and how their edges are run.

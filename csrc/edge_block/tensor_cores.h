@@ -24,11 +24,11 @@ enum class Arithmetic { fma, split, tf32 };
 #ifdef __CUDACC__
 // sum (16 x 8) += a (16 x 8) b (8 x 8); of each factor the upper 19 bits count.
 __device__ __forceinline__ void multiply_16x8x8(float (&sum)[4], const float (&a)[4], float b0, float b1) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(__float_as_int(a[0])), "r"(__float_as_int(a[1])), "r"(__float_as_int(a[2])), "r"(__float_as_int(a[3])),
-          "r"(__float_as_int(b0)), "r"(__float_as_int(b1)));
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(__float_as_int(a[0])), "r"(__float_as_int(a[1])), "r"(__float_as_int(a[2])),
+                   "r"(__float_as_int(a[3])), "r"(__float_as_int(b0)), "r"(__float_as_int(b1)));
 }
 #endif
 
@@ -37,10 +37,10 @@ __device__ __forceinline__ void multiply_16x8x8(float (&sum)[4], const float (&a
 __device__ __forceinline__ float high_part(float x) {
     return __int_as_float(int((unsigned(__float_as_int(x)) + 0x1000u) & 0xffffe000u));
 }
-// The same where nothing is left over: NaN stays.
+// The same where nothing is left over: NaN stays. Fused into FMA, these operations would return x.
 __device__ __forceinline__ float rounded(float x) {
-    const float large = x * 8193;
-    return large - (large - x);
+    const float large = __fmul_rn(x, 8193);
+    return __fsub_rn(large, __fsub_rn(large, x));
 }
 
 struct alignas(8) FourHalves {
@@ -86,6 +86,7 @@ template <Arithmetic HOW, int ROWS> struct TensorCores {
         constexpr bool EXACT = HOW == Arithmetic::split;
         const int whole = aligned ? k / STEP_K * STEP_K : 0, group = quad, k0 = threadIdx.x % 4 * 8;
         matrix += 4 * group;
+        __syncwarp(); // stores before this were each lane's own affair
         int place[N / 2];
 #pragma unroll
         for (int tile = 0; tile < N / 2; ++tile)

@@ -31,13 +31,13 @@ std::uint64_t number_at(const std::string &bytes, std::size_t place, int size) {
     return value;
 }
 
-// CRC-32 of each record, by its name as torch gives it: without the archive's own folder. None of a file beyond 4 GiB,
-// whose directory has another form.
+// CRC-32 of each record, by its name as torch gives it: without the archive's own folder. None of a file beyond 4 GiB
+// or 65,534 records, whose directory has another form.
 std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::size_t directory) {
     std::map<std::string, std::uint32_t> found;
     const std::uint64_t count = number_at(bytes, directory + 10, 2);
     std::size_t place = number_at(bytes, directory + 16, 4);
-    if (place == 0xffffffff)
+    if (place == 0xffffffff || count == 0xffff)
         return found;
     for (std::uint64_t k = 0; k < count && number_at(bytes, place, 4) == 0x02014b50; k++) {
         const std::size_t name = number_at(bytes, place + 28, 2);

@@ -1,5 +1,7 @@
 #include "model/evaluation.h"
 
+#include "matmul_precision.h"
+
 #include "model/checks.h"
 #include "model/gil.h"
 #include "model/placement.h"
@@ -83,11 +85,11 @@ Outputs Evaluation::compute_exactly(const Moment &now, bool forces) {
 
 bool Evaluation::compute_padded(const Moment &now, bool forces) {
     const GilRelease released;
-    const auto precision = at::globalContext().float32MatmulPrecision();
-    if (version_ != model_.version() || precision_ != precision) { // what was captured is another model's
+    const bool rounds = products_may_round();
+    if (version_ != model_.version() || rounds_ != rounds) { // what was captured is another model's
         steps_ = {};
         version_ = model_.version();
-        precision_ = precision;
+        rounds_ = rounds;
     }
     for (const std::unique_ptr<Repeated> &step : steps_)
         if (step)

@@ -4,7 +4,6 @@
 #include "model/model.h"
 #include "model/repeated.h"
 
-#include <ATen/Context.h>
 #include <array>
 
 namespace equistride {
@@ -63,7 +62,7 @@ private:
     at::Tensor species_, pbc_;
     bool wrap_, padded_;
     std::int64_t version_ = -1; // of the model, for which the steps are,
-    at::Float32MatmulPrecision precision_ = at::Float32MatmulPrecision::HIGHEST; // and in which
+    bool rounds_ = false;       // and whether its products are rounded
     std::int64_t capacity_ = 0, extra_ = 0;
     at::Tensor positions_, velocities_, cell_, inverse_, host_cell_; // float64
     at::Tensor all_species_, spare_positions_, masses_;

@@ -5,7 +5,9 @@ import ase.io
 import ase.units
 import numpy as np
 import pytest
+from ase import Atoms
 from known_systems import STILL, TRICLINIC, gas, oscillators, shared_data
+from mdtraj.formats import XTCTrajectoryFile
 
 from equistride.analysis import Segment, Trajectory, read_state_csv, read_trajectory, segment_of, write_npz
 from equistride.errors import EquistrideError
@@ -169,6 +171,20 @@ def test_readers_refuse(tmp_path):
     np.savez(tmp_path / "timeless.npz", numbers=[1], positions=np.zeros((2, 1, 3)))
     with pytest.raises(EquistrideError, match="time between frames"):
         read_trajectory(tmp_path / "timeless.npz")
+
+
+@pytest.mark.parametrize("name", ["notes.md", "notes.pdb", "notes.txt"])
+def test_a_topology_that_is_none(tmp_path, name):
+    """Beside the symbols themselves and the PDB file of the run, which are read."""
+    positions = np.random.default_rng(1).random((3, 2, 3)).astype(np.float32)
+    with XTCTrajectoryFile(str(tmp_path / "run.xtc"), "w") as handle:
+        handle.write(positions, time=np.arange(3.0), box=np.tile(np.eye(3), (3, 1, 1)))
+    (tmp_path / name).write_text("# Notes\n\nNothing that is a structure.\n")
+    with pytest.raises(EquistrideError, match=rf"{name} (cannot be read as a topology|holds no atoms)"):
+        read_trajectory(tmp_path / "run.xtc", topology=tmp_path / name)
+    ase.io.write(tmp_path / "run.pdb", Atoms("SiO", [[0, 0, 0], [0, 0, 1.6]]))
+    for good in (tmp_path / "run.pdb", ("Si", "O")):
+        assert read_trajectory(tmp_path / "run.xtc", topology=good).symbols == ("Si", "O")
 
 
 HEADER = '#"Step","Time (ps)","Total Energy (kJ/mole)","Temperature (K)","Speed (ns/day)"\n'

@@ -208,6 +208,20 @@ def test_results_go_through_json(
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "out.json.partial").mkdir()
+    for path, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "out.json", "does not exist"),
+        (tmp_path / "out.json", r"cannot be written \(Is a directory\)"),
+    ):
+        with pytest.raises(EquistrideError, match=said):
+            Outfile(path, QUICK)
+    Outfile(tmp_path / "other.json", QUICK)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "out.json.partial"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

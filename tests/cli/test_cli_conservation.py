@@ -11,7 +11,10 @@ from faulty_potentials import argon, write_argon
 from random_models import random_potential, write_artifact
 from typer.testing import CliRunner
 
+from equistride.analysis.drift import Drift, Exponent
+from equistride.analysis.nve import Conservation, Setting
 from equistride.cli.main import app
+from equistride.cli.validate import _show
 from equistride.errors import EquistrideError
 
 RUN = ["--temperature", "40", "--time", "4", "--timestep", "5", "--timesteps", "2.5,5,10"]
@@ -56,6 +59,39 @@ def test_fail_says_why_with_status_1(tmp_path: Path, crystal: Path) -> None:
     assert result["causes"] == ["no envelope at the cutoff"]
     assert result["passed"] is False
     assert set(result["fluctuation_meV_per_atom"]) == {"5", "7.5", "10"}
+
+
+@pytest.mark.parametrize(
+    ("interval", "word", "verdict"),
+    [
+        ((-0.004, 0.008), "pass", "pass: energy is conserved"),
+        ((-0.004, 0.030), "undecided", "undecided: the drift is not known well enough; run longer"),
+        ((-0.500, 0.300), "undecided", "undecided: the drift is not known well enough; run longer"),
+        (
+            (0.020, 0.030),
+            "FAIL",
+            "FAIL: energy is not conserved; no cause was looked for, a shorter time step may help",
+        ),
+    ],
+)
+def test_the_row_says_what_the_verdict_says(
+    interval: tuple[float, float], word: str, verdict: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A bound of 0.01 meV/atom/ps; an interval that reaches over it decides nothing."""
+    monkeypatch.setenv("COLUMNS", "200")  # a row on one line
+    middle, half = sum(interval) / 2, (interval[1] - interval[0]) / 2
+    drift = Drift(middle, half / 2, interval, 0.95, None, 0.1, 10.0, 1000, 10, 100)
+    result = Conservation(Setting(), 32, drift=drift, exponent=Exponent(2.0, 0.01, (1.98, 2.02), 1.0))
+    _show(result, Path("model.pt"), Path("argon.cif"))
+    *rows, last = capsys.readouterr().out.strip().splitlines()
+    assert last == verdict
+    (row,) = [row for row in rows if "drift over" in row]
+    assert [w for w in ("pass", "undecided", "FAIL") if w in row] == [word]
+    (power,) = [row for row in rows if "power of dt" in row]
+    assert "pass" in power
+    assert result.summary()["drift_verdict"] == word.lower()
+    assert result.passed == (word == "pass")
 
 
 def test_bad_input_is_a_sentence(tmp_path: Path, crystal: Path) -> None:

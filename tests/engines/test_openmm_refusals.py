@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,14 @@ def test_topologies(artifact64: Path, backend: str) -> None:
         create_force(artifact64, topology_of("O", "H"), atoms=[0, 0], backend=backend)
     with pytest.raises(EquistrideError, match="no atoms were chosen"):
         create_force(artifact64, topology_of("O", "H"), atoms=[], backend=backend)
-    for atoms, found in (("all", "'all'"), (5, "5"), ([0.5, 1.2], "0.5"), ([True, False], "True"), ([None], "None")):
+    for atoms, found in (
+        ("all", "'all'"),
+        (5, "5"),
+        ([0.5, 1.2], "0.5"),
+        ([True, False], "True"),
+        (torch.tensor([True, False]), "tensor"),
+        ([None], "None"),
+    ):
         with pytest.raises(EquistrideError, match=f"given by their indices.*whole numbers.*found .*{found}"):
             create_force(artifact64, topology_of("O", "H"), atoms=atoms, backend=backend)  # type: ignore[arg-type]
     with pytest.raises(EquistrideError, match=r"openmm.app.Topology; found Atoms.*topology_from_ase"):
@@ -125,10 +133,12 @@ def test_a_system_with_another_box(artifact64: Path, crystal: Structure) -> None
     for _ in crystal.symbols:
         system.addParticle(1.0)
     with pytest.raises(
-        EquistrideError, match=r"box is not the topology's.*found 2, 2, 2.*setDefaultPeriodicBoxVectors"
+        EquistrideError, match=r"box that OpenMM gives where none is set.*found 2, 2, 2 nm.*setDefaultPeriodic"
     ):
         create_system(artifact64, crystal.topology, system=system)
-    system.setDefaultPeriodicBoxVectors(*crystal.topology.getPeriodicBoxVectors())
+    assert create_system(artifact64, crystal.topology, system=copy.deepcopy(system), periodic=False).getNumForces() == 1
+    grown = [1.01 * vector for vector in crystal.topology.getPeriodicBoxVectors()]  # by a barostat, say
+    system.setDefaultPeriodicBoxVectors(*grown)
     assert create_system(artifact64, crystal.topology, system=system).getNumForces() == 1
 
 

@@ -94,6 +94,20 @@ def test_tf32(size: str, kernels: torch._ops._OpNamespace) -> None:
     assert deviation(found[1], case.everything(CPU)[1]) > 1e-5  # it is another arithmetic
 
 
+def test_tf32_by_the_newer_setting(kernels: torch._ops._OpNamespace) -> None:
+    """torch refuses to say its precision where it was set that way; rounding is allowed then."""
+    case = BlockCase("published", torch.float32, edges=30)
+    with tf32():
+        expected = case.everything(kernels)
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        assert all(map(torch.equal, case.everything(kernels), expected))
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert not torch.equal(case.everything(kernels)[1], expected[1])
+
+
 @pytest.mark.parametrize("memory", [100_000, 60_000, 30_000])
 def test_tf32_with_smaller_tiles(memory: int, kernels: torch._ops._OpNamespace) -> None:
     """Tiles of 20 and 12 edges, and tiles that lie in global memory: an edge's own numbers stay the same."""

@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
-from equistride.analysis.drift import Drift, Exponent, energy_drift, energy_error_exponent
+from equistride.analysis.drift import Drift, Exponent, Verdict, energy_drift, energy_error_exponent
 from equistride.analysis.relax import relax
 from equistride.artifact.probes import Finding
 from equistride.errors import EquistrideError
@@ -155,9 +155,14 @@ class Conservation:
     series: dict[str, Series] = field(default_factory=dict)
 
     @property
+    def drift_verdict(self) -> Verdict:
+        """Pass, fail, or undecided where the interval reaches over the bound; fail where the run broke off."""
+        return "fail" if self.drift is None else self.drift.verdict(self.setting.drift_bound)
+
+    @property
     def drift_passed(self) -> bool:
         """Whether the whole interval of the drift lies within the bound."""
-        return self.drift is not None and self.drift.verdict(self.setting.drift_bound) == "pass"
+        return self.drift_verdict == "pass"
 
     @property
     def exponent_passed(self) -> bool:
@@ -176,17 +181,13 @@ class Conservation:
         return list(dict.fromkeys(finding.cause for finding in self.findings if not finding.passed))
 
     def verdict(self) -> str:
-        """Return one sentence: pass, or fail and why."""
+        """Return one sentence: pass, fail and why, or undecided and what to do."""
         if self.passed:
             return "pass: energy is conserved"
         if self.causes:
             return f"FAIL: {', '.join(self.causes)}"
-        if (
-            self.drift is not None
-            and self.drift.verdict(self.setting.drift_bound) == "undecided"
-            and self.exponent_passed
-        ):
-            return "FAIL: undecided, the drift is not known well enough; run longer"
+        if self.drift_verdict == "undecided" and self.exponent_passed:
+            return "undecided: the drift is not known well enough; run longer"
         if not self.findings:
             return "FAIL: energy is not conserved; no cause was looked for, a shorter time step may help"
         return "FAIL: none of the known causes (direct forces, no envelope, neighbour cap); try a shorter time step"
@@ -203,6 +204,7 @@ class Conservation:
             "drift_interval": None if drift is None else list(drift.interval),
             "drift_bound": setting.drift_bound,
             "drift_passed": self.drift_passed,
+            "drift_verdict": self.drift_verdict,
             "protocol_drift_meV_per_atom_per_ps": None if drift is None else drift.protocol,
             "exponent": None if exponent is None else exponent.value,
             "exponent_error": None if exponent is None else exponent.error,

@@ -284,13 +284,25 @@ def _symbols(topology: str | Path | Sequence[str]) -> tuple[str, ...]:
     file = _existing(topology)
     if file.suffix.lower() == ".npz":
         return read_npz(file).symbols
-    if file.suffix.lower() == ".pdb":
-        import mdtraj
+    try:
+        if file.suffix.lower() == ".pdb":
+            import mdtraj
 
-        atoms = list(mdtraj.load_topology(str(file)).atoms)
-        return tuple(a.element.symbol for a in atoms if a.element is not None)
-    first: Any = ase.io.read(file, index=0)
-    return tuple(first.get_chemical_symbols())
+            atoms = list(mdtraj.load_topology(str(file)).atoms)
+            symbols = tuple(a.element.symbol for a in atoms if a.element is not None)
+        else:
+            first: Any = ase.io.read(file, index=0)
+            symbols = tuple(first.get_chemical_symbols())
+    except Exception as error:  # the readers raise what they like on other files
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise EquistrideError(
+            f"{file.name} cannot be read as a topology ({reason})",
+            expected="a structure",
+            mend="pass the PDB file of the system, for instance",
+        ) from error
+    if not symbols:
+        raise EquistrideError(f"{file.name} holds no atoms", mend="pass the structure of the system")
+    return symbols
 
 
 def _regular(time: Floats) -> Floats:

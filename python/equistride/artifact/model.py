@@ -137,8 +137,8 @@ class Model:
 
     def _species(self, values: Any, count: int) -> Tensor:
         """Return species indices, of elements or checked: one an atom, whole numbers, each that of an element of the model."""
-        if not isinstance(values, Tensor) and np.asarray(values).dtype.kind in "UO":
-            values = self.species_index([str(value) for value in np.asarray(values).reshape(-1)])
+        if isinstance(values, (list, tuple, np.ndarray)) and len(values) and all(isinstance(v, str) for v in values):
+            values = self.species_index(list(values))
         species = _array(values, "species", f"[{count}]")
         whole = not species.is_floating_point()
         if list(species.shape) != [count] or not whole:

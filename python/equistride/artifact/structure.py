@@ -56,8 +56,10 @@ def total_energy(outputs: Outputs) -> float:
     return float(outputs.atomic_energies.double().sum())
 
 
-def force_deviations(model: Model, structure: Structure, samples: int = 12, step: float = 1e-3) -> Array:
-    """Return deviations [K] of forces from finite differences, relative to the rms force.
+def force_deviations(
+    model: Model, structure: Structure, samples: int = 12, step: float = 1e-3, floor: float = 1e-12
+) -> Array:
+    """Return deviations [K] of forces from finite differences, relative to the rms force or ``floor`` [eV/A].
 
     Fourth-order central differences of the energy along single coordinates, at most ``samples`` of them, evenly spread, with
     points ``step`` [A] apart.
@@ -74,4 +76,4 @@ def force_deviations(model: Model, structure: Structure, samples: int = 12, step
 
         slope = (8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step)
         deviations.append(abs(-slope - forces.ravel()[k]))
-    return np.array(deviations) / max(float(np.sqrt(np.mean(forces**2))), 1e-12)
+    return np.array(deviations) / max(float(np.sqrt(np.mean(forces**2))), floor)

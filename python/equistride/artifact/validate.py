@@ -13,6 +13,8 @@ from equistride.artifact.model import Model, Outputs, load
 from equistride.artifact.structure import Structure, force_deviations, read_structure, total_energy
 
 Array = NDArray[np.float64]
+LEAST_FORCE = 1.0
+"""eV/A: at rest the terms of single bonds, some eV/A each, cancel, and what is left is no scale for their rounding."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class Check:
 
 def force_error(model: Model, structure: Structure, samples: int = 12, step: float = 1e-3) -> float:
     """Return the largest deviation of forces from finite differences, relative to the rms force."""
-    return float(force_deviations(model, structure, samples, step).max())
+    return float(force_deviations(model, structure, samples, step, LEAST_FORCE).max())
 
 
 def virial_error(model: Model, structure: Structure, step: float = 2e-4) -> float:
-    """Return the largest deviation of the virial from -dE/d(strain), relative to its largest component."""
+    """Return the largest deviation of the virial from -dE/d(strain), relative to its largest component or 1 eV."""
     virial = structure.evaluate(model).virial.double().numpy()
     numeric = np.zeros((3, 3))
     for a in range(3):
@@ -50,7 +52,7 @@ def virial_error(model: Model, structure: Structure, step: float = 2e-4) -> floa
 
             slope = (8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step)
             numeric[a, b] = numeric[b, a] = -slope
-    return float(np.abs(numeric - virial).max() / max(np.abs(virial).max(), 1e-12))
+    return float(np.abs(numeric - virial).max() / max(np.abs(virial).max(), 1.0))
 
 
 def _rotation(seed: int, improper: bool) -> Array:
@@ -59,14 +61,19 @@ def _rotation(seed: int, improper: bool) -> Array:
     return -q if (np.linalg.det(q) < 0) != improper else q
 
 
+def scale_of(forces: Array) -> float:
+    """Return the rms of forces [eV/A], with which errors are compared; ``LEAST_FORCE`` where it is less."""
+    return max(float(np.sqrt(np.mean(forces**2))), LEAST_FORCE)
+
+
 def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
     """Return deviations under rotation, reflection, reordering and lattice translation.
 
-    Energies relative to max(1, |E|), forces to their rms; the larger of the two.
+    Energies relative to max(1, |E|), forces to their rms or 1 eV/A; the larger of the two.
     """
     base = structure.evaluate(model)
     energy, forces = total_energy(base), base.forces.double().numpy()
-    rms = max(float(np.sqrt(np.mean(forces**2))), 1e-12)
+    rms = scale_of(forces)
 
     def deviation(outputs: Outputs, expected: Array) -> float:
         of_energy = abs(total_energy(outputs) - energy) / max(1.0, abs(energy))
@@ -105,15 +112,14 @@ def validate(path: Path, structure_path: Path | None = None) -> list[Check]:
     precise = load(path, dtype=torch.float64)
     structure = read_structure(structure_path, precise)
     checks = [
-        Check("forces against finite differences", force_error(precise, structure), 1e-6, "of rms force"),
+        Check("forces against finite differences", force_error(precise, structure), 1e-6, "of rms force, or of 1 eV/A"),
         Check("virial against strain derivative", virial_error(precise, structure), 1e-6, "of largest component"),
     ]
     checks += [Check(f"invariance: {n}", e, 1e-10, "relative") for n, e in symmetry_errors(precise, structure).items()]
     single = load(path, dtype=torch.float32)
     exact, rounded = structure.evaluate(precise), structure.evaluate(single)
-    rms = exact.forces.square().mean().sqrt().item()
-    difference = (exact.forces - rounded.forces.double()).abs().max().item() / max(rms, 1e-12)
-    checks.append(Check("float32 forces against float64", difference, 1e-4, "of rms force"))
+    difference = (exact.forces - rounded.forces.double()).abs().max().item() / scale_of(exact.forces.numpy())
+    checks.append(Check("float32 forces against float64", difference, 1e-4, "of rms force, or of 1 eV/A"))
     per_atom = abs(total_energy(exact) - total_energy(rounded)) / len(structure.species)
     checks.append(Check("float32 energy against float64", per_atom, 1e-5, "eV/atom"))
     return checks

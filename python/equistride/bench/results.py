@@ -29,13 +29,16 @@ class Outfile:
     Raises
     ------
     EquistrideError
-        Where the folder is not there or cannot be written to.
+        For the path of a folder, and where the file's folder is not there or cannot be written to.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
         if not path.parent.is_dir():
             raise EquistrideError(f"the folder {path.parent} does not exist", mend="make it first")
-        self.path = path
+        if path.is_dir():
+            raise EquistrideError(f"{path} is a folder", expected="the path of a file", mend="add the name of the file")
+        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self._keep("")  # what cannot be written is said before the first test
         chosen = settings.summary()
         del chosen["peer_pythons"]  # where programs lie on one machine says nothing on another
         self.content: dict[str, Any] = {
@@ -45,13 +48,15 @@ class Outfile:
     def add(self, result: dict[str, Any]) -> None:
         """Add a result and write the file."""
         self.content["results"].append(result)
-        self._write()
+        self._keep(json.dumps(self.content, indent=1) + "\n")
 
-    def _write(self) -> None:
-        partial = self.path.with_name(self.path.name + ".partial")
+    def _keep(self, text: str) -> None:
         try:
-            partial.write_text(json.dumps(self.content, indent=1) + "\n")
-            os.replace(partial, self.path)
+            self.partial.write_text(text)
+            if text:
+                os.replace(self.partial, self.path)
+            else:
+                self.partial.unlink()
         except OSError as error:
             raise EquistrideError(f"{self.path} cannot be written ({error.strerror})") from None
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
+from equistride.cli import outputs
+
+Output = Annotated[Path, typer.Option("-o", "--output", callback=outputs.file, help="File to write.")]
 Precision = Annotated[str, typer.Option(help="float32 or float64.")]
 Description = Annotated[str, typer.Option(help="One line for the metadata.")]
 Licence = Annotated[str, typer.Option(help="Licence of the weights.")]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from equistride.cli import outputs
 from equistride.errors import EquistrideError
 
 
@@ -36,7 +37,9 @@ def bench(
     device: Annotated[int | None, typer.Option(min=0, help="Number of the GPU.")] = None,
     threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
     style: Annotated[Style, typer.Option(help="How results are printed.")] = Style.table,
-    outfile: Annotated[Path | None, typer.Option(help="JSON file, written after each test.")] = None,
+    outfile: Annotated[
+        Path | None, typer.Option(callback=outputs.file, help="JSON file, written after each test.")
+    ] = None,
     artifact: Annotated[Path | None, typer.Option(help="Model; the released ones by default.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Published architectures with random weights.")] = False,
     peers: Annotated[bool, typer.Option("--peers", help="Run other programs on the same atoms too.")] = False,
@@ -46,7 +49,9 @@ def bench(
     names: Annotated[bool, typer.Option("--list", help="Print the names of the tests.")] = False,
     table: Annotated[Files, typer.Option(metavar="FILE", help="Print JSON results as Markdown instead.")] = None,
     plot: Annotated[Files, typer.Option(metavar="FILE", help="Draw JSON results instead (with -o).")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Picture of --plot.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", callback=outputs.file, help="Picture of --plot.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=1, help="Seed of velocities and thermostat.")] = 1,
 ) -> None:
     """Measure speed, memory and conservation of models in OpenMM and of the kernels, against the machine's limit and peers."""
@@ -119,14 +124,26 @@ def _measure(tests: list[Any], settings: Any, style: Style, outfile: Path | None
     typer.echo(versions)
     if style is Style.table:
         typer.echo(header())
-    failed = []
-    for result in run(tests, settings):
-        if keeper is not None:
-            keeper.add(result)
-        if "error" in result:
-            failed.append(result["error"])
-            typer.echo(f"equistride: {result['error']}", err=True)
-            continue
-        typer.echo(as_table(result) if style is Style.table else as_simple(result))
+    done = failed = 0
+    try:
+        for result in run(tests, settings):
+            if keeper is not None:
+                keeper.add(result)
+            done += 1
+            if "error" in result:
+                failed += 1
+                typer.echo(f"equistride: {result['error']}", err=True)
+                continue
+            typer.echo(as_table(result) if style is Style.table else as_simple(result))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(done, len(tests), outfile)) from None
     if failed:
         raise typer.Exit(2)
+
+
+def _kept(done: int, tests: int, outfile: Path | None) -> str:
+    """Say what is left of a run that was stopped."""
+    if done == 0:
+        return "no test was done" + ("" if outfile is None else f" and {outfile} is as it was")
+    results = f"the results of {done} of {tests} tests are"
+    return f"{results} printed above alone (--outfile keeps them)" if outfile is None else f"{results} in {outfile}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from equistride.cli import data_sets
+from equistride.cli import data_sets, outputs
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ app.command()(data_sets.md17)
 app.command()(data_sets.isomers)
 app.command()(data_sets.molecule)
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the npz files.")]
+Output = Annotated[Path, typer.Option("-o", "--output", callback=outputs.folder, help="Folder for the npz files.")]
 Names = Annotated[
     list[str] | None, typer.Option("--recipe", help="Recipe by name; all of the released models' by default.")
 ]
@@ -107,7 +107,7 @@ def pairs(
         typer.Argument(help="LAMMPS dump, ASE .traj or .extxyz, OpenMM .h5 (mdtraj), .trr, Amber .nc, .npz."),
     ],
     stride_fs: Annotated[float, typer.Option(min=1e-6, help="Time from the one frame of a pair to the other.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="npz file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", callback=outputs.new_file, help="npz file to write.")],
     topology: Annotated[Path | None, typer.Option(help="Structure with the elements, for .trr and .nc.")] = None,
     elements: Annotated[str, typer.Option(help="LAMMPS: symbols of types 1, 2, ..., as in Si,O.")] = "",
     units: Annotated[str | None, typer.Option(help="LAMMPS: metal or real.")] = None,

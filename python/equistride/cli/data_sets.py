@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from equistride.cli import outputs
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ def md17(
     source: Annotated[
         str, typer.Argument(help="md17/ethanol, rmd17/aspirin, iso17 ..., or a file as it was published.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the npz files.")] = Path("data"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=outputs.folder, help="Folder for the npz files.")
+    ] = Path("data"),
     segment: Annotated[
         int | None, typer.Option(min=1, help="Cut trajectories into segments of so many frames; one is never split.")
     ] = None,
@@ -86,7 +89,9 @@ def _published(source: str, output: Path) -> list[Path]:
 
 
 def isomers(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the npz files.")] = Path("data/isomers"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=outputs.folder, help="Folder for the npz files.")
+    ] = Path("data/isomers"),
     frames: Annotated[int, typer.Option(min=50, help="Frames of each molecule, 1 fs apart.")] = 1000,
     temperature: Annotated[float, typer.Option(min=1.0, help="K.")] = 500.0,
     molecule: Annotated[list[str] | None, typer.Option(help="Isomer by name; all 26 by default.")] = None,
@@ -108,7 +113,7 @@ def molecule(
         str, typer.Argument(help="Its bonds, as in CCO: C, N, O, F, no hydrogen, rings in Kekule's form.")
     ],
     stride_fs: Annotated[float, typer.Option(min=1e-3, help="Time between the frames of a segment.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="npz file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", callback=outputs.new_file, help="npz file to write.")],
     temperature: Annotated[float, typer.Option(min=1.0, help="K.")] = 300.0,
     walks: Annotated[int, typer.Option(min=1, help="Walks, each from a start of its own.")] = 10,
     segments: Annotated[int, typer.Option(min=1, help="Segments of a walk.")] = 100,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+
+from equistride.cli import outputs
+from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
     from equistride.analysis.thermo import Segment
@@ -79,7 +81,9 @@ def demo(
     model: Annotated[Path, typer.Option(help="Artifact of a quartz potential.")] = Path(
         "models/quartz-esen/quartz-esen.pt"
     ),
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for trajectory and report.")] = Path("demo"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=outputs.folder, help="Folder for trajectory and report.")
+    ] = Path("demo"),
     nvt: Annotated[int, typer.Option(min=100, help="Steps at constant temperature.")] = 1000,
     nve: Annotated[int, typer.Option(min=100, help="Steps at constant energy.")] = 2000,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the network; 0 for one a core.")] = 0,
@@ -105,17 +109,25 @@ def demo(
     from equistride.analysis.summary import Bounds
     from equistride.analysis.trajectory import Trajectory
     from equistride.artifact import load
+    from equistride.bench.timing import processor
     from equistride.data.quartz import quartz
     from equistride.engines.openmm import choose_backend, create_system
     from equistride.engines.openmm_recorder import Recorder
     from equistride.engines.openmm_structure import topology_from_ase
 
     metadata = load(model).metadata
+    if metadata.kind != "potential":
+        raise EquistrideError(
+            f"{model} is a {metadata.kind}, which has no forces",
+            expected="an artifact of the kind potential",
+            mend="run it with TrajCastIntegrator, as examples/quartz_stride.py does",
+        )
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    output.mkdir(parents=True, exist_ok=True)
+    used = torch.get_num_threads()  # the reference, run by LAMMPS below, sets another number
     atoms = quartz(REPEATS)
     topology, positions = topology_from_ase(atoms)
     system = create_system(model, topology)
+    output.mkdir(parents=True, exist_ok=True)
     with (output / "quartz.pdb").open("w") as f:
         PDBFile.writeFile(topology, positions, f)
 
@@ -166,7 +178,7 @@ def demo(
             steps=nvt + nve,
             speed=speed,
             bounds=Bounds(drift=DRIFT_BOUND),
-            machine=f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+            machine=f"{processor()}, {used} thread{'s' if used > 1 else ''}",
             model={
                 "file": model.name,
                 "architecture": metadata.architecture,

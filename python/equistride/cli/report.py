@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from equistride.cli import outputs
+
 if TYPE_CHECKING:
     from equistride.analysis.thermo import Segment
 
 Reference = Annotated[Path | None, typer.Option("-r", "--reference", help="Trajectory to compare with.")]
+Output = Annotated[Path, typer.Option("-o", "--output", callback=outputs.new_file, help="The HTML file.")]
 Topology = Annotated[Path | None, typer.Option("-t", "--topology", help="PDB or other structure, for DCD and XTC.")]
 Log = Annotated[
     list[str] | None,
@@ -21,7 +24,7 @@ Log = Annotated[
 def report(
     trajectory: Annotated[Path, typer.Argument(help="Trajectory: .npz, .extxyz, .dcd or .xtc.")],
     reference: Reference = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")] = Path("report.html"),
+    output: Output = Path("report.html"),
     topology: Topology = None,
     reference_topology: Annotated[Path | None, typer.Option(help="Structure for a DCD or XTC reference.")] = None,
     interval: Annotated[float | None, typer.Option(min=0, help="Time between frames [fs], if not in the file.")] = None,

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from equistride.cli import outputs
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
+    from equistride.analysis.drift import Verdict
     from equistride.analysis.nve import Conservation
 
 
@@ -46,11 +48,12 @@ def validate(
     dtype: Annotated[Precision, typer.Option(help="NVE: precision of the network in the run.")] = Precision.float64,
     seed: Annotated[int, typer.Option(min=0, help="NVE: seed of the velocities.")] = 1,
     report: Annotated[
-        Path | None, typer.Option(help="NVE: folder for nve.json, nve.npz, nve.png and report.html.")
+        Path | None,
+        typer.Option(callback=outputs.folder, help="NVE: folder for nve.json, nve.npz, nve.png and report.html."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Check forces, virial, symmetries and precision; or, with --nve, energy conservation. Status 1 where a check fails."""
+    """Check forces, virial, symmetries and precision; or, with --nve, energy conservation. Status 1 unless all pass."""
     if nve is None:
         _checks(artifact, structure, as_json)
         return
@@ -97,20 +100,31 @@ def _checks(artifact: Path, structure: Path | None, as_json: bool) -> None:
         ]
         typer.echo(json.dumps({"passed": all(c.passed for c in checks), "checks": rows}, indent=1))
     else:
-        _table(str(artifact), [(c.name, f"{c.error:.1e}", f"{c.bound:.0e}", c.unit, c.passed) for c in checks])
+        _table(
+            str(artifact), [(c.name, f"{c.error:.1e}", f"{c.bound:.0e}", c.unit, _verdict(c.passed)) for c in checks]
+        )
     if not all(c.passed for c in checks):
         raise typer.Exit(1)
 
 
-def _table(title: str, rows: list[tuple[str, str, str, str, bool]]) -> None:
+def _verdict(passed: bool) -> Verdict:
+    return "pass" if passed else "fail"
+
+
+SHOWN: dict[Verdict, str] = {
+    "pass": "[green]pass[/green]", "fail": "[red]FAIL[/red]", "undecided": "[yellow]undecided[/yellow]",
+}  # fmt: skip
+
+
+def _table(title: str, rows: list[tuple[str, str, str, str, Verdict]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     for column in ("check", "error", "bound", "in", ""):
         table.add_column(column, justify="right" if column in ("error", "bound") else "left")
-    for *cells, passed in rows:
-        table.add_row(*map(str, cells), "[green]pass[/green]" if passed else "[red]FAIL[/red]")
+    for *cells, verdict in rows:
+        table.add_row(*cells, SHOWN[verdict])
     Console().print(table)
 
 
@@ -144,18 +158,17 @@ def _conservation(
 
 def _show(result: Conservation, artifact: Path, system: Path) -> None:
     setting = result.setting
-    rows = []
+    rows: list[tuple[str, str, str, str, Verdict]] = []
     if result.drift is not None:
         low, high = result.drift.interval
         error = f"{result.drift.slope:+.2g} ({low:+.2g} to {high:+.2g})"
         name = f"drift over {setting.time:g} ps at {setting.timestep:g} fs"
-        rows.append((name, error, f"{setting.drift_bound:g}", "meV/atom/ps", result.drift_passed))
+        rows.append((name, error, f"{setting.drift_bound:g}", "meV/atom/ps", result.drift_verdict))
     if result.exponent is not None:
         bounds = "{:g} to {:g}".format(*setting.exponent_bounds)
-        rows.append(
-            ("energy error as a power of dt", f"{result.exponent.value:.3f}", bounds, "", result.exponent_passed)
-        )
-    rows += [(f.name, f"{f.error:.1e}", f"{f.bound:.0e}", f.unit, f.passed) for f in result.findings]
+        verdict = _verdict(result.exponent_passed)
+        rows.append(("energy error as a power of dt", f"{result.exponent.value:.3f}", bounds, "", verdict))
+    rows += [(f.name, f"{f.error:.1e}", f"{f.bound:.0e}", f.unit, _verdict(f.passed)) for f in result.findings]
     _table(f"{artifact} on {system}, {result.atoms} atoms", rows)
     for finding in result.findings:
         if not finding.passed and finding.remark:

@@ -319,7 +319,7 @@ def create_system(
     chosen = choose_atoms(topology, atoms)
     atoms = None if atoms is None else chosen
     if system is not None:
-        check_system(system, topology, chosen)
+        check_system(system, topology, chosen, periodic is not False)
     force = create_force(
         artifact,
         topology,
@@ -341,7 +341,7 @@ def create_system(
 def _register() -> None:
     """Load the plugin, where it was built, so that XmlSerializer reads systems with our forces and integrators."""
     if _plugin_built():
-        with contextlib.suppress(ImportError, openmm.OpenMMException):
+        with contextlib.suppress(ImportError, OSError, openmm.OpenMMException, EquistrideError):
             importlib.import_module("equistride.engines.openmm_force")
 
 

@@ -15,8 +15,8 @@ from openmm import app, unit
 from equistride.artifact.metadata import Metadata
 from equistride.errors import EquistrideError
 
-BOX_TOLERANCE = 1e-4
-"""nm: a PDB file rounds edges to 0.0001 nm and angles to 0.01 degrees."""
+UNSET_BOX = 2 * np.eye(3)
+"""nm: a new System's."""
 
 
 def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[int]:
@@ -61,7 +61,7 @@ def _indices(atoms: object) -> list[int]:
     """Return whole numbers as they are, and refuse all else, flags too."""
     try:
         given = [] if isinstance(atoms, str) else list(atoms)  # type: ignore[call-overload]
-        if isinstance(atoms, str) or any(isinstance(atom, (bool, np.bool_)) for atom in given):
+        if isinstance(atoms, str) or any(np.asarray(atom).dtype == np.bool_ for atom in given):
             raise TypeError
         return [operator.index(atom) for atom in given]
     except TypeError:
@@ -143,13 +143,13 @@ def has_box(topology: app.Topology, periodic: bool | None, required: bool) -> bo
     return wanted
 
 
-def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[int]) -> None:
+def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[int], periodic: bool = True) -> None:
     """Refuse a System in which the model's atoms are not free.
 
     Raises
     ------
     EquistrideError
-        Where System and topology do not fit, in their atoms or their boxes, or an atom of the model is constrained or is a
+        Where System and topology do not fit, nobody gave the System its box, or an atom of the model is constrained or is a
         virtual site.
     """
     if system.getNumParticles() != topology.getNumAtoms():
@@ -160,16 +160,16 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
             mend="make the System from this topology",
         )
     box = topology.getPeriodicBoxVectors()
-    if box is not None:
+    if periodic and box is not None:
         expected, found = (
             np.array([v.value_in_unit(unit.nanometer) for v in vectors])
             for vectors in (box, system.getDefaultPeriodicBoxVectors())
         )
-        if not np.allclose(found, expected, rtol=0, atol=BOX_TOLERANCE):
+        if np.array_equal(found, UNSET_BOX) and not np.allclose(expected, UNSET_BOX, rtol=0, atol=1e-3):
             raise EquistrideError(
-                "the System's box is not the topology's",
-                expected=f"edges of {_edges(expected)} nm",
-                found=_edges(found),
+                "the System has the box that OpenMM gives where none is set",
+                expected=f"that of the topology, with edges of {_edges(expected)} nm",
+                found=f"{_edges(found)} nm",
                 mend="call system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())",
             )
     ours = set(atoms)

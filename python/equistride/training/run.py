@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,17 @@ def _check_same_model(output: Path, facts: dict[str, Any], config: AnyConfig) ->
         )
 
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt again, where lightning makes an exit with status 1 of it."""
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
 def train(
     config: AnyConfig, root: Path, output: Path, *, resume: bool = False, progress: bool = True
 ) -> dict[str, float]:
@@ -65,6 +78,11 @@ def train(
         Of a potential ``val_energy_mae``, ``test_energy_mae`` (meV/atom), ``..._force_mae`` (meV/A), ``..._virial_mae``
         (meV/atom); of a propagator ``val_displacement_percent``, ``test_velocity_percent`` ... (mean absolute error of a
         component, in per cent of the rms of the frames evaluated), also by element, ``test_velocity_Si_percent``.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C; ``checkpoints/last.ckpt`` stays as it was written last.
     """
     checkpoint = _before(output, resume)
     before, done = checkpoint.get("equistride", {}), int(checkpoint.get("global_step", 0))
@@ -106,7 +124,7 @@ def train(
         use_distributed_sampler=False,  # the order of frames is shared out by EpochShuffle
         default_root_dir=output,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _stoppable():
         if task.resumable:
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         trainer.fit(
@@ -135,4 +153,5 @@ def _test(task: Task, checkpoint: Path, progress: bool) -> dict[str, float]:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    return {k: float(v) for k, v in tester.test(task.module, task.test(), verbose=False)[0].items()}
+    with _stoppable():
+        return {k: float(v) for k, v in tester.test(task.module, task.test(), verbose=False)[0].items()}
