@@ -31,7 +31,7 @@ timeout 120 "$python" benchmarks/tensor_product.py --device cuda --json "$out/$n
   2>&1 | tee "$out/$name-tensor-product.log" || true
 timeout 120 "$python" benchmarks/esen_speed.py --device cuda --json "$out/$name-esen-speed.json" \
   2>&1 | tee "$out/$name-esen-speed.log" || true
-timeout 120 "$python" benchmarks/steps.py --device cuda --json "$out/$name-steps.json" 2>&1 | tee "$out/$name-steps.log" || true
+timeout 150 "$python" benchmarks/steps.py --device cuda --json "$out/$name-steps.json" 2>&1 | tee "$out/$name-steps.log" || true
 timeout 120 "$python" -m equistride.cli.main bench --test potential-quartz-4374,propagator-quartz-4374,kernels-quartz-4374 \
   --seconds 5 --outfile "$out/$name-bench.json" || true
 exit "$tests"

@@ -5,14 +5,17 @@
 
 The published TrajCast (4 layers, 64 channels, l <= 2, 4.5 A, 30 fs) and an eSEN of 2 x 64 (5 A), random weights, quartz. Beside
 each step's time stand the time of its kernels alone (on a GPU; what waits between them is the difference), ns/day at 30 fs or
-1 fs, atom-steps/s, and float32 against float64. On the CPU the step stands beside that of exact lists, which engines take.
+1 fs, atom-steps/s, and the errors against float64; on a GPU with each way of making products. On the CPU the step stands beside
+that of exact lists, which engines take.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,23 @@ from equistride.bench.systems import structure
 FS_PER_STEP = {"potential": 1.0, "propagator": 30.0}
 DAY = 86400
 OUTPUTS = {"potential": ("energies", "forces", "virial"), "propagator": ("displacements", "velocities")}
+
+
+ARITHMETIC = {"float32": ("highest", "1"), "TF32": ("high", "1"), "float32 without tensor cores": ("highest", "0")}
+"""Of matrix products on a GPU: what torch allows, and whether the edge block may use tensor cores."""
+
+
+@contextmanager
+def multiplying(name: str) -> Iterator[None]:
+    """Let products be made so; models that are opened meanwhile keep to it."""
+    precision, cores = ARITHMETIC[name]
+    torch.set_float32_matmul_precision(precision)
+    os.environ["EQUISTRIDE_TENSOR_CORES"] = cores
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        del os.environ["EQUISTRIDE_TENSOR_CORES"]
 
 
 def arguments_of(kind: str, path: Path, atoms: int) -> tuple[Any, ...]:
@@ -96,7 +116,10 @@ def main() -> None:
         for kind in FS_PER_STEP:
             test = parse(f"{kind}-quartz-{arguments.atoms}")
             chosen = choose(test, None, random=True, precision="single", scratch=Path(scratch))
-            results[chosen.title] = measure(kind, chosen.path, arguments.atoms, arguments.device, arguments.repeats)
+            for name in ARITHMETIC if arguments.device == "cuda" else ["float32"]:
+                with multiplying(name):
+                    figures = measure(kind, chosen.path, arguments.atoms, arguments.device, arguments.repeats)
+                results[f"{chosen.title}, {name}"] = figures
     publish(results, arguments.json)
 
 
