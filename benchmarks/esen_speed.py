@@ -1,7 +1,7 @@
 """Energy and forces of eSEN: fairchem-core, our plain torch network, and the fused edge block.
 
     OMP_NUM_THREADS=1 python benchmarks/esen_speed.py [--fairchem PYTHON] [--atoms 216 648 4374] [--json FILE]
-    python benchmarks/esen_speed.py --fairchem PYTHON --atoms 4374 --skip plain "fairchem, recomputing" --memory 20
+    python benchmarks/esen_speed.py --fairchem PYTHON --atoms 4374 --skip plain "fairchem, recomputing" --memory 21
     python benchmarks/esen_speed.py --device cuda [--atoms 648 4374 34992] [--json FILE]
 
 Quartz, 2 layers, 64 channels, L = M = 2, cutoff 5 A, 10 Gaussians, float32; same random weights, same atoms, same edges; one
