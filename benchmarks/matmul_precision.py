@@ -24,7 +24,7 @@ from machine import processor, publish
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equistride.analysis.drift import energy_drift
-from equistride.analysis.nve import Setting, start_of
+from equistride.analysis.nve import DISCARD, Setting, start_of
 from equistride.data.quartz import quartz
 from equistride.engines.ase import EquistrideCalculator
 
@@ -35,8 +35,6 @@ PRODUCTS = {
     "aten.baddbmm.default": (1, 2),
 }
 """Operators and their factors."""
-KEPT = 0.9
-"""Share of a run that the fit sees."""
 
 
 def rounded(values: torch.Tensor) -> torch.Tensor:
@@ -88,7 +86,7 @@ def drift(atoms: Atoms, model: Path, name: str, steps: int) -> dict[str, float]:
         dynamics.attach(lambda: rows.append((len(rows), moving.get_total_energy())))
         dynamics.run(steps)
     times, energies = np.array(rows).T
-    kept = slice(int((1 - KEPT) * len(times)), None)
+    kept = slice(int(DISCARD * len(times)), None)
     found = energy_drift(times[kept], energies[kept], len(atoms))
     return {
         "drift": found.slope,

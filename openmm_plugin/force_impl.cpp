@@ -3,6 +3,7 @@
 #include "errors.h"
 #include "kernel.h"
 #include "model/gil.h"
+#include "system_checks.h"
 
 #include <ATen/ATen.h>
 #include <openmm/Platform.h>
@@ -11,7 +12,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <unordered_set>
 
 using OpenMM::ContextImpl;
 using OpenMM::OpenMMException;
@@ -31,8 +31,9 @@ void EquistrideForceImpl::initialize(ContextImpl &context) {
         if (particle >= count)
             throw OpenMMException("a particle of the force is not in the System; expected less than " +
                                   std::to_string(count) + "; found " + std::to_string(particle));
-    if (owner_.isArtifact())
-        check_free(context.getSystem());
+    if (owner_.isArtifact()) // a module of the TorchForce contract may know of constraints
+        check_free(context.getSystem(), labels_, "which a model of atoms cannot see; leave it out",
+                   "and the model was trained on free atoms");
     OpenMM::Platform &platform = context.getPlatform();
     if (platform.supportsKernels({CalcEquistrideForceKernel::Name()})) {
         kernel_ = platform.createKernel(CalcEquistrideForceKernel::Name(), context);
@@ -40,25 +41,6 @@ void EquistrideForceImpl::initialize(ContextImpl &context) {
         rethrow_as_openmm([&] { kernel_->getAs<CalcEquistrideForceKernel>().initialize(context, owner_, labels_); });
     } else
         initialize_host(context);
-}
-
-// A model of atoms was trained on free ones. Modules of the TorchForce contract may know of constraints.
-void EquistrideForceImpl::check_free(const OpenMM::System &system) const {
-    const std::unordered_set<std::int64_t> seen(labels_.begin(), labels_.end());
-    for (const std::int64_t particle : labels_)
-        if (system.isVirtualSite(static_cast<int>(particle)))
-            throw OpenMMException("particle " + std::to_string(particle) +
-                                  " is a virtual site, which a model of atoms cannot see; leave it out");
-    for (int k = 0; k < system.getNumConstraints(); k++) {
-        int first = 0, second = 0;
-        double distance = 0;
-        system.getConstraintParameters(k, first, second, distance);
-        if (seen.contains(first) || seen.contains(second))
-            throw OpenMMException("the distance between particles " + std::to_string(first) + " and " +
-                                  std::to_string(second) +
-                                  " is constrained, and the model was trained on free atoms; make the System with "
-                                  "constraints=None and rigidWater=False");
-    }
 }
 
 void EquistrideForceImpl::initialize_host(ContextImpl &context) {

@@ -22,7 +22,6 @@ public:
                         std::vector<OpenMM::Vec3> &forces) override;
 
 private:
-    void check_free(const OpenMM::System &system) const;
     void initialize_host(OpenMM::ContextImpl &context);
     double evaluate(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
                     std::vector<OpenMM::Vec3> &forces);

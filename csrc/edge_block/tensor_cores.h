@@ -6,10 +6,10 @@
 // zero, so only 16 terms are summed there; those sums are added with rounding to nearest.
 //
 // A warp's panel, turned: 32 columns are two operands A (16 x 8), eight edges one operand B (8 x 8). Which of the
-// matrix's columns and which k an operand's place stands for is free, so each lane (group = lane / 4, quad = lane % 4)
-// gets neighbours: columns 4 group .. 4 group + 3 and, of 32 numbers of k, 8 quad .. 8 quad + 7. All loads are of 16
-// bytes, on different banks for the rows of a tile, and the sums lie in the lane as FMA leaves them: four columns of an
-// edge.
+// matrix's columns and which k an operand's place stands for is free, so each lane gets neighbours: with
+// quad = lane / 4 the columns 4 quad .. 4 quad + 3, with t = lane % 4, of 32 numbers of k, 8 t .. 8 t + 7. All loads
+// are of 16 bytes, on different banks for the rows of a tile, and the sums lie in the lane as FMA leaves them: four
+// columns of an edge.
 #pragma once
 #include "edge_block/products.h"
 
@@ -84,21 +84,23 @@ template <Arithmetic HOW, int ROWS> struct TensorCores {
                                                float (&sum)[N][4]) const {
         constexpr int LAST = (N == BOTH ? 2 : 1) * EDGES - 1;
         constexpr bool EXACT = HOW == Arithmetic::split;
-        const int whole = aligned ? k / STEP_K * STEP_K : 0, group = quad, k0 = threadIdx.x % 4 * 8;
-        matrix += 4 * group;
+        const int whole = aligned ? k / STEP_K * STEP_K : 0, k0 = threadIdx.x % 4 * 8;
+        matrix += 4 * quad;
         __syncwarp(); // stores before this were each lane's own affair
         int place[N / 2];
 #pragma unroll
         for (int tile = 0; tile < N / 2; ++tile)
-            place[tile] = rows.place(min(8 * tile + group, LAST)) + k0;
+            place[tile] = rows.place(min(8 * tile + quad, LAST)) + k0;
         Four<float> ahead[2][4];
-#pragma unroll
-        for (int part = 0; part < 2; ++part)
-            if (whole > 0) {
+        const auto fetch = [&](int part, int at) { // what the lane needs of the matrix for half of 32 numbers of k
+            if (at < whole) {
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    ahead[part][i] = load(matrix + (k0 + 4 * part + i) * int(PANEL));
+                    ahead[part][i] = load(matrix + (at + k0 + 4 * part + i) * int(PANEL));
             }
+        };
+        fetch(0, 0);
+        fetch(1, 0);
 #pragma unroll 1
         for (int at = 0; at < whole; at += STEP_K) {
 #pragma unroll
@@ -116,11 +118,7 @@ template <Arithmetic HOW, int ROWS> struct TensorCores {
                             low[step][half][to] = value - high[step][half][to];
                     }
                 }
-                if (at + STEP_K < whole) {
-#pragma unroll
-                    for (int i = 0; i < 4; ++i)
-                        ahead[part][i] = load(matrix + (at + STEP_K + k0 + 4 * part + i) * int(PANEL));
-                }
+                fetch(part, at + STEP_K);
 #pragma unroll
                 for (int tile = 0; tile < N / 2; ++tile) {
                     const Four<float> x = rows.four(place[tile] + at + 4 * part);

@@ -1,7 +1,6 @@
 #include "model/evaluation.h"
 
 #include "matmul_precision.h"
-
 #include "model/checks.h"
 #include "model/gil.h"
 #include "model/placement.h"

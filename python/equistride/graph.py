@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
@@ -24,9 +24,9 @@ __all__ = ["FixedNeighbors", "NeighborList", "edge_vectors", "fixed_neighbor_lis
 Flags = Tensor | Sequence[bool] | bool
 
 
-@torch.library.register_fake("equistride::neighbors")
+@library.register_fake("equistride::neighbors")
 def _neighbors_shapes(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    edges = torch.library.get_ctx().new_dynamic_size()
+    edges = library.get_ctx().new_dynamic_size()
     return (
         positions.new_empty((2, edges), dtype=torch.int64),
         positions.new_empty((edges, 3), dtype=torch.int32),

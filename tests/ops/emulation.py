@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch import library as operators
 
 import equistride.graph  # noqa: F401  (loads the operators whose schemas are copied)
 
@@ -35,7 +36,7 @@ FLAGS = [
     "-Wno-unknown-pragmas",
     f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
 ]
-_libraries: list[torch.library.Library] = []  # the schemas live as long as these do
+_libraries: list[operators.Library] = []  # the schemas live as long as these do
 
 
 def _key(compiler: str, files: list[Path]) -> str:
@@ -88,7 +89,7 @@ def load(cache: pytest.Cache) -> torch._ops._OpNamespace:
         pytest.skip("no g++: the CUDA sources were not run on the host")
     if not _libraries:
         torch.ops.load_library(str(_build(compiler, cache.mkdir("cuda_emulation"))))
-        schemas = torch.library.Library("equistride_emulated", "FRAGMENT")
+        schemas = operators.Library("equistride_emulated", "FRAGMENT")
         for name in OPERATORS:
             schema = str(getattr(torch.ops.equistride, name).default._schema)
             schemas.define(schema.removeprefix("equistride::"))
@@ -107,7 +108,7 @@ def between_nan(tensor: Tensor) -> Tensor:
 def in_place_of_the_cpu(emulated: torch._ops._OpNamespace, names: Sequence[str] = CONVOLUTION) -> Iterator[list[str]]:
     """Let the kernels take the place of the CPU's; yields the names of the operators that are called."""
     called: list[str] = []
-    library = torch.library.Library("equistride", "IMPL")
+    library = operators.Library("equistride", "IMPL")
     for name in names:
 
         def run(*arguments: object, name: str = name) -> object:

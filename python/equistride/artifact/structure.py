@@ -56,6 +56,11 @@ def total_energy(outputs: Outputs) -> float:
     return float(outputs.atomic_energies.double().sum())
 
 
+def scale_of(forces: Array, floor: float) -> float:
+    """Return the rms of forces [N, 3] (eV/A), with which errors are compared; ``floor`` where it is less."""
+    return max(float(np.sqrt(np.mean(forces**2))), floor)
+
+
 def force_deviations(
     model: Model, structure: Structure, samples: int = 12, step: float = 1e-3, floor: float = 1e-12
 ) -> Array:
@@ -76,4 +81,4 @@ def force_deviations(
 
         slope = (8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step)
         deviations.append(abs(-slope - forces.ravel()[k]))
-    return np.array(deviations) / max(float(np.sqrt(np.mean(forces**2))), floor)
+    return np.array(deviations) / scale_of(forces, floor)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from equistride.artifact.model import Model, Outputs, load
-from equistride.artifact.structure import Structure, force_deviations, read_structure, total_energy
+from equistride.artifact.structure import Structure, force_deviations, read_structure, scale_of, total_energy
 
 Array = NDArray[np.float64]
 LEAST_FORCE = 1.0
@@ -33,7 +33,7 @@ class Check:
 
 
 def force_error(model: Model, structure: Structure, samples: int = 12, step: float = 1e-3) -> float:
-    """Return the largest deviation of forces from finite differences, relative to the rms force."""
+    """Return the largest deviation of forces from finite differences, relative to the rms force or 1 eV/A."""
     return float(force_deviations(model, structure, samples, step, LEAST_FORCE).max())
 
 
@@ -61,11 +61,6 @@ def _rotation(seed: int, improper: bool) -> Array:
     return -q if (np.linalg.det(q) < 0) != improper else q
 
 
-def scale_of(forces: Array) -> float:
-    """Return the rms of forces [eV/A], with which errors are compared; ``LEAST_FORCE`` where it is less."""
-    return max(float(np.sqrt(np.mean(forces**2))), LEAST_FORCE)
-
-
 def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
     """Return deviations under rotation, reflection, reordering and lattice translation.
 
@@ -73,7 +68,7 @@ def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
     """
     base = structure.evaluate(model)
     energy, forces = total_energy(base), base.forces.double().numpy()
-    rms = scale_of(forces)
+    rms = scale_of(forces, LEAST_FORCE)
 
     def deviation(outputs: Outputs, expected: Array) -> float:
         of_energy = abs(total_energy(outputs) - energy) / max(1.0, abs(energy))
@@ -118,7 +113,9 @@ def validate(path: Path, structure_path: Path | None = None) -> list[Check]:
     checks += [Check(f"invariance: {n}", e, 1e-10, "relative") for n, e in symmetry_errors(precise, structure).items()]
     single = load(path, dtype=torch.float32)
     exact, rounded = structure.evaluate(precise), structure.evaluate(single)
-    difference = (exact.forces - rounded.forces.double()).abs().max().item() / scale_of(exact.forces.numpy())
+    difference = (exact.forces - rounded.forces.double()).abs().max().item() / scale_of(
+        exact.forces.numpy(), LEAST_FORCE
+    )
     checks.append(Check("float32 forces against float64", difference, 1e-4, "of rms force, or of 1 eV/A"))
     per_atom = abs(total_energy(exact) - total_energy(rounded)) / len(structure.species)
     checks.append(Check("float32 energy against float64", per_atom, 1e-5, "eV/atom"))
