@@ -230,14 +230,16 @@ void FixPropagate::choose_ghosts() {
 }
 
 void FixPropagate::setup(int) {
-    guarded(error, FIX, [&] {
-        double slowest = 0;
+    double slowest = 0;
+    guarded_together(error, world, FIX, [&] {
         for (int i = 0; i < atom->nlocal; i++)
             for (int k = 0; k < 3; k++) {
                 TORCH_CHECK_VALUE(std::isfinite(atom->v[i][k]), "the velocity of atom ", atom->tag ? atom->tag[i] : i,
                                   " is not finite; set the velocities anew");
                 slowest = std::max(slowest, std::abs(atom->v[i][k]));
             }
+    });
+    guarded_together(error, world, FIX, [&] {
         TORCH_CHECK_VALUE(collective_.largest(slowest) > 0,
                           "the atoms are at rest, and a propagator moves them by their ",
                           "velocities; set them, as in `velocity all create 300 1 mom yes rot yes dist gaussian`");

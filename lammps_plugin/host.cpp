@@ -6,9 +6,11 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <string_view>
+#include <thread>
 
 namespace equistride::lammps {
 
@@ -113,6 +115,20 @@ std::string shared_sentence(std::string sentence, MPI_Comm world) {
     sentence.resize(static_cast<std::size_t>(size));
     MPI_Bcast(sentence.data(), size, MPI_CHAR, first, world);
     return sentence;
+}
+
+void end_run(LAMMPS_NS::Error *error, const std::string &style, const std::string &sentence) {
+    try {
+        error->one(style, 0, LAMMPS_NS::Error::NOLASTLINE, style + ": " + sentence);
+    } catch (const LAMMPS_NS::LAMMPSAbortException &) {
+        // LAMMPS calls MPI_Abort on the way out, and mpiexec drops what it has not passed on by then: the sentence,
+        // in one run of thirty on a busy machine.
+        int processes = 1;
+        MPI_Comm_size(MPI_COMM_WORLD, &processes);
+        if (processes > 1)
+            std::this_thread::sleep_for(std::chrono::milliseconds(500));
+        throw;
+    }
 }
 
 } // namespace equistride::lammps

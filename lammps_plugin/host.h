@@ -62,11 +62,14 @@ template <class Body> std::string failure_of(Body body) {
 /// The first process's sentence, on all of them; empty where there is none.
 std::string shared_sentence(std::string sentence, MPI_Comm world);
 
+/// End the run on all processes with this one's sentence, which reaches the screen before MPI takes them down.
+void end_run(LAMMPS_NS::Error *error, const std::string &style, const std::string &sentence);
+
 /// End the run with a sentence where `body` throws on this process.
 template <class Body> void guarded(LAMMPS_NS::Error *error, const std::string &style, Body body) {
     const std::string sentence = failure_of(body);
     if (!sentence.empty())
-        error->one(style, 0, LAMMPS_NS::Error::NOLASTLINE, style + ": " + sentence);
+        end_run(error, style, sentence);
 }
 
 /// The same where all processes call it together: one sentence, once.
