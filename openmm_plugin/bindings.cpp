@@ -5,9 +5,12 @@
 #include "force.h"
 #include "integrator.h"
 #include "model/archive.h"
+#include "propagator_mark.h"
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+
+#include <array>
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused"
@@ -89,6 +92,7 @@ py::object new_integrator(const py::bytes &model, const std::string &file) {
 }
 
 void bind_integrator(py::module_ &m) {
+    m.def("new_mark", [] { return hand_over<OpenMM::Force>(new equistride::PropagatorMark); });
     m.def("new_integrator", new_integrator);
     m.def("require_integrator", [](const py::object &o) { integrator_of(o); });
     m.def("is_our_integrator",
@@ -101,6 +105,12 @@ void bind_integrator(py::module_ &m) {
     m.def("set_integrator_periodic",
           [](const py::object &o, bool v) { integrator_of(o).setUsesPeriodicBoundaryConditions(v); });
     m.def("integrator_periodic", [](const py::object &o) { return integrator_of(o).usesPeriodicBoundaryConditions(); });
+    m.def("set_topology_box", [](const py::object &o, const std::vector<std::array<double, 3>> &v) {
+        std::vector<OpenMM::Vec3> vectors;
+        for (const auto &[x, y, z] : v)
+            vectors.emplace_back(x, y, z);
+        integrator_of(o).setTopologyBox(vectors);
+    });
     m.def("set_thermostat", [](const py::object &o, const std::string &kind, double temperature, double time,
                                double tau) { integrator_of(o).setThermostat({kind, temperature, time, tau}); });
     m.def("get_thermostat", [](const py::object &o) {

@@ -113,6 +113,8 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
         throw OpenMMException("this integrator is already bound to a Context; make another one (copy.deepcopy)");
     const OpenMM::System &system = made.getSystem();
     check_propagated_system(system, thermostat_.active(), getIntegrationForceGroups());
+    if (periodic_ && !topology_box_.empty())
+        check_box_was_set(system, topology_box_);
     const int count = system.getNumParticles();
     std::vector<double> masses;
     for (int i = 0; i < count; i++)

@@ -41,6 +41,8 @@ public:
     /// Whether the model sees the box.
     void setUsesPeriodicBoundaryConditions(bool periodic) { periodic_ = periodic; }
     bool usesPeriodicBoundaryConditions() const { return periodic_; }
+    /// The box of the topology [nm], against which a System is held whose own box nobody set; not in the XML.
+    void setTopologyBox(const std::vector<OpenMM::Vec3> &vectors) { topology_box_ = vectors; }
     /// Times in fs. May be changed while a Context runs.
     void setThermostat(const Thermostat &thermostat);
     const Thermostat &getThermostat() const { return thermostat_; }
@@ -85,6 +87,7 @@ private:
     Metadata metadata_;
     std::vector<std::string> elements_;
     bool periodic_ = false;
+    std::vector<OpenMM::Vec3> topology_box_; // empty: not known
     Thermostat thermostat_{"none"};
     int seed_ = 0;
     std::string device_ = "auto";

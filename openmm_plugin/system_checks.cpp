@@ -1,5 +1,7 @@
 #include "system_checks.h"
 
+#include "propagator_mark.h"
+
 #include <openmm/AndersenThermostat.h>
 #include <openmm/CMMotionRemover.h>
 #include <openmm/MonteCarloAnisotropicBarostat.h>
@@ -8,7 +10,10 @@
 #include <openmm/MonteCarloMembraneBarostat.h>
 #include <openmm/OpenMMException.h>
 #include <openmm/System.h>
+#include <openmm/Vec3.h>
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <unordered_set>
 
@@ -39,7 +44,7 @@ void check_force(const Force &force, bool thermostat, int groups) {
     if (is_one_of<OpenMM::MonteCarloBarostat, OpenMM::MonteCarloAnisotropicBarostat, OpenMM::MonteCarloFlexibleBarostat,
                   OpenMM::MonteCarloMembraneBarostat>(force))
         throw OpenMMException(name + " is a barostat, and a propagator knows no pressure; take it out of the System");
-    if (is_one_of<OpenMM::CMMotionRemover>(force))
+    if (is_one_of<OpenMM::CMMotionRemover, PropagatorMark>(force))
         return;
     if (is_one_of<OpenMM::AndersenThermostat>(force)) {
         if (thermostat)
@@ -69,6 +74,23 @@ void check_free(const OpenMM::System &system, const std::vector<std::int64_t> &p
     for (const std::int64_t particle : particles)
         if (system.isVirtualSite(static_cast<int>(particle)))
             throw OpenMMException("particle " + std::to_string(particle) + " is a virtual site, " + site);
+}
+
+void check_box_was_set(const OpenMM::System &system, const std::vector<OpenMM::Vec3> &topology) {
+    const OpenMM::Vec3 unset[] = {{2, 0, 0}, {0, 2, 0}, {0, 0, 2}}; // nm, of a System that was just made
+    OpenMM::Vec3 found[3];
+    system.getDefaultPeriodicBoxVectors(found[0], found[1], found[2]);
+    double difference = 0;
+    for (std::size_t i = 0; i < 3; i++) {
+        if (found[i] != unset[i])
+            return;
+        const OpenMM::Vec3 apart = topology.at(i) - unset[i];
+        difference = std::max(difference, std::sqrt(apart.dot(apart)));
+    }
+    if (difference > 1e-3)
+        throw OpenMMException("the System has the box that OpenMM gives where none is set, 2 nm wide, and its topology "
+                              "has another; call "
+                              "system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())");
 }
 
 void check_propagated_system(const OpenMM::System &system, bool thermostat, int groups) {

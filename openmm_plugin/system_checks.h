@@ -7,7 +7,8 @@
 
 namespace OpenMM {
 class System;
-}
+class Vec3;
+} // namespace OpenMM
 
 namespace equistride {
 
@@ -15,6 +16,10 @@ namespace equistride {
 /// @param site, constraint  why that cannot be, and what to do: ends of the sentences
 void check_free(const OpenMM::System &system, const std::vector<std::int64_t> &particles, const std::string &site,
                 const std::string &constraint);
+
+/// Raises OpenMM::OpenMMException where the System has the box that OpenMM gives where none is set, and its topology
+/// another one [nm].
+void check_box_was_set(const OpenMM::System &system, const std::vector<OpenMM::Vec3> &topology);
 
 /// Raises OpenMM::OpenMMException for particles that are not free atoms, for barostats, for a second thermostat and for
 /// forces in the `groups` of integration, which would do nothing.

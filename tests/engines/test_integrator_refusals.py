@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +110,39 @@ def test_forces_that_would_do_nothing(file: Path, random_artifact64: Path) -> No
     thermostat = create_system(file, topology)
     thermostat.addForce(openmm.AndersenThermostat(300, 1))
     openmm.Context(thermostat, TrajCastIntegrator(file, topology, thermostat=None))
+
+
+def test_no_other_integrator_moves_a_system_without_forces(file: Path, random_artifact64: Path) -> None:
+    """Its atoms would fly on in straight lines; in XML and in a CompoundIntegrator too."""
+    reference = openmm.Platform.getPlatformByName("Reference")
+    topology, _ = topology_from_ase(bulk())
+    system = create_system(file, topology)
+    again = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+    both = openmm.CompoundIntegrator()
+    both.addIntegrator(openmm.VerletIntegrator(0.001))
+    for made in (system, again, create_system(file, topology, remove_cm_motion=False)):
+        for integrator in (openmm.LangevinMiddleIntegrator(300, 1, 0.001), copy.deepcopy(both)):
+            with pytest.raises(openmm.OpenMMException, match=r"no forces.*expected a TrajCastIntegrator") as caught:
+                openmm.Context(made, integrator, reference)
+            assert "\n" not in str(caught.value)
+    both.addIntegrator(TrajCastIntegrator(file, topology))
+    openmm.Context(again, both, reference)
+    system.addForce(create_force(random_artifact64, topology, backend="plugin"))
+    openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
+
+
+def test_a_box_that_nobody_set(file: Path) -> None:
+    """A System of one's own has OpenMM's 2 nm until its box is set."""
+    reference = openmm.Platform.getPlatformByName("Reference")
+    topology, _ = topology_from_ase(bulk())
+    own = openmm.System()
+    for atom in topology.atoms():
+        own.addParticle(atom.element.mass)
+    with pytest.raises(openmm.OpenMMException, match=r"where none is set, 2 nm wide, and its topology has another"):
+        openmm.Context(own, TrajCastIntegrator(file, topology), reference)
+    openmm.Context(own, TrajCastIntegrator(file, topology, periodic=False), reference)
+    own.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    openmm.Context(own, TrajCastIntegrator(file, topology), reference)
 
 
 def test_step_size(file: Path) -> None:

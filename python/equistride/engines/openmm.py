@@ -284,7 +284,7 @@ def create_system(
     """Make a System that runs a trained potential; any integrator works with it.
 
     For a propagator it makes a System without forces and with the masses that the model was trained with, which a
-    ``TrajCastIntegrator`` then moves.
+    ``TrajCastIntegrator`` then moves; another integrator is refused, unless you add forces.
 
     Parameters
     ----------
@@ -315,7 +315,12 @@ def create_system(
                 mend="give your System and a TrajCastIntegrator to the Simulation",
             )
         element_symbols(topology, choose_atoms(topology, None), list(masses))
-        return _with_remover(bare_system(topology, masses), remove_cm_motion)
+        made = _with_remover(bare_system(topology, masses), remove_cm_motion)
+        if _plugin_built():
+            from equistride.engines.openmm_force import PropagatorMark
+
+            made.addForce(PropagatorMark())
+        return made
     chosen = choose_atoms(topology, atoms)
     atoms = None if atoms is None else chosen
     if system is not None:

@@ -46,6 +46,13 @@ def _read(model: str | os.PathLike[str] | bytes | torch.jit.ScriptModule) -> tup
         ) from None
 
 
+class PropagatorMark(openmm.Force):
+    """No force: it refuses a Context without forces or ``TrajCastIntegrator``, whose atoms would fly on in straight lines."""
+
+    def __init__(self) -> None:
+        self.this = _plugin.new_mark()
+
+
 class Force(openmm.Force):
     """A force that runs a trained model inside OpenMM, on every platform.
 

@@ -92,6 +92,9 @@ class TrajCastIntegrator(openmm.Integrator):
             atoms = choose_atoms(topology, None)
             _plugin.set_integrator_elements(self, element_symbols(topology, atoms, metadata["species"]))
             periodic = has_box(topology, periodic, required)
+            box = topology.getPeriodicBoxVectors()
+            if box is not None:
+                _plugin.set_topology_box(self, [list(vector.value_in_unit(unit.nanometer)) for vector in box])
         elif periodic is None and not required:
             raise EquistrideError(
                 "without a topology it is not known whether the model sees a box",
