@@ -21,8 +21,8 @@ std::int64_t label(const Frame &frame, std::int64_t atom) {
                                          " are on top of each other (", distance, " A apart); separate them"));
 }
 
-// Index of the edge with a distance below `nearest`, or -1. Plain loops: it must cost little beside the model.
-template <typename scalar_t> std::int64_t find_coincident(const Frame &frame, double nearest) {
+// Index of the edge with a distance below COINCIDENT, or -1. Plain loops: it must cost little beside the model.
+template <typename scalar_t> std::int64_t find_coincident(const Frame &frame) {
     const at::Tensor positions = frame.positions.contiguous(), cell = frame.cell.contiguous();
     const at::Tensor edges = frame.edge_index.contiguous(), shifts = frame.shifts.contiguous();
     const auto *r = positions.const_data_ptr<scalar_t>();
@@ -40,7 +40,7 @@ template <typename scalar_t> std::int64_t find_coincident(const Frame &frame, do
                                scalar_t(s[3 * e + 1]) * h[3 + k] + scalar_t(s[3 * e + 2]) * h[6 + k];
             square += d * d;
         }
-        if (square < nearest * nearest)
+        if (square < COINCIDENT * COINCIDENT)
             return e;
     }
     return -1;
@@ -101,22 +101,21 @@ void check_positions(const Frame &frame) {
                  "the simulation has blown up or was set up wrong: minimise, or use a shorter time step");
 }
 
-void check_distances(const Frame &frame, const Metadata &metadata) {
-    const double nearest = coincident(metadata);
+void check_distances(const Frame &frame) {
     if (frame.edge_index.size(1) == 0)
         return;
     std::int64_t edge = -1;
     double distance = 0;
     if (frame.positions.is_cpu()) {
         AT_DISPATCH_FLOATING_TYPES(frame.positions.scalar_type(), "check_distances",
-                                   [&] { edge = find_coincident<scalar_t>(frame, nearest); });
+                                   [&] { edge = find_coincident<scalar_t>(frame); });
         if (edge < 0)
             return;
         distance = edge_lengths(frame)[edge].item<double>();
     } else {
         const auto [shortest, index] = edge_lengths(frame).min(0);
         distance = shortest.item<double>();
-        if (!(distance < nearest))
+        if (!(distance < COINCIDENT))
             return;
         edge = index.item<std::int64_t>();
     }

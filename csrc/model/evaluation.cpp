@@ -140,8 +140,7 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
             make_room(static_cast<std::int64_t>(told[EDGES]));
             continue;
         }
-        const bool fine = status == FINE &&
-                          told[SHORTEST] >= std::max(coincident(model_.metadata()), limits_.shortest) &&
+        const bool fine = status == FINE && told[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
                           (limits_.fastest == 0 || told[FASTEST] < limits_.fastest);
         if (!fine)
             start_over(); // what comes next says what is wrong

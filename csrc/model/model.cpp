@@ -26,11 +26,11 @@ void check_whole(const char *what, double value, double lowest) {
                       value);
 }
 
-void check_inputs(const Frame &frame, const Metadata &metadata) {
+void check_inputs(const Frame &frame) {
     check_positions(frame);
     if (frame.velocities.defined())
         check_finite(frame.velocities, frame, "the velocity", "use a shorter time step or set the velocities anew");
-    check_distances(frame, metadata);
+    check_distances(frame);
 }
 
 std::unique_ptr<Model> read(std::shared_ptr<const std::string> bytes, const std::string &name, bool verify) {
@@ -64,7 +64,7 @@ std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> byte
 
 Outputs Model::compute(const Frame &frame, bool forces) {
     check_frame(frame, *this);
-    check_inputs(frame, metadata_);
+    check_inputs(frame);
     Outputs outputs = run(frame, forces);
     const char *mend = OUT_OF_RANGE;
     if (metadata_.kind == "potential") {
@@ -79,7 +79,7 @@ Outputs Model::compute(const Frame &frame, bool forces) {
 }
 
 PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange) {
-    check_inputs(frame, metadata_);
+    check_inputs(frame);
     const ExchangeScope scope(exchange);
     PartOutputs outputs = run_part(frame, owned);
     if (metadata_.kind == "potential") {
