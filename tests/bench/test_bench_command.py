@@ -20,6 +20,8 @@ from equistride.bench.settings import Settings
 from equistride.cli import main
 from equistride.cli.bench import Style, _measure
 
+SLAB = "slab.xyz"
+
 
 def bench(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run the verb in this process; return its status."""
@@ -40,13 +42,24 @@ def bench(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (("--outfile", "missing/out.json"), "the folder missing does not exist"),
         (("--outfile", Path(__file__).parent), "bench is a folder; expected the path of a file"),
         (("--outfile", Path(__file__) / "out.json"), "is a file; expected a folder"),
+        (("--structure", "missing.cif"), "missing.cif does not exist"),
+        (("--structure", SLAB), "slab.xyz is periodic along some axes alone"),
+        (("--structure", SLAB, "--test", "potential-quartz-72"), "a test is named by its kind alone"),
+        (("--structure", SLAB, "--artifact", "missing.pt"), "missing.pt does not exist"),
         (("--table", "missing.json"), "missing.json cannot be read"),
         (("--plot", "missing.json"), "no file to go to"),
     ],
 )
 def test_one_sentence_and_status_2(
-    arguments: tuple[object, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[object, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    slab = 'Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T F"'
+    (tmp_path / SLAB).write_text(f"1\n{slab}\nCu 0 0 0\n")
+    arguments = tuple(tmp_path / SLAB if a == SLAB else a for a in arguments)
     assert bench(monkeypatch, *arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 
 from equistride.artifact import load
 from equistride.artifact.propagators import build_propagator, save_propagator
 from equistride.bench import dynamics, foreign, kernels, models, peers
-from equistride.bench.catalogue import Benchmark, parse
+from equistride.bench.catalogue import Benchmark, on_structure, parse
 from equistride.bench.models import Chosen, check_fits, choose, released
 from equistride.bench.peers import python_with
 from equistride.bench.plot import plot
 from equistride.bench.results import Outfile, as_simple, as_table, markdown, read
 from equistride.bench.run import prepare
 from equistride.bench.settings import Settings
+from equistride.data.quartz import quartz
 from equistride.errors import EquistrideError
 from equistride.models.trajcast import TrajCastConfig
 
@@ -117,6 +119,27 @@ def test_random_weights_where_nothing_was_trained(tmp_path: Path, monkeypatch: p
     assert result["step_fs"] == 0.5
     assert "drift_interval" not in result
     assert "random weights" in as_table(result)
+
+
+def test_a_structure_of_ones_own(random_artifact32: Path, tmp_path: Path) -> None:
+    """A file's atoms, with a model or with random weights for its elements; its name stands in the tables."""
+    quartz((2, 2, 1)).write(tmp_path / "my-quartz.cif")
+    alloy = bulk("Cu", cubic=True) * (2, 2, 2)
+    alloy.symbols[::4] = "Au"
+    alloy.write(tmp_path / "alloy.extxyz")
+    (given,) = on_structure(tmp_path / "my-quartz.cif", None, "potential")
+    result = dynamics.measure(given, Chosen(random_artifact32, "small", True), QUICK)
+    agree(result)
+    assert (result["name"], result["system"]) == ("potential-my-quartz.cif", "my-quartz.cif")
+    assert result["atoms"] == 36
+    tests = on_structure(tmp_path / "alloy.extxyz", "potential,propagator", None)
+    for test in tests:
+        chosen = choose(test, None, random=False, precision=None, scratch=tmp_path)
+        assert load(chosen.path).metadata.species == ["Cu", "Au"]
+    found = kernels.measure(Benchmark("kernels", tests[0].system), QUICK)  # 42 neighbours within 5 A in copper
+    assert (found["atoms"], found["edges"]) == (32, 32 * 42)
+    with pytest.raises(EquistrideError, match=r"small does not know all elements of alloy\.extxyz; expected Au, Cu"):
+        check_fits(load(random_artifact32).metadata, "small", tests[0].title, alloy)
 
 
 def test_released_models_are_found_by_kind(repository: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
-from equistride.bench.systems import smallest, split, standard_systems
+from equistride.bench.systems import FILE, smallest, split, standard_systems, title_of
 from equistride.errors import EquistrideError
 
 KINDS = {
@@ -26,7 +27,12 @@ class Benchmark:
     @property
     def name(self) -> str:
         """As on the command line, ``potential-quartz-576`` say."""
-        return f"{self.kind}-{self.system}"
+        return f"{self.kind}-{self.title}"
+
+    @property
+    def title(self) -> str:
+        """What tables call the system."""
+        return title_of(self.system)
 
     def smallest(self) -> Benchmark:
         """Return the same on the smallest system of the family."""
@@ -62,6 +68,31 @@ def parse(name: str) -> Benchmark:
             mend="equistride bench --list shows them",
         ) from None
     return Benchmark(kind, system)
+
+
+def on_structure(path: Path, kinds: str | None, kind: str | None) -> list[Benchmark]:
+    """Return the tests on a structure of the user's.
+
+    Parameters
+    ----------
+    path
+        Its file.
+    kinds
+        Comma-separated kinds of tests, or all; None for that of the model, and all without a model.
+    kind
+        Of the model.
+    """
+    wanted = [k.strip() for k in kinds.split(",") if k.strip()] if kinds else [kind or "all"]
+    wanted = [name for k in wanted for name in (KINDS if k == "all" else [k])]
+    unknown = [name for name in wanted if name not in KINDS]
+    if unknown:
+        raise EquistrideError(
+            "on a structure of one's own a test is named by its kind alone",
+            expected=", ".join(KINDS),
+            found=unknown[0],
+            mend="leave out --test, or --structure",
+        )
+    return [Benchmark(name, f"{FILE}{path.resolve()}") for name in dict.fromkeys(wanted)]
 
 
 def select(names: str | None) -> list[Benchmark]:

@@ -17,7 +17,7 @@ from equistride.bench.catalogue import Benchmark
 from equistride.bench.machine import limits, load_average, peak, reset_peak, resident
 from equistride.bench.models import TEMPERATURE, Chosen, check_fits
 from equistride.bench.settings import Settings, dtype_of
-from equistride.bench.systems import structure
+from equistride.bench.systems import split, structure
 from equistride.bench.timing import timed
 from equistride.bench.work import work_of
 from equistride.errors import EquistrideError
@@ -78,8 +78,9 @@ class _Simulation:
         platform = openmm.Platform.getPlatformByName(settings.platform_name())
         self.context = openmm.Context(system, integrator, platform, settings.platform_properties())
         self.integrator, self.seed, self.atoms = integrator, settings.seed, len(atoms)
-        # a crystal at rest takes half of the kinetic energy into its bonds; a propagator was trained on what comes then
-        crystal = test.kind == "potential" and bool(atoms.pbc.all())
+        # a crystal at rest takes half of the kinetic energy into its bonds; a propagator was trained on what comes then.
+        # Of a user's structure it is not known whether it rests.
+        crystal = test.kind == "potential" and bool(atoms.pbc.all()) and split(test.system)[0] != "file"
         self.temperature = TEMPERATURE * (2 if crystal and chosen.trained else 1)
         self.waits = settings.platform_name() not in ("CPU", "Reference")
 
@@ -239,7 +240,7 @@ def measure(test: Benchmark, chosen: Chosen, settings: Settings) -> dict[str, An
             mend=f"export it again with --precision {str(dtype).removeprefix('torch.')}",
         )
     atoms = structure(test.system)
-    check_fits(stored, chosen.title, test.system, atoms)
+    check_fits(stored, chosen.title, test.title, atoms)
     model = load(chosen.path, device, dtype)
     load_before, base = load_average(), resident()
     reset_peak(device)
@@ -250,7 +251,10 @@ def measure(test: Benchmark, chosen: Chosen, settings: Settings) -> dict[str, An
         gpu = torch.cuda.max_memory_allocated(device) if device != "cpu" else 0
         frame = simulation.frame()
     except openmm.OpenMMException as error:
-        raise EquistrideError(f"{test.name} broke off: {' '.join(str(error).split())}") from None
+        raise EquistrideError(
+            f"{test.name} broke off: {' '.join(str(error).split())}",
+            mend="give a system like those it was trained on, with --structure FILE",
+        ) from None
     if not np.isfinite(frame[0]).all():
         raise EquistrideError(f"{test.name} broke off: positions are not finite", mend="try another model")
     on_cpu = device == "cpu"
@@ -260,7 +264,7 @@ def measure(test: Benchmark, chosen: Chosen, settings: Settings) -> dict[str, An
     flops = flops_of_step(model if on_cpu else load(chosen.path), test, atoms)
     count = len(atoms)
     result = {
-        "name": test.name, "kind": test.kind, "system": test.system, "atoms": count, "model": chosen.title,
+        "name": test.name, "kind": test.kind, "system": test.title, "atoms": count, "model": chosen.title,
         "trained": chosen.trained, "parameters": stored.num_parameters, "cutoff_A": stored.cutoff,
         "platform": settings.platform_name(), "precision": str(dtype).removeprefix("torch."), "device": device,
         "threads": settings.threads, "load_average": load_before, "step_fs": simulation.step_fs, "steps": run.steps,

@@ -210,7 +210,7 @@ def measure(test: Benchmark, settings: Settings) -> dict[str, Any]:
             row = _row(kernel, times, atoms, graph.edges, top, on_cpu)
             rows.append({**row, "grown_MiB": max(0, peak() - before) / MIB})
     return {
-        "name": test.name, "kind": test.kind, "system": test.system, "atoms": atoms, "edges": graph.edges,
+        "name": test.name, "kind": test.kind, "system": test.title, "atoms": atoms, "edges": graph.edges,
         "cutoff_A": CUTOFF, "model": f"{CHANNELS} channels, l <= 2, {CUTOFF:g} A, random weights", "trained": False,
         "platform": "torch", "precision": str(dtype).removeprefix("torch."), "device": device,
         "threads": settings.threads, "load_average": begun, "gemm_gflops": top.gemm / 1e9, "copy_gb_per_s": top.copy / 1e9,

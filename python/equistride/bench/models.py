@@ -15,8 +15,9 @@ from equistride.artifact.export import build_potential, save_potential
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.propagators import build_propagator, save_propagator
 from equistride.bench.catalogue import Benchmark
-from equistride.bench.systems import split
+from equistride.bench.systems import split, structure
 from equistride.errors import EquistrideError
+from equistride.graph import neighbor_list
 from equistride.models.esen import ESENConfig
 from equistride.models.potential import ConservativePotential
 from equistride.models.propagator import Propagator
@@ -28,10 +29,8 @@ POTENTIAL = ESENConfig.model_validate(
 """The eSEN that stands in where no potential was trained."""
 PROPAGATOR_CUTOFF = 4.5
 """Cutoff of the published TrajCast where no propagator was trained [A]."""
-STRIDES = {"quartz": 30.0, "water": 5.0, "aspirin": 7.0}
-"""Strides that random propagators pretend [fs]."""
-NEIGHBORS = {"quartz": 34.0, "water": 38.0, "aspirin": 13.0}
-"""Average neighbours within that cutoff, which scale the sums."""
+STRIDES = {True: 5.0, False: 30.0}
+"""Strides that random propagators pretend [fs], with and without hydrogen."""
 SCALE = 0.02
 """Energy of one unit of a random potential's output [eV]: soft forces, so that no atom runs away."""
 TEMPERATURE = 300.0
@@ -90,15 +89,9 @@ def choose(test: Benchmark, artifact: Path | None, *, random: bool, precision: s
         return Chosen(path, path.stem, True)
     dtype = "float64" if precision == "double" else "float32"
     path = scratch / f"{test.kind}-{family}-{dtype}.pt"
-    elements = ELEMENTS[family]
-    if test.kind == "potential":
-        title = _random_potential(path, elements, dtype)
-    else:
-        title = _random_propagator(path, family, elements, dtype)
+    make = _random_potential if test.kind == "potential" else _random_propagator
+    title = make(path, structure(test.smallest().system), dtype)
     return Chosen(path, title, False)
-
-
-ELEMENTS = {"quartz": ["O", "Si"], "water": ["H", "O"], "aspirin": ["H", "C", "O"]}
 
 
 def random_potential(elements: list[str], cutoff: float, seed: int = 1) -> ConservativePotential:
@@ -109,12 +102,12 @@ def random_potential(elements: list[str], cutoff: float, seed: int = 1) -> Conse
     return build_potential(config, facts).double()
 
 
-def _random_potential(path: Path, elements: list[str], dtype: str) -> str:
+def _random_potential(path: Path, atoms: Atoms, dtype: str) -> str:
     c = POTENTIAL
     title = f"eSEN {c.num_layers}x{c.channels}, {c.cutoff:g} A, random weights"
     if path.exists():
         return title
-    potential = random_potential(elements, c.cutoff)
+    potential = random_potential(_elements(atoms), c.cutoff)
     save_potential(potential, c, path, dtype=dtype, fused=True, provenance={}, description=title)
     return title
 
@@ -135,12 +128,22 @@ def random_propagator(
     return build_propagator(config, facts), config
 
 
-def _random_propagator(path: Path, family: str, elements: list[str], dtype: str) -> str:
-    propagator, config = random_propagator(elements, NEIGHBORS[family], stride_fs=STRIDES[family])
+def _random_propagator(path: Path, atoms: Atoms, dtype: str) -> str:
+    elements = _elements(atoms)
+    edges = neighbor_list(
+        torch.tensor(atoms.positions), torch.tensor(atoms.cell.array), bool(atoms.pbc.all()), PROPAGATOR_CUTOFF
+    )[0].size(1)
+    neighbors = max(1.0, edges / len(atoms))
+    propagator, config = random_propagator(elements, neighbors, stride_fs=STRIDES["H" in elements])
     title = f"TrajCast {config.num_layers}x{config.channels}, {config.cutoff:g} A, random weights"
     if not path.exists():
         save_propagator(propagator, path, dtype=dtype, tables=1e-6, description=title)
     return title
+
+
+def _elements(atoms: Atoms) -> list[str]:
+    """Return the elements of a structure in the order of their numbers."""
+    return sorted(set(atoms.get_chemical_symbols()), key=lambda symbol: atomic_numbers[symbol])
 
 
 def thermal_speed(mass: float) -> float:

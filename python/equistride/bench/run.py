@@ -51,7 +51,7 @@ def prepare(tests: list[Benchmark], settings: Settings, scratch: Path) -> list[C
             continue
         artifact = None if settings.artifact is None else Path(settings.artifact)
         chosen = choose(test, artifact, random=settings.random, precision=settings.precision, scratch=scratch)
-        check_fits(load(chosen.path, verify=False).metadata, chosen.title, test.system, structure(test.system))
+        check_fits(load(chosen.path, verify=False).metadata, chosen.title, test.title, structure(test.system))
         models.append(chosen)
     return models
 

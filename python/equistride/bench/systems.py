@@ -1,15 +1,20 @@
-"""The structures that speed is measured on: quartz, water, a molecule."""
+"""The structures that speed is measured on: quartz, water, a molecule, and files of the user's."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
 from equistride.data.molecules import build
 from equistride.data.quartz import quartz, repeats_for
+from equistride.data.structures import read_atoms
 from equistride.errors import EquistrideError
 
 FAMILIES = ("quartz", "water", "aspirin")
+FILE = "file:"
+"""Before the path of a structure of the user's."""
 QUARTZ = (72, 162, 576, 4374, 34992)
 WATER = (192, 648, 5184)
 WATER_DENSITY = 0.0334
@@ -25,13 +30,15 @@ def standard_systems() -> list[str]:
 
 
 def split(name: str) -> tuple[str, int | None]:
-    """Return family and number of atoms of a system's name.
+    """Return family and number of atoms of a system's name; ``("file", None)`` for a structure of the user's.
 
     Raises
     ------
     EquistrideError
         For a name that is no system's, and for a number of atoms that the family does not have.
     """
+    if name.startswith(FILE):
+        return "file", None
     family, _, count = name.partition("-")
     if family not in FAMILIES or (family == "aspirin") != (not count) or (count and not count.isdigit()):
         raise EquistrideError(
@@ -44,17 +51,24 @@ def split(name: str) -> tuple[str, int | None]:
     return family, int(count) if count else None
 
 
+def title_of(name: str) -> str:
+    """Return what tables call a system: its name, or that of its file."""
+    return Path(name.removeprefix(FILE)).name if name.startswith(FILE) else name
+
+
 def structure(name: str, seed: int = 1) -> Atoms:
-    """Return a system: alpha-quartz, molecules of water on a jittered lattice at the liquid's density, or aspirin.
+    """Return a system: alpha-quartz, molecules of water on a jittered lattice at the liquid's density, aspirin, or a file's.
 
     Parameters
     ----------
     name
-        ``quartz-N``, ``water-N`` with N atoms, or ``aspirin`` (21 atoms, no box).
+        ``quartz-N``, ``water-N`` with N atoms, ``aspirin`` (21 atoms, no box), or ``file:PATH`` of what ASE reads.
     seed
         Of the orientations of the water molecules, and of aspirin's conformer.
     """
     family, count = split(name)
+    if family == "file":
+        return _read(Path(name.removeprefix(FILE)))
     rng = np.random.default_rng(seed)
     if family == "quartz":
         return quartz(repeats_for(count or 0))
@@ -62,6 +76,18 @@ def structure(name: str, seed: int = 1) -> Atoms:
         return _water((count or 0) // 3, rng)
     molecule = build(ASPIRIN, rng)
     return Atoms(molecule.numbers, molecule.positions)
+
+
+def _read(path: Path) -> Atoms:
+    atoms = read_atoms(path)
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise EquistrideError(
+            f"{path.name} is periodic along some axes alone",
+            expected="a box along all three, or none",
+            found="".join("FT"[int(axis)] for axis in atoms.pbc),
+            mend="give it a box with vacuum, or none",
+        )
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell if atoms.pbc.all() else None, pbc=atoms.pbc)
 
 
 def _water(molecules: int, rng: np.random.Generator) -> Atoms:

@@ -41,6 +41,10 @@ def bench(
         Path | None, typer.Option(callback=outputs.file, help="JSON file, written after each test.")
     ] = None,
     artifact: Annotated[Path | None, typer.Option(help="Model; the released ones by default.")] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Your system, of any format that ASE reads; --test names kinds then."),
+    ] = None,
     random: Annotated[bool, typer.Option("--random", help="Published architectures with random weights.")] = False,
     peers: Annotated[bool, typer.Option("--peers", help="Run other programs on the same atoms too.")] = False,
     peer_python: Annotated[
@@ -55,7 +59,8 @@ def bench(
     seed: Annotated[int, typer.Option(min=1, help="Seed of velocities and thermostat.")] = 1,
 ) -> None:
     """Measure speed, memory and conservation of models in OpenMM and of the kernels, against the machine's limit and peers."""
-    from equistride.bench.catalogue import KINDS, select, standard
+    from equistride.artifact import load
+    from equistride.bench.catalogue import KINDS, on_structure, select, standard
 
     if names:
         for kind, text in KINDS.items():
@@ -84,12 +89,15 @@ def bench(
         threads=threads, artifact=None if artifact is None else str(artifact), random=random, peers=peers,
         peer_pythons=peer_python or [], seed=seed,
     )  # fmt: skip
-    tests = select(test if test is not None or artifact is None else _for_artifact(artifact))
+    if structure is not None:
+        tests = on_structure(structure, test, None if artifact is None else load(artifact, verify=False).metadata.kind)
+    else:
+        tests = select(test if test is not None or artifact is None else _for_artifact(artifact))
     _measure(tests, settings, style, outfile)
 
 
 def _for_artifact(path: Path) -> str:
-    """Return the test of an artifact where none is named: that of its kind on the quartz of 576 atoms, or what fits."""
+    """Return the test of an artifact where none is named: that of its kind on the system whose elements are nearest to its."""
     from equistride.artifact import load
     from equistride.bench.catalogue import Benchmark
     from equistride.bench.models import check_fits
@@ -97,14 +105,18 @@ def _for_artifact(path: Path) -> str:
 
     metadata = load(path).metadata
     reason: EquistrideError | None = None
-    for system in ("quartz-576", "water-648", "aspirin"):
+    systems = {name: structure(name) for name in ("quartz-576", "water-648", "aspirin")}
+    unlike = {name: len(set(metadata.species) ^ set(atoms.get_chemical_symbols())) for name, atoms in systems.items()}
+    for system in sorted(systems, key=lambda name: unlike[name]):
         try:
-            check_fits(metadata, path.name, system, structure(system))
+            check_fits(metadata, path.name, system, systems[system])
         except EquistrideError as error:
             reason = reason or error
             continue
         return Benchmark(metadata.kind, system).name
-    raise reason or EquistrideError(f"no system suits {path.name}")
+    raise EquistrideError(
+        f"no system of the benchmark suits {path.name} ({reason})", mend="give one of your own with --structure FILE"
+    )
 
 
 def _measure(tests: list[Any], settings: Any, style: Style, outfile: Path | None) -> None:
