@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -93,6 +95,16 @@ class Metadata(BaseModel):
     references: list[str] = []
     accuracy: dict[str, float] = {}
     """Measured errors, with the unit in the name."""
+
+
+def metadata_of(path: Path) -> Metadata | None:
+    """Return what an artifact says of itself, and nothing else of it read; None for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("/extra/metadata.json"))
+            return Metadata.model_validate_json(archive.read(name))
+    except (OSError, zipfile.BadZipFile, StopIteration, ValueError):
+        return None
 
 
 def check_container(container: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -43,14 +42,12 @@ def _figures(assignments: list[str]) -> dict[str, float]:
 
 def _refuse_artifact(path: Path) -> None:
     """Refuse an artifact where a checkpoint is wanted; what is neither is left to the reader of checkpoints."""
-    from equistride.artifact import load
+    from equistride.artifact.metadata import metadata_of
 
-    if not zipfile.is_zipfile(path):
+    metadata = metadata_of(path)
+    if metadata is None:
         return
-    with zipfile.ZipFile(path) as archive:
-        if not any(name.endswith("/extra/metadata.json") for name in archive.namelist()):
-            return
-    kind = load(path, verify=False).metadata.kind
+    kind = metadata.kind
     uses = "engines run it as it is" + (
         ", and --for openmm --structure FILE makes a TorchForce of it" if kind == "potential" else ""
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from equistride.artifact.metadata import Metadata
+from equistride.artifact.metadata import metadata_of
 from equistride.errors import EquistrideError
 
 UNSET_BOX = 2 * np.eye(3)
@@ -197,13 +196,8 @@ def _edges(box: NDArray[np.float64]) -> str:
 
 def propagator_masses(path: Path) -> dict[str, float] | None:
     """Return the masses [amu] of the elements that a propagator was trained with; None for any other file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.endswith("extra/metadata.json"))
-            metadata = Metadata.model_validate_json(archive.read(name))
-    except (OSError, zipfile.BadZipFile, StopIteration, ValueError):
-        return None
-    if metadata.kind != "propagator":
+    metadata = metadata_of(path)
+    if metadata is None or metadata.kind != "propagator":
         return None
     return dict(zip(metadata.species, metadata.masses, strict=True))
 
