@@ -26,6 +26,8 @@ KJ_MOL_PER_EV = AVOGADRO * ELEMENTARY_CHARGE / 1000.0
 """1 eV in kJ/mol."""
 KJ_PER_KCAL = 4.184
 """1 kcal (thermochemical) in kJ."""
+EV_PER_KCAL_MOL = KJ_PER_KCAL * EV_PER_KJ_MOL
+"""1 kcal/mol in eV."""
 ANGSTROM_PER_NM = 10.0
 """1 nm in angstrom."""
 FS_PER_PS = 1000.0

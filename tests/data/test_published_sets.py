@@ -17,7 +17,6 @@ from equistride.cli.main import app
 from equistride.data.download import SOURCES, Source, download, known_source
 from equistride.data.frames import Frames, load
 from equistride.data.md17 import (
-    EV_PER_KCAL_MOL,
     consecutive,
     cut,
     fingerprints,
@@ -28,6 +27,7 @@ from equistride.data.md17 import (
     without,
 )
 from equistride.errors import EquistrideError
+from equistride.units import EV_PER_KCAL_MOL
 
 NUMBERS = np.array([6, 8, 1, 1])
 
@@ -77,7 +77,7 @@ def test_changed_arrays_are_seen(tmp_path: Path) -> None:
     with pytest.raises(EquistrideError, match="not those that were published; expected fingerprint"):
         read_published(path)
     write_md17(path, motion(20), marked=False, e_unit=np.array("furlong"))
-    with pytest.raises(EquistrideError, match=r"the energy unit is not known; expected kcal/mol.*furlong"):
+    with pytest.raises(EquistrideError, match=r"the energy unit of .* is not known; expected eV, .*found furlong"):
         read_published(path)
 
 

@@ -12,12 +12,12 @@ import yaml
 
 from equistride.artifact import load
 from equistride.artifact.export import export, read_checkpoint
-from equistride.data.md17 import EV_PER_KCAL_MOL
 from equistride.data.oscillators import trajectories
 from equistride.errors import EquistrideError
 from equistride.training.config import load_config
 from equistride.training.module import PotentialModule
 from equistride.training.run import train
+from equistride.units import EV_PER_KCAL_MOL
 
 SYMBOLS = ["C", "N", "O", "F", "S"]
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from equistride.errors import EquistrideError
+from equistride.units import EV_PER_KCAL_MOL, EV_PER_KJ_MOL
 
 Array = NDArray[np.float64]
 
@@ -36,6 +40,8 @@ class Frames:
         Optional facts of the run that made the frames.
     masses [N]
         Optional, amu: those of the run, where it moved the atoms with others than the standard ones.
+    row [F]
+        Place of each frame in the file that it was read from, for messages; it is not saved.
     """
 
     numbers: NDArray[np.int64]
@@ -51,6 +57,7 @@ class Frames:
     temperature_K: Array | None = None
     total_energy: Array | None = None
     masses: Array | None = None
+    row: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -86,7 +93,8 @@ class Frames:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial.npz")
-        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) is not None}
+        names = [f.name for f in dataclasses.fields(self) if f.name != "row"]
+        arrays = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         np.savez_compressed(partial, **arrays)
         os.replace(partial, path)
 
@@ -99,11 +107,50 @@ def _equal(one: Array | None, other: Array | None) -> bool:
     return (one is None and other is None) or (one is not None and other is not None and np.array_equal(one, other))
 
 
+_TELLING = {"e_unit", "E", "F", "energies", "coords", "theory", "md5", "old_indices", "old_energies"}
+"""Arrays whose presence tells the unit of a file."""
 _ALIASES = {"numbers": ("numbers", "z", "nuclear_charges"), "positions": ("positions", "R", "coords"),
             "energy": ("energy", "E", "energies"), "forces": ("forces", "F")}  # fmt: skip
 
 
-def _from_npz(path: Path, labelled: bool) -> list[Frames]:
+ENERGY_UNITS = {"eV": 1.0, "kcal/mol": EV_PER_KCAL_MOL, "kJ/mol": EV_PER_KJ_MOL}
+"""eV; the units that a file may name in ``e_unit``."""
+_PUBLISHED = {"theory", "md5", "old_indices", "old_energies"}
+"""Arrays that the published files of MD17 and rMD17 have beside their frames; both are in kcal/mol."""
+
+
+def _energy_unit(arrays: Mapping[str, Any], path: Path, assumed: str | None) -> float:
+    """Return the unit of a file's energies in eV: as it says, or as its names for the arrays tell."""
+    if "e_unit" in arrays:
+        value = arrays["e_unit"].item()
+        name = (value.decode() if isinstance(value, bytes) else str(value)).split("/Ang")[0]
+        if name not in ENERGY_UNITS:
+            raise EquistrideError(
+                f"the energy unit of {path} is not known", expected=", ".join(ENERGY_UNITS), found=name
+            )
+        return ENERGY_UNITS[name]
+    foreign = {"E", "F", "energies", "coords"} & set(arrays)
+    if not foreign:
+        return 1.0
+    if _PUBLISHED & set(arrays):
+        return EV_PER_KCAL_MOL
+    if assumed is None:
+        raise EquistrideError(
+            f"{path} has the names of MD17 ({', '.join(sorted(foreign))}), whose unit is kcal/mol, and does not say its own",
+            expected=f"e_unit = {' or '.join(ENERGY_UNITS)}",
+            mend="add e_unit to the file, or name its arrays energy and forces, in eV and eV/A",
+        )
+    return ENERGY_UNITS[assumed]
+
+
+def _virial_of_stress(stress: Array, cell: Array) -> Array:
+    """Return the virial [..., 3, 3] of stresses in eV/A^3, ASE's sign, as [..., 6] (xx yy zz yz xz xy) or [..., 3, 3]."""
+    if stress.shape[-1] == 6:
+        stress = stress[..., [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+    return -np.abs(np.linalg.det(cell))[..., None, None] * stress
+
+
+def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
     with np.load(path, allow_pickle=False) as z:
         keys = set(z.files)
         named = {name: next((z[a] for a in aliases if a in keys), None) for name, aliases in _ALIASES.items()}
@@ -127,42 +174,70 @@ def _from_npz(path: Path, labelled: bool) -> list[Frames]:
             optional["time_fs"] = z["time_fs"]
         if "temperature_K" in keys:
             optional["temperature_K"] = np.broadcast_to(z["temperature_K"], (number,)).copy()
+        if "stress" in keys and "virial" not in keys and labelled:
+            warnings.warn(
+                f"the array 'stress' of {path} is not read, as its unit and sign are not known; training on it needs "
+                "'virial' [F, 3, 3] = -volume x stress in eV",
+                stacklevel=4,
+            )
+        unit = _energy_unit({key: z[key] for key in keys & _TELLING}, path, assumed) if labelled else 1.0
+        pbc = z["pbc"] if "pbc" in keys else np.full(3, bool(np.any(cell)))
         return [Frames(
             numbers=named["numbers"].astype(np.int64),  # type: ignore[union-attr]
             positions=named["positions"].astype(float),  # type: ignore[union-attr]
-            energy=np.asarray(named["energy"], float).reshape(number),
-            forces=named["forces"].astype(float),  # type: ignore[union-attr]
+            energy=unit * np.asarray(named["energy"], float).reshape(number),
+            forces=unit * named["forces"].astype(float),  # type: ignore[union-attr,operator]
             cell=np.broadcast_to(cell, (number, 3, 3)).astype(float),
-            pbc=z["pbc"].astype(bool) if "pbc" in keys else np.full(3, bool(np.any(cell))),
-            segment=z["segment"].astype(np.int64) if "segment" in keys else None, **optional)]  # fmt: skip
+            pbc=np.broadcast_to(pbc, 3).astype(bool) if np.ndim(pbc) == 0 else pbc.astype(bool),
+            segment=z["segment"].astype(np.int64) if "segment" in keys else None,
+            row=np.arange(number), **optional)]  # fmt: skip
 
 
-def _from_ase(images: Iterable[object]) -> list[Frames]:
+def _labels(image: Any, place: str) -> dict[str, Any]:
+    """Return energy, forces and (NaN where there is none) virial of an ASE image, by ASE's names or those of MACE."""
+    results = {} if image.calc is None else image.calc.results
+    found = {name: results[name] for name in ("energy", "forces", "stress") if name in results}
+    for name, more in (("energy", image.info), ("forces", image.arrays), ("stress", image.info)):
+        if name not in found and f"REF_{name}" in more:
+            found[name] = more[f"REF_{name}"]
+    missing = [name for name in ("energy", "forces") if name not in found]
+    if missing:
+        others = sorted({*image.info, *image.arrays, *results} - {"numbers", "positions"})
+        raise EquistrideError(
+            f"{place} has no {' and no '.join(missing)}",
+            expected="energy and forces on every frame, as ASE's SinglePointCalculator and extxyz have them",
+            found=", ".join(others) or "positions alone",
+            mend="rename the fields of the file",
+        )
+    virial = np.full((3, 3), np.nan)
+    if image.pbc.all() and "virial" in image.info:
+        virial = np.array(image.info["virial"], float).reshape(3, 3)
+    elif image.pbc.all() and "stress" in found:
+        stress = np.array(found["stress"], float)
+        virial = _virial_of_stress(stress.reshape(3, 3) if stress.size == 9 else stress, image.cell.array)
+    return {"energy": float(found["energy"]), "forces": np.array(found["forces"], float), "virial": virial}
+
+
+def _from_ase(images: Iterable[Any], path: Path) -> list[Frames]:
     """Group ASE images by composition and periodicity."""
-    groups: dict[tuple[object, ...], list[object]] = {}
-    for image in images:
-        groups.setdefault((tuple(image.numbers), tuple(image.pbc)), []).append(image)  # type: ignore[attr-defined]
+    groups: dict[tuple[object, ...], list[tuple[int, Any, dict[str, Any]]]] = {}
+    for place, image in enumerate(images):
+        member = (place, image, _labels(image, f"frame {place} of {path}"))
+        groups.setdefault((tuple(image.numbers), tuple(image.pbc)), []).append(member)
     result = []
     for (numbers, pbc), members in groups.items():
-        energies, forces = [], []
-        for image in members:
-            calculator = image.calc  # type: ignore[attr-defined]
-            if calculator is None or "energy" not in calculator.results or "forces" not in calculator.results:
-                raise EquistrideError(
-                    "a frame has no energy or no forces",
-                    expected="energy and forces on every frame",
-                    mend="write them with ASE's SinglePointCalculator or as extxyz fields",
-                )
-            energies.append(calculator.results["energy"])
-            forces.append(calculator.results["forces"])
+        rows, pictures, labels = zip(*members, strict=True)
+        virial = np.stack([label["virial"] for label in labels])
         result.append(
             Frames(
                 numbers=np.array(numbers, np.int64),
                 pbc=np.array(pbc, bool),
-                positions=np.stack([i.positions for i in members]),  # type: ignore[attr-defined]
-                cell=np.stack([i.cell.array for i in members]),  # type: ignore[attr-defined]
-                energy=np.array(energies, float),
-                forces=np.stack(forces),
+                positions=np.stack([i.positions for i in pictures]),
+                cell=np.stack([i.cell.array for i in pictures]),
+                energy=np.array([label["energy"] for label in labels]),
+                forces=np.stack([label["forces"] for label in labels]),
+                virial=None if np.isnan(virial).all() else virial,
+                row=np.array(rows),
             )
         )
     return result
@@ -174,23 +249,53 @@ def _check_shapes(frames: Frames, path: Path) -> None:
     vectors, matrices, scalars = (number, atoms, 3), (number, 3, 3), (number,)
     shapes = {"numbers": (atoms,), "masses": (atoms,), "pbc": (3,), "cell": matrices, "virial": matrices}
     shapes |= dict.fromkeys(("positions", "forces", "velocities"), vectors)
-    shapes |= dict.fromkeys(("energy", "segment", "time_fs", "temperature_K", "total_energy"), scalars)
+    shapes |= dict.fromkeys(("energy", "segment", "time_fs", "temperature_K", "total_energy", "row"), scalars)
     for name, shape in shapes.items():
         value = getattr(frames, name)
         if value is not None and value.shape != shape:
             what = f"the array {name!r} of {path} does not fit the others"
             raise EquistrideError(what, expected=f"shape {list(shape)}", found=f"shape {list(value.shape)}")
+    strange = frames.numbers[(frames.numbers < 1) | (frames.numbers >= len(chemical_symbols))]
+    if len(strange):
+        raise EquistrideError(
+            f"{path} has an atomic number of no element", expected=f"1 to {len(chemical_symbols) - 1}", found=strange[0]
+        )
 
 
-def load(path: str | Path, *, labelled: bool = True) -> list[Frames]:
+def _check_finite(frames: Frames, path: Path, labelled: bool) -> None:
+    """Every number must be finite, but for virials, of which frames may have none; an error names the frame in its file."""
+    for name in ("positions", "cell", "energy", "forces") if labelled else ("positions", "cell"):
+        values = getattr(frames, name)
+        bad = ~np.isfinite(values).reshape(len(frames), -1).all(1)
+        _refuse(bad, frames, f"{path} has a NaN or infinite value in {name!r}", "drop that frame")
+    if frames.virial is not None:
+        labels = frames.virial.reshape(len(frames), -1)
+        bad = ~np.isfinite(labels).all(1) & ~np.isnan(labels).all(1)
+        _refuse(
+            bad, frames, f"{path} has a NaN or infinite value in 'virial'", "drop it, or make all nine NaN: no label"
+        )
+    flat = frames.pbc.all() & (np.abs(np.linalg.det(frames.cell)) < 1e-9)
+    _refuse(flat, frames, f"{path} has a box without a volume", "give its three lattice vectors, or pbc = F F F")
+
+
+def _refuse(bad: NDArray[np.bool_], frames: Frames, what: str, mend: str) -> None:
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise EquistrideError(f"{what}, frame {first if frames.row is None else frames.row[first]}", mend=mend)
+
+
+def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = None) -> list[Frames]:
     """Read labelled frames from npz, extxyz or an ASE database; one entry a composition.
 
     Parameters
     ----------
     path
-        ``.npz`` with the arrays of :class:`Frames` (MD17's names are known too), ``.xyz``/``.extxyz``, or ``.db``.
+        ``.npz`` with the arrays of :class:`Frames`, ``.xyz``/``.extxyz``, or ``.db``. MD17's and rMD17's names are known too,
+        with the unit that ``e_unit`` names or kcal/mol of their published files. Of ASE's files stresses become virials.
     labelled
         Energies and forces are needed; without, an npz file may lack them (then they are NaN).
+    energy_unit
+        Of an npz file with MD17's names that does not say its own; without it such a file is refused.
 
     Raises
     ------
@@ -202,15 +307,15 @@ def load(path: str | Path, *, labelled: bool = True) -> list[Frames]:
         raise EquistrideError(f"the data file {path} does not exist", mend="check data.files in the config")
     try:
         if path.suffix == ".npz":
-            groups = _from_npz(path, labelled)
+            groups = _from_npz(path, labelled, energy_unit)
         elif path.suffix in (".xyz", ".extxyz"):
             import ase.io
 
-            groups = _from_ase(ase.io.iread(path, index=":", format="extxyz"))
+            groups = _from_ase(ase.io.iread(path, index=":", format="extxyz"), path)
         elif path.suffix == ".db":
             import ase.db
 
-            groups = _from_ase(row.toatoms() for row in ase.db.connect(path).select())
+            groups = _from_ase((row.toatoms() for row in ase.db.connect(path).select()), path)
         else:
             raise EquistrideError(
                 f"the data file {path} has an unknown type", expected=".npz, .extxyz, .xyz or .db", found=path.suffix
@@ -226,12 +331,7 @@ def load(path: str | Path, *, labelled: bool = True) -> list[Frames]:
         if not len(frames):
             raise EquistrideError(f"{path} holds no frames")
         _check_shapes(frames, path)
-        for name in ("positions", "energy", "forces") if labelled else ("positions",):
-            if not np.isfinite(getattr(frames, name)).all():
-                bad = int(np.argwhere(~np.isfinite(getattr(frames, name)))[0][0])
-                raise EquistrideError(
-                    f"{path} has a NaN or infinite value in {name!r}, frame {bad}", mend="drop that frame"
-                )
+        _check_finite(frames, path, labelled)
     if not groups:
         raise EquistrideError(f"{path} holds no frames")
     return groups

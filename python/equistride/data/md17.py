@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from equistride.data.frames import Array, Frames, load
 from equistride.errors import EquistrideError
-from equistride.units import EV_PER_KJ_MOL
 
-EV_PER_KCAL_MOL = 4.184 * EV_PER_KJ_MOL
 MD17_SPACING_FS = 0.5
 """Time between the frames of MD17's trajectories."""
 ISO17_SPLITS = ("reference", "reference_eq", "test_within", "test_other", "test_eq")
@@ -63,18 +61,6 @@ def check_fingerprint(arrays: Any, path: Path) -> None:
         )  # fmt: skip
 
 
-def _unit(arrays: Any, key: str) -> float:
-    """Return the energy unit of a file in eV; MD17's files without a word are in kcal/mol."""
-    name = "kcal/mol"
-    if key in arrays:
-        value = arrays[key].item()
-        name = (value.decode() if isinstance(value, bytes) else str(value)).split("/Ang")[0]
-    known = {"kcal/mol": EV_PER_KCAL_MOL, "kJ/mol": EV_PER_KJ_MOL, "eV": 1.0}
-    if name not in known:
-        raise EquistrideError("the energy unit is not known", expected=", ".join(known), found=name)
-    return known[name]
-
-
 def read_published(path: str | Path) -> list[Frames]:
     """Read a file as its authors published it: npz of MD17 and rMD17, ASE databases of ISO17.
 
@@ -96,24 +82,21 @@ def read_published(path: str | Path) -> list[Frames]:
         raise EquistrideError(
             f"{path} is of no published form", expected=".npz or .db", found=path.suffix or "no ending"
         )
-    frames = load(path)[0]
+    frames = load(path, energy_unit="kcal/mol")[0]
     with np.load(path, allow_pickle=False) as arrays:
         keys = set(arrays.files)
         if {"R", "z", "E", "F"} <= keys:
             check_fingerprint(arrays, path)
-            unit = _unit(arrays, "e_unit")
-            scaled = replace(frames, energy=frames.energy * unit, forces=frames.forces * unit)
-            return [consecutive(scaled, MD17_SPACING_FS)]
+            return [consecutive(frames, MD17_SPACING_FS)]
         if {"coords", "nuclear_charges"} <= keys:
-            scaled = replace(frames, energy=frames.energy * EV_PER_KCAL_MOL, forces=frames.forces * EV_PER_KCAL_MOL)
             if "old_indices" not in keys:
-                return [scaled]
+                return [frames]
             number = np.asarray(arrays["old_indices"]).astype(np.int64)
             order = np.argsort(number, kind="stable")
             time: Array = np.asarray(number[order] * MD17_SPACING_FS, float)
             gaps = np.abs(np.diff(time) - MD17_SPACING_FS) > 1e-6
             return [
-                replace(scaled[order], time_fs=time, segment=np.concatenate([[0], np.cumsum(gaps)]).astype(np.int64))
+                replace(frames[order], time_fs=time, segment=np.concatenate([[0], np.cumsum(gaps)]).astype(np.int64))
             ]
         if frames.time_fs is None and "dt_fs" in keys:
             return [consecutive(frames, float(arrays["dt_fs"]))]

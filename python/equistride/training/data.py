@@ -17,6 +17,9 @@ from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
 from equistride.models.potential import edge_vectors
 
+COINCIDENT = 1e-3
+"""A; as csrc/model/checks.h has it."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -80,6 +83,8 @@ class GraphDataset(Dataset[Batch]):
             for k in range(len(frames)):
                 positions, cell = torch.from_numpy(frames.positions[k]), torch.from_numpy(frames.cell[k])
                 edges, shifts = neighbor_list(positions, cell, pbc, cutoff)
+                vectors = edge_vectors(positions, cell, edges, shifts)
+                _check_apart(vectors, edges, frames, k)
                 virial = (
                     torch.full((1, 3, 3), torch.nan)
                     if frames.virial is None
@@ -87,7 +92,7 @@ class GraphDataset(Dataset[Batch]):
                 )
                 self.items.append(
                     Batch(
-                        vectors=edge_vectors(positions, cell, edges, shifts).to(dtype),
+                        vectors=vectors.to(dtype),
                         species=kinds,
                         edge_index=edges.to(torch.int32),
                         frame=torch.zeros_like(kinds),
@@ -104,14 +109,40 @@ class GraphDataset(Dataset[Batch]):
         return self.items[k]
 
 
+def _check_apart(vectors: Tensor, edges: Tensor, frames: Frames, k: int) -> None:
+    """Refuse atoms in one place, whose bond has no direction: every number of the network would be NaN."""
+    if not vectors.size(0):
+        return
+    shortest, edge = torch.linalg.vector_norm(vectors, dim=1).min(0)
+    if shortest < COINCIDENT:
+        i, j = sorted(edges[:, int(edge)].tolist())
+        raise EquistrideError(
+            f"atoms {i} and {j} of frame {k if frames.row is None else frames.row[k]} of a data file are on top of each other",
+            found=f"{float(shortest):g} A apart",
+            mend="drop that frame",
+        )
+
+
 class EpochShuffle(Sampler[int]):
     """An order of the frames that depends on the seed and the epoch alone, so that a resumed run meets the same.
 
     Processes that train together share it out: each takes every n-th frame, all the same number.
+
+    Parameters
+    ----------
+    count
+        Number of frames.
+    seed
+        Of the order.
+    batch_size
+        Frames of a step and process.
+    steps_done
+        Steps of an earlier run that this one goes on from: of the epoch in which it ended, the frames that are left.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, batch_size: int = 1, steps_done: int = 0) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
+        self.batch_size, self.steps_done = batch_size, steps_done
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each."""
@@ -123,7 +154,9 @@ class EpochShuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         rank, processes = self._processes()
-        return iter(order[: len(self) * processes][rank::processes].tolist())
+        mine = order[: len(self) * processes][rank::processes].tolist()
+        begun, steps = divmod(self.steps_done, max(1, len(self) // self.batch_size))
+        return iter(mine[steps * self.batch_size :] if self.epoch == begun else mine)
 
     @staticmethod
     def _processes() -> tuple[int, int]:
@@ -152,19 +185,49 @@ def read(files: Sequence[str], root: Path, *, labelled: bool = True) -> list[Fra
     return [group for f in files for group in load(root / f, labelled=labelled)]
 
 
-def split(frames: Frames, validation_fraction: float, seed: int) -> tuple[Frames, Frames]:
-    """Split into training and validation frames; a segment stays on one side."""
-    segment = np.arange(len(frames)) if frames.segment is None else frames.segment
-    names = np.unique(segment)
-    if len(names) < 2:
-        raise EquistrideError(
-            "too few frames to keep some for validation",
-            expected="2 segments (or single frames) or more",
-            found=len(names),
-        )
-    held = np.random.default_rng(seed).permutation(names)[: max(1, round(validation_fraction * len(names)))]
-    mask = np.isin(segment, held)
-    return frames[~mask], frames[mask]
+def split(groups: Sequence[Frames], validation_fraction: float, seed: int) -> tuple[list[Frames], list[Frames]]:
+    """Split into training and validation frames; a segment stays on one side.
+
+    Each composition gives its share. Those of a single segment (or frame) cannot: they all are for training where others give
+    some for validation, and are shared out among themselves where none does.
+
+    Parameters
+    ----------
+    groups
+        Frames, one entry a composition.
+    validation_fraction
+        Share of the segments (frames, where there are no segments) that is held back.
+    seed
+        Of the choice.
+
+    Raises
+    ------
+    EquistrideError
+        Where there are fewer than two segments in all.
+    """
+    training, validation, single = [], [], []
+    for frames in groups:
+        segment = np.arange(len(frames)) if frames.segment is None else frames.segment
+        names = np.unique(segment)
+        if len(names) < 2:
+            single.append(frames)
+            continue
+        held = np.random.default_rng(seed).permutation(names)[: max(1, round(validation_fraction * len(names)))]
+        mask = np.isin(segment, held)
+        training.append(frames[~mask])
+        validation.append(frames[mask])
+    if not validation:
+        if len(single) < 2:
+            raise EquistrideError(
+                "too few frames to keep some for validation",
+                expected="2 segments (or single frames) or more",
+                found=len(single),
+            )
+        count = max(1, round(validation_fraction * len(single)))
+        order = np.random.default_rng(seed).permutation(len(single)).tolist()
+        validation = [single[k] for k in sorted(order[:count])]
+        single = [single[k] for k in sorted(order[count:])]
+    return training + single, validation
 
 
 def elements(groups: Sequence[Frames]) -> list[str]:

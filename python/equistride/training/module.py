@@ -175,7 +175,10 @@ class PotentialModule(TrainingModule):
         show: dict[str, Any] = {"on_epoch": True, "on_step": False, "batch_size": n}
         self.log(f"{name}_energy_mae", 1000 * error["energy"].abs().mean(), prog_bar=True, **show)
         self.log(f"{name}_force_mae", 1000 * error["force"].abs().mean(), prog_bar=True, **show)
-        self.log(f"{name}_virial_mae", 1000 * error["virial"].abs().mean(), **show)
+        labelled = batch.virial.isfinite().flatten(1).all(1)
+        if labelled.any() and not isinstance(self.model, DirectPotential):
+            show["batch_size"] = int(labelled.sum())
+            self.log(f"{name}_virial_mae", 1000 * error["virial"][labelled].abs().mean(), **show)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log mean absolute errors: meV/atom, meV/A, meV/atom."""

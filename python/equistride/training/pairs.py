@@ -196,6 +196,18 @@ class RunOrder(Sampler[list[Key]]):
             yield [(stage, int(k)) for k in mine]
 
 
+def in_stretches(frames: Frames, stride_fs: float, validation_fraction: float) -> Frames:
+    """Return a trajectory without segments in stretches of time, so that some can be held back whole.
+
+    There are as many as a held-back one needs to be that share of the frames, and no shorter than four strides.
+    """
+    if frames.segment is not None:
+        return frames
+    shortest = 4 * frames_apart(frames, stride_fs) + 1
+    count = max(1, min(round(1 / validation_fraction), len(frames) // shortest))
+    return replace(frames, segment=np.arange(len(frames)) * count // len(frames))
+
+
 def masses_of(groups: Sequence[Frames], species: Sequence[str], given: dict[str, float]) -> list[float]:
     """Return the mass of each element [amu]: as given, as the files say, or the standard one.
 

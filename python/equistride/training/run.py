@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def train(
     if isinstance(config, PropagatorConfig):
         task = propagator_task(config, root, steps_done=done, before=before)
     else:
-        task = potential_task(config, root)
+        task = potential_task(config, root, steps_done=done, before=before)
     if resume:
         _check_same_model(output, before, task.module.config)
     last = output / "checkpoints" / "last.ckpt"
@@ -125,8 +126,8 @@ def train(
         default_root_dir=output,
     )
     with warnings.catch_warnings(), _stoppable():
-        if task.resumable:
-            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+        # the loader begins where the checkpoint ended
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         trainer.fit(
             task.module,
             task.training,
@@ -136,13 +137,20 @@ def train(
         )
     results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
     trainer.save_checkpoint(last)
+    if trainer.global_step % settings.validate_every or not results:  # what was printed is of an earlier step
+        results = _evaluate(task, last, progress, on_test_files=False)
     if config.data.test_files:
-        results |= _test(task, last, progress)
+        results |= _evaluate(task, last, progress, on_test_files=True)
+    if not all(map(math.isfinite, results.values())):
+        raise EquistrideError(
+            f"the run has diverged: errors of {last} are not finite",
+            mend="lower optimiser.learning_rate, and look for frames with impossible labels",
+        )
     return results
 
 
-def _test(task: Task, checkpoint: Path, progress: bool) -> dict[str, float]:
-    """Evaluate the averaged weights on the held-out files."""
+def _evaluate(task: Task, checkpoint: Path, progress: bool, *, on_test_files: bool) -> dict[str, float]:
+    """Evaluate the averaged weights of a checkpoint on the validation frames or the held-out files."""
     task.module.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"])
     tester: Any = lightning.Trainer(
         accelerator="auto",
@@ -154,4 +162,8 @@ def _test(task: Task, checkpoint: Path, progress: bool) -> dict[str, float]:
         enable_checkpointing=False,
     )
     with _stoppable():
-        return {k: float(v) for k, v in tester.test(task.module, task.test(), verbose=False)[0].items()}
+        if on_test_files:
+            (found,) = tester.test(task.module, task.test(), verbose=False)
+        else:
+            (found,) = tester.validate(task.module, task.validation, verbose=False)
+        return {k: float(v) for k, v in found.items()}

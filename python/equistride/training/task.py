@@ -30,15 +30,14 @@ from equistride.training.propagator import PropagatorModule
 
 @dataclass(frozen=True)
 class Task:
-    """``test`` makes the loader of the held-out files when it is wanted; ``devices`` as Lightning takes it; ``resumable``
-    says that the training loader begins at the step where the checkpoint ended."""
+    """``test`` makes the loader of the held-out files when it is wanted; ``devices`` as Lightning takes it. The training loader
+    begins at the step where the checkpoint ended."""
 
     module: TrainingModule
     training: DataLoader[Any]
     validation: DataLoader[Any]
     test: Callable[[], DataLoader[Any]]
     devices: int | str = "auto"
-    resumable: bool = False
 
 
 def file_hash(path: Path) -> str:
@@ -60,21 +59,29 @@ def _provenance(groups: Sequence[Frames], files: Sequence[str], root: Path) -> d
 
 def _facts(groups: Sequence[Frames], config: TrainConfig, root: Path) -> dict[str, Any]:
     species = elements(groups)
-    forces = np.concatenate([g.forces.ravel() for g in groups])
+    scale = float(np.sqrt(np.mean(np.concatenate([g.forces.ravel() for g in groups]) ** 2)))
+    if scale == 0:
+        raise EquistrideError(
+            "all forces of the training data are zero, and they are what a potential learns",
+            expected="frames in motion",
+        )
     return {
         "species": species,
-        "scale": float(np.sqrt(np.mean(forces**2))),
+        "scale": scale,
         "references": fit_references(groups, species),
         "periodic": all(bool(g.pbc.all()) for g in groups),
         "provenance": _provenance(groups, config.data.files, root),
     }
 
 
-def _loader(groups: Sequence[Frames], species: list[str], config: TrainConfig, shuffle: bool) -> DataLoader[Any]:
+def _loader(
+    groups: Sequence[Frames], species: list[str], config: TrainConfig, shuffle: bool, steps_done: int = 0
+) -> DataLoader[Any]:
     dtype = getattr(torch, config.trainer.precision)
     dataset = GraphDataset(groups, species, config.model.cutoff, dtype)
-    order = EpochShuffle(len(dataset), config.trainer.seed) if shuffle else None
-    return DataLoader(dataset, config.data.batch_size, sampler=order, collate_fn=collate, drop_last=shuffle)
+    size = config.data.batch_size
+    order = EpochShuffle(len(dataset), config.trainer.seed, size, steps_done) if shuffle else None
+    return DataLoader(dataset, size, sampler=order, collate_fn=collate, drop_last=shuffle)
 
 
 def _check_count(count: int, config: TrainConfig | PropagatorConfig, what: str) -> None:
@@ -85,18 +92,31 @@ def _check_count(count: int, config: TrainConfig | PropagatorConfig, what: str) 
         )  # fmt: skip
 
 
-def potential_task(config: TrainConfig, root: Path) -> Task:
-    """Prepare the training of a potential; relative data paths start at ``root``."""
+def potential_task(
+    config: TrainConfig, root: Path, *, steps_done: int = 0, before: dict[str, Any] | None = None
+) -> Task:
+    """Prepare the training of a potential from step ``steps_done`` on; relative data paths start at ``root``.
+
+    Where a run goes on, ``before`` is what its checkpoint says: elements, scale and energies of the elements stay what they
+    were, also with other data.
+
+    Raises
+    ------
+    EquistrideError
+        Where the data is too little, has atoms on top of each other or no forces but zero, or an element that the run which
+        goes on does not know.
+    """
     groups = read(config.data.files, root)
-    parts = [split(g, config.data.validation_fraction, config.trainer.seed) for g in groups]
-    paths, validation = [p[0] for p in parts], [p[1] for p in parts]
+    paths, validation = split(groups, config.data.validation_fraction, config.trainer.seed)
     training = [g[:: config.data.thin] for g in paths]
     if config.frames is not None:
         training = [g[labelled_rows(g, config.frames)][:: config.data.thin] for g in paths]
     _check_count(sum(len(g) for g in training), config, "frames")
     facts = _facts(training, config, root)
     weights: dict[str, torch.Tensor] = {}
-    if config.initialise_from is not None:
+    if before:
+        facts |= {key: before[key] for key in ("species", "scale", "references")}
+    elif config.initialise_from is not None:
         facts, weights = take_over(root / config.initialise_from, config.model, facts)
     model = build_potential(config.model, facts).to(getattr(torch, config.trainer.precision))
     if weights:
@@ -111,7 +131,7 @@ def potential_task(config: TrainConfig, root: Path) -> Task:
         )  # fmt: skip
     return Task(
         module=PotentialModule(model, config, facts, auxiliary),
-        training=_loader(training, species, config, True),
+        training=_loader(training, species, config, True, steps_done),
         validation=_loader(validation, species, config, False),
         test=lambda: _loader(read(config.data.test_files, root), species, config, False),
         devices=config.trainer.devices,
@@ -135,8 +155,8 @@ def propagator_task(
     groups = [pairs.cooler(g, data.max_temperature_K) for g in read(data.files, root, labelled=False)]
     for frames in groups:
         frames_apart(frames, stride)
-    parts = [split(g, data.validation_fraction, config.trainer.seed) for g in groups]
-    training, validation = [p[0] for p in parts], [p[1] for p in parts]
+    stretches = [pairs.in_stretches(g, stride, data.validation_fraction) for g in groups]
+    training, validation = split(stretches, data.validation_fraction, config.trainer.seed)
     species = elements(training)
     weights: dict[str, torch.Tensor] = {}
     taken: dict[str, Any] = {}
@@ -192,5 +212,4 @@ def propagator_task(
         validation=forward_pairs(validation),
         test=lambda: forward_pairs(read(data.test_files, root, labelled=False)),
         devices=1,
-        resumable=True,
     )
