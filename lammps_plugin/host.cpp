@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <string_view>
 #include <thread>
@@ -86,7 +87,8 @@ std::shared_ptr<const std::string> read_once(const std::string &path, MPI_Comm w
     MPI_Comm_rank(world, &me);
     std::string bytes;
     long long size = -1;
-    if (me == 0) {
+    std::error_code none;
+    if (me == 0 && std::filesystem::is_regular_file(path, none)) { // a folder throws when it is read
         std::ifstream file(path, std::ios::binary);
         bytes.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
         if (file.good() || file.eof())

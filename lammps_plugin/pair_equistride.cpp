@@ -1,5 +1,6 @@
 #include "pair_equistride.h"
 
+#include "elements.h"
 #include "host.h"
 #include "words.h"
 
@@ -8,6 +9,7 @@
 #include "domain.h"
 #include "force.h"
 #include "memory.h"
+#include "neighbor.h"
 #include "utils.h"
 
 #include <ATen/ATen.h>
@@ -19,6 +21,8 @@
 namespace equistride::lammps {
 namespace {
 
+// A mass so far from an element's own is another element's: no isotope but those of hydrogen are as far apart.
+constexpr double OTHER_MASS = 0.2;
 constexpr char PAIR[] = "pair equistride";
 
 const char *name_of(Ghosts ghosts) {
@@ -47,7 +51,11 @@ PairEquistride::~PairEquistride() {
 }
 
 void PairEquistride::settings(int count, char **words) {
-    guarded_together(error, world, PAIR, [&] { read_settings(words_of(count, words)); });
+    guarded_together(error, world, PAIR, [&] {
+        read_settings(words_of(count, words));
+        if (!coefficients_.empty()) // the style is given once more, with other options for the same model
+            read_coefficients(std::vector<std::string>(coefficients_));
+    });
 }
 
 void PairEquistride::read_settings(const std::vector<std::string> &words) {
@@ -156,11 +164,37 @@ void PairEquistride::init_style() {
         TORCH_CHECK_VALUE(!model_->metadata().requires_box ||
                               (domain->periodicity[0] && domain->periodicity[1] && domain->periodicity[2]),
                           "the model was trained on periodic systems alone; expected `boundary p p p`");
+        TORCH_CHECK_VALUE(!neighbor->nex_type && !neighbor->nex_group && !neighbor->nex_mol,
+                          "a model of all atoms cannot leave out pairs; take out `neigh_modify exclude` "
+                          "and its relatives");
         choose_ghosts();
     });
+    warn_of_masses();
     if (comm->me == 0)
         LAMMPS_NS::utils::logmesg(lmp, "pair equistride: ghost {}, {} A of ghost atoms needed\n", name_of(ghosts_),
                                   ghosts_ == Ghosts::local ? 0.0 : reach());
+}
+
+void PairEquistride::warn_of_masses() const {
+    if (comm->me != 0 || atom->rmass)
+        return;
+    for (int type = 1; type <= atom->ntypes; type++) {
+        const std::int64_t index = species_[static_cast<std::size_t>(type)];
+        if (index < 0)
+            continue;
+        const std::vector<std::string> &known = model_->metadata().species;
+        const std::string &element = known[static_cast<std::size_t>(index)];
+        const auto apart = [&](const std::string &symbol) {
+            return std::abs(atom->mass[type] / standard_mass(symbol) - 1);
+        };
+        const auto nearest = std::min_element(known.begin(), known.end(),
+                                              [&](const auto &a, const auto &b) { return apart(a) < apart(b); });
+        if (*nearest != element && apart(element) > OTHER_MASS)
+            error->warning(PAIR, 0,
+                           c10::str("atom type ", type, " is ", element, " to the model, but its mass, ",
+                                    atom->mass[type], " amu, is that of ", *nearest,
+                                    "; check the order of the elements in pair_coeff"));
+    }
 }
 
 void PairEquistride::compute(int eflag, int vflag) {
@@ -277,7 +311,13 @@ void PairEquistride::write_restart(FILE *file) {
 void PairEquistride::read_restart(FILE *file) {
     read_restart_settings(file);
     const std::vector<std::string> words = read_words(file, world);
-    guarded_together(error, world, PAIR, [&] { read_coefficients(words); });
+    const std::string sentence = shared_sentence(failure_of([&] { read_coefficients(words); }), world);
+    if (sentence.empty())
+        return;
+    model_.reset(); // an input that is run elsewhere names the file again
+    coefficients_.clear();
+    if (comm->me == 0)
+        error->warning(PAIR, 0, "the restart file's model was not read; give pair_coeff again: " + sentence);
 }
 
 void PairEquistride::write_restart_settings(FILE *file) { write_words(file, settings_); }

@@ -37,6 +37,7 @@ private:
     void read_settings(const std::vector<std::string> &words);
     void read_coefficients(const std::vector<std::string> &words);
     void choose_ghosts();
+    void warn_of_masses() const;
     double reach() const;
     void evaluate();
     void evaluate_whole();

@@ -9,6 +9,8 @@
 namespace equistride {
 namespace {
 
+constexpr double METRES_PER_SECOND = 1e5; // 1 A/fs
+
 std::int64_t label(const Frame &frame, std::int64_t atom) {
     return frame.labels ? (*frame.labels)[static_cast<std::size_t>(atom)] : atom;
 }
@@ -94,6 +96,22 @@ void check_finite(const at::Tensor &values, const Frame &frame, const char *what
     C10_THROW_ERROR(ValueError,
                     c10::str(what, " of atom ", label(frame, atom), " is not finite",
                              count > 1 ? c10::str(" (", count, " atoms in all)") : std::string(), "; ", mend));
+}
+
+void check_stride(const at::Tensor &displacements, const at::Tensor &velocities, const Frame &frame,
+                  const Metadata &metadata) {
+    const double fastest = THROWN * metadata.max_speed, stride = metadata.stride_fs;
+    if (fastest == 0 || displacements.size(0) == 0)
+        return;
+    const auto [farthest, mover] = at::linalg_vector_norm(displacements, 2, 1).max(0);
+    const auto [speed, runner] = at::linalg_vector_norm(velocities, 2, 1).max(0);
+    const char *const mend = "; the structure is too far from the model's training data, or the velocities are";
+    TORCH_CHECK_VALUE(farthest.item<double>() <= fastest * stride, "atom ", label(frame, mover.item<std::int64_t>()),
+                      " would move ", farthest.item<double>(), " A in a stride of ", stride, " fs; expected at most ",
+                      fastest * stride, " A", mend);
+    TORCH_CHECK_VALUE(speed.item<double>() <= fastest, "atom ", label(frame, runner.item<std::int64_t>()),
+                      " would leave the stride at ", speed.item<double>() * METRES_PER_SECOND,
+                      " m/s; expected at most ", fastest * METRES_PER_SECOND, " m/s", mend);
 }
 
 void check_positions(const Frame &frame) {

@@ -8,11 +8,18 @@ namespace equistride {
 /// Atoms nearer than this are one on top of the other [A].
 inline constexpr double COINCIDENT = 1e-3;
 
+/// Atoms that leave a stride faster than this many times the fastest that the model takes, or come farther than they
+/// could at that speed, were thrown: the network has left its training data.
+inline constexpr double THROWN = 2;
+
 void check_frame(const Frame &frame, const Model &model);
 /// Raises c10::ValueError: "<what> of atom <label> is not finite; <mend>".
 EQUISTRIDE_API void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *mend);
 /// check_finite() of the positions, with what to do about them.
 EQUISTRIDE_API void check_positions(const Frame &frame);
+/// Raises c10::ValueError that names the first atom that a stride throws, see THROWN.
+void check_stride(const at::Tensor &displacements, const at::Tensor &velocities, const Frame &frame,
+                  const Metadata &metadata);
 void check_distances(const Frame &frame);
 
 } // namespace equistride

@@ -32,13 +32,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> padded_list(const at::Tensor &pos
     return op.call(positions, cell, pbc, cutoff, capacity, extra);
 }
 
-at::Tensor finite(const Outputs &outputs) {
+// Whether all outputs are finite, and no stride throws an atom.
+at::Tensor sound(const Outputs &outputs, const Metadata &metadata) {
     std::vector<at::Tensor> sums;
     for (const at::Tensor *tensor :
          {&outputs.atomic_energies, &outputs.forces, &outputs.displacements, &outputs.velocities})
         if (tensor->defined())
             sums.push_back(tensor->sum(at::kDouble));
-    return at::stack(sums).sum().isfinite();
+    at::Tensor fine = at::stack(sums).sum().isfinite();
+    if (outputs.displacements.defined() && metadata.max_speed > 0) {
+        const double fastest = THROWN * metadata.max_speed;
+        const auto farthest = [](const at::Tensor &vectors) { return vectors.square().sum(1).max().sqrt(); };
+        fine = fine.logical_and(farthest(outputs.displacements).le(fastest * metadata.stride_fs))
+                   .logical_and(farthest(outputs.velocities).le(fastest));
+    }
+    return fine;
 }
 
 } // namespace
@@ -220,7 +228,7 @@ void Evaluation::work(bool forces, const std::function<void()> &mark) {
     Outputs outputs = model_.run_padded(frame, species_.size(0), forces);
     if (moves && wrap_)
         keep_momentum(outputs);
-    failed_.logical_or_(finite(outputs).logical_not());
+    failed_.logical_or_(sound(outputs, metadata).logical_not());
     host_failed_.copy_(failed_, /*non_blocking=*/true);
     outputs_[forces] = outputs;
 }
@@ -266,8 +274,9 @@ void Evaluation::check() {
     if (!host_failed_.defined() || host_failed_.item<double>() == 0)
         return;
     start_over();
-    TORCH_CHECK_VALUE(false, "the model gave a number that is not finite; the structure is too far from the model's "
-                             "training data, or the model is broken");
+    TORCH_CHECK_VALUE(false,
+                      "the model gave a number that is not finite or threw an atom; the structure is too far from "
+                      "the model's training data, or the model is broken");
 }
 
 } // namespace equistride

@@ -33,6 +33,17 @@ void check_inputs(const Frame &frame) {
     check_distances(frame);
 }
 
+// The axes of an open system whose atoms are nowhere cannot be found, which torch says in its own words.
+template <class Run> Outputs in_own_words(Run run) {
+    try {
+        return run();
+    } catch (const c10::Error &error) {
+        TORCH_CHECK_VALUE(error.msg().find("linalg.eigh") == std::string::npos,
+                          "the model gave a displacement that is not finite; ", OUT_OF_RANGE);
+        throw;
+    }
+}
+
 std::unique_ptr<Model> read(std::shared_ptr<const std::string> bytes, const std::string &name, bool verify) {
     const ArchiveInfo info = inspect_archive(bytes, name);
     const bool compiled = info.container == Container::aoti;
@@ -63,9 +74,16 @@ std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> byte
 }
 
 Outputs Model::compute(const Frame &frame, bool forces) {
+    Outputs outputs = compute_anywhere(frame, forces);
+    if (metadata_.kind == "propagator")
+        check_stride(outputs.displacements, outputs.velocities, frame, metadata_);
+    return outputs;
+}
+
+Outputs Model::compute_anywhere(const Frame &frame, bool forces) {
     check_frame(frame, *this);
     check_inputs(frame);
-    Outputs outputs = run(frame, forces);
+    Outputs outputs = in_own_words([&] { return run(frame, forces); });
     const char *mend = OUT_OF_RANGE;
     if (metadata_.kind == "potential") {
         check_finite(outputs.atomic_energies, frame, "the energy", mend);
@@ -88,6 +106,7 @@ PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange
     } else {
         check_finite(outputs.displacements, frame, "the displacement", OUT_OF_RANGE);
         check_finite(outputs.velocities, frame, "the new velocity", OUT_OF_RANGE);
+        check_stride(outputs.displacements, outputs.velocities, frame, metadata_);
     }
     return outputs;
 }

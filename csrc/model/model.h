@@ -68,9 +68,12 @@ public:
     void set_system(double charge, double spin);
 
     /// Evaluate one frame. Raises c10::ValueError that names the atom for positions that are not finite, for atoms
-    /// on top of each other and for outputs that are not finite.
+    /// on top of each other, for outputs that are not finite and for strides that throw atoms.
     /// @param forces  whether a potential's forces and virial are wanted; energies alone are cheaper
     Outputs compute(const Frame &frame, bool forces = true);
+    /// The same also where a stride throws atoms, as it may on a self-test's frame, which is far from any training
+    /// data.
+    Outputs compute_anywhere(const Frame &frame, bool forces = true);
 
     /// Whether compute_part() is there: the model's energies come from edge vectors, and forces are their gradient.
     virtual bool divides() const { return false; }

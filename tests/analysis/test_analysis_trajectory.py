@@ -70,6 +70,14 @@ def test_one_frame_has_no_interval():
         _ = gas(3, 1, TRICLINIC).interval
 
 
+def test_npz_with_time_stamps_of_data_sets(tmp_path):
+    """As ``equistride data`` writes them."""
+    x = np.random.default_rng(1).normal(size=(4, 2, 3))
+    np.savez(tmp_path / "run.npz", numbers=[8, 14], positions=x, time_fs=[0.0, 2.0, 4.0, 6.0], segment=[0, 0, 1, 1])
+    back = read_trajectory(tmp_path / "run.npz")
+    np.testing.assert_array_equal(back.time, [0.0, 2.0, 4.0, 6.0])
+
+
 def test_npz_round_trip(tmp_path):
     run = oscillators([5.0], 4.0, 10, pieces=2)
     back = read_trajectory(write_npz(tmp_path / "run.npz", run))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from ase import Atoms
 from random_models import CUTOFF, SPECIES, graph_of, random_potential
+from torch._inductor import config as inductor
 from trajcast_systems import Frame, cluster, crystal, propagator
 
 from equistride.artifact import Frame as Structure
@@ -30,6 +31,9 @@ from equistride.errors import EquistrideError
 from equistride.models.equiformer import EquiformerConfig
 from equistride.models.potential import ConservativePotential, edge_vectors
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(inductor.cpp, "march"), reason="torch before 2.13 compiles for no given instruction set"
+)
 compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler: install g++"
 )

@@ -110,6 +110,15 @@ def test_uncertainty_needs_an_ensemble_and_sound_atoms(members: list[Path], ense
             model.uncertainty(positions, KINDS)
 
 
+def test_one_network_in_two_precisions_is_no_ensemble(members: list[Path], tmp_path: Path) -> None:
+    potential = random_potential(7)
+    twins = [write_artifact(potential, tmp_path / f"{dtype}.pt", dtype) for dtype in ("float32", "float64")]
+    with pytest.raises(
+        EquistrideError, match=r"float32.pt and .*float64.pt have the same forces: they are one network"
+    ):
+        combine([members[0], *twins], tmp_path / "out.pt")
+
+
 def test_members_that_do_not_fit(members: list[Path], ensemble: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.pt"
     wide = write_artifact(random_potential(cutoff=4.5), tmp_path / "wide.pt", "float64")

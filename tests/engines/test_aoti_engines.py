@@ -12,6 +12,7 @@ import pytest
 from ase import Atoms
 from propagated import bulk, context_of
 from random_models import CUTOFF, random_potential
+from torch._inductor import config as inductor
 from trajcast_systems import STRIDE, propagator
 
 from equistride.artifact import load
@@ -22,6 +23,9 @@ from equistride.models.esen import ESENConfig
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(
+        not hasattr(inductor.cpp, "march"), reason="torch before 2.13 compiles for no given instruction set"
+    ),
     pytest.mark.skipif(
         shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler: install g++"
     ),

@@ -200,6 +200,10 @@ def test_thermostats(file: Path) -> None:
         ({"tau": -0.1}, r"tau makes no sense.*found -0.1"),
         ({"temperature": -3}, r"temperature of a thermostat makes no sense.*found -3"),
         ({"temperature": float("nan")}, r"temperature of a thermostat makes no sense"),
+        (
+            {"temperature": None},
+            r"temperature, friction and tau are numbers or quantities; expected kelvin; found None",
+        ),
         ({"seed": -1}, r"seed.*found -1"),
     ):
         with pytest.raises(EquistrideError, match=message):

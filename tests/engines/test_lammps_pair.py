@@ -186,6 +186,7 @@ REFUSALS = [
     ("missing element", "Si", "the number of elements in pair_coeff is wrong"),
     ("missing file", "nowhere.pt Si O", "cannot be read"),
     ("keyword", "equistride skin 2", "the keyword skin is not known"),
+    ("exclusion", "neigh_modify exclude type 1 2", "cannot leave out pairs; take out `neigh_modify exclude`"),
 ]
 
 
@@ -199,12 +200,53 @@ def test_refusals(random_artifact64: Path, tmp_path: Path, ranks: int, case: str
         script = script.replace("units metal", change)
     elif change.startswith("equistride"):
         script = script.replace("pair_style equistride", f"pair_style {change}")
+    elif change.startswith("neigh"):
+        script = script.replace("run 0", f"{change}\nrun 0")
     elif change.startswith("nowhere"):
         script = script.replace(f"{random_artifact64} Si O", change)
     else:
         script = script.replace("Si O", change)
     lmp.write_data(crystal(), tmp_path / "data.lmp")
     assert sentence in lmp.refused(script, tmp_path, ranks)
+
+
+def test_mixed_up_elements_are_noticed(random_artifact64: Path, tmp_path: Path) -> None:
+    """A warning, as masses may be set at will; none where the order is right, nor for heavy hydrogen's like."""
+    atoms = crystal()
+    wrong = lmp.head("equistride", f"* * {random_artifact64} O Si") + lmp.OUTPUT + "run 0\n"
+    assert (
+        "atom type 1 is O to the model, but its mass, 28.085 amu, is that of Si" in lmp.run(atoms, wrong, tmp_path).log
+    )
+    for change in ("", "mass 2 17.99916\n"):
+        assert "is that of" not in once(random_artifact64, atoms, tmp_path / "right", extra=change).log
+
+
+def test_a_style_that_is_given_again_and_a_restart_from_elsewhere(random_artifact64: Path, tmp_path: Path) -> None:
+    """New options hold for the model that was given before; a restart whose model is not found wants pair_coeff again."""
+    atoms = crystal()
+    exact = once(random_artifact64, atoms, tmp_path / "exact").thermo[-1]["PotEng"]
+    local = tmp_path / "run" / "local.pt"
+    local.parent.mkdir()
+    local.write_bytes(random_artifact64.read_bytes())
+    first = lmp.head("equistride precision float32", "* * local.pt Si O") + "run 0\nwrite_restart a.restart\n"
+    again = lmp.run(atoms, first + "pair_style equistride precision float64\n" + lmp.OUTPUT + "run 0\n", local.parent)
+    rounded, double = (row["PotEng"] for row in (again.thermo[0], again.thermo[-1]))
+    assert double == pytest.approx(exact, rel=1e-12)
+    assert 1e-12 < abs(rounded - exact) < 1e-3
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "a.restart").write_bytes((local.parent / "a.restart").read_bytes())
+    head = "atom_modify map yes\nread_restart a.restart\nthermo_modify format float %.17g norm no\n"
+    assert "All pair coeffs are not set" in lmp.refused(head + "run 0\n", there)
+    named = (
+        head + f"pair_coeff * * {random_artifact64} Si O\nthermo_style custom step pe\nthermo_modify norm no\nrun 0\n"
+    )
+    done = lmp.launch(named, there)
+    assert done.returncode == 0, done.stdout
+    assert (
+        "the restart file's model was not read; give pair_coeff again: the model file local.pt cannot be read"
+        in done.stdout
+    )
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -9,6 +9,7 @@ import lammps_runs as lmp
 import numpy as np
 import pytest
 import torch
+import toy_propagator
 import trajcast_systems as systems
 from ase import Atoms
 from numpy.typing import NDArray
@@ -134,6 +135,21 @@ REFUSALS = [
     ("units", {}, "units metal=units lj", "expected metal or real"),
     ("group", {}, "fix p all=group g id 1:9\nfix p g", "expected the group all"),
     ("element", {}, "Si O=Si Xx", "does not know the element Xx"),
+    (
+        "forces",
+        {"before": "fix f all langevin 600 600 0.1 1\n"},
+        "",
+        "fix f (langevin) acts on forces, and a stride knows",
+    ),
+    (
+        "reset",
+        {"before": "fix r all dt/reset 1 1e-5 1 0.001 units box\n"},
+        "",
+        "the time step is not the model's stride",
+    ),
+    ("friction", {"options": "friction 1"}, "", "`friction` is the thermostat's, and there is none; add `temp`"),
+    ("bound", {"options": "bound 1"}, "", "`bound` is the guard's, and there is none; add `guard`"),
+    ("seed", {"options": "seed 1e30"}, "", "expected a whole number up to 9"),
 ]
 
 
@@ -144,13 +160,51 @@ def test_refusals(
 ) -> None:
     """A sentence and a status that is not 0."""
     del case
-    text = script(propagator, 1, **words)  # type: ignore[arg-type]
+    text = script(propagator, 5, **words)  # type: ignore[arg-type]
     if change:
         old, new = change.split("=")
         assert old in text
         text = text.replace(old, new)
     lmp.write_data(crystal(), tmp_path / "data.lmp")
     assert sentence in lmp.refused(text, tmp_path, ranks)
+
+
+def test_atoms_without_ids(propagator: Path, tmp_path: Path) -> None:
+    """Noise is drawn by ID."""
+    box = "atom_modify id no\nregion b block 0 12 0 12 0 12\ncreate_box 2 b\ncreate_atoms 1 random 20 1 b overlap 2.2\n"
+    text = script(propagator, 1, before="velocity all create 300 1 loop geom\n").replace("read_data data.lmp\n", box)
+    assert "atoms without IDs would all meet the same noise" in lmp.refused(text, tmp_path)
+
+
+def test_a_folder_is_no_model(propagator: Path, tmp_path: Path) -> None:
+    """On two ranks, which wait for what the first reads."""
+    lmp.write_data(crystal(), tmp_path / "data.lmp")
+    assert "cannot be read; expected a file of `equistride export`" in lmp.refused(script(tmp_path, 1), tmp_path, 2)
+    pair = lmp.head("equistride", f"* * {tmp_path} Si O") + "run 0\n"
+    assert "cannot be read; expected a file of `equistride export`" in lmp.refused(pair, tmp_path, 2)
+
+
+def test_load_may_be_balanced(propagator: Path, tmp_path: Path) -> None:
+    """``fix balance`` moves borders between processes, not the box."""
+    atoms = crystal()
+    balanced = script(propagator, 4, before="fix b all balance 2 1.0 shift z 5 1.0\n")
+    one = lmp.run(atoms, script(propagator, 4), tmp_path / "one")
+    two = lmp.run(atoms, balanced, tmp_path / "two", 2)
+    np.testing.assert_allclose(two.positions, one.positions, atol=1e-9)
+
+
+def test_a_stride_that_throws_atoms_ends_the_run(propagator: Path, tmp_path: Path) -> None:
+    """A network far outside its training data: a sentence in the same stride, and no atom leaves the box."""
+    wild = artifact.load(propagator)
+    assert wild.metadata.max_speed == 0.2
+    atoms = crystal()
+    path = toy_propagator.write_propagator(tmp_path / "wild.pt", factor=1e9, free=True)
+    lmp.write_data(atoms, tmp_path / "data.lmp")
+    text = script(path, 1).replace(f"timestep {STRIDE / 1000}", f"timestep {toy_propagator.STRIDE / 1000}")
+    said = lmp.refused(text, tmp_path)
+    assert re.search(
+        r"atom \d+ would leave the stride at \S+ m/s; expected at most 40000 m/s; the structure is too far", said
+    )
 
 
 def test_kinds_are_not_mixed_up(propagator: Path, random_artifact64: Path, tmp_path: Path) -> None:

@@ -69,15 +69,15 @@ def test_elements_outside_the_model_are_refused() -> None:
 
 def test_a_split_shares_no_frame_and_depends_on_its_seed() -> None:
     frames = crystal(40, (1, 1, 1), 3)
-    parts = [split(frames, 0.2, seed) for seed in range(4)]
-    for training, validation in parts:
+    parts = [split([frames], 0.2, seed) for seed in range(4)]
+    for (training,), (validation,) in parts:
         held = {f.tobytes() for f in validation.positions}
         assert held.isdisjoint(f.tobytes() for f in training.positions)
         assert len(held) == 8
         assert set(validation.segment).isdisjoint(training.segment)
-    assert len({tuple(v.segment) for _, v in parts}) > 1
-    single = split(replace(frames, segment=None), 0.01, 0)
-    assert [len(p) for p in single] == [39, 1]
+    assert len({tuple(v.segment) for _, (v,) in parts}) > 1
+    single = split([replace(frames, segment=None)], 0.01, 0)
+    assert [len(p) for (p,) in single] == [39, 1]
 
 
 def test_files_of_every_kind_and_their_faults(tmp_path: Path) -> None:
@@ -115,7 +115,16 @@ def test_files_of_every_kind_and_their_faults(tmp_path: Path) -> None:
         values[2] = np.nan
         replace(frames, **{name: values}).save(tmp_path / "nan.npz")
         assert f"NaN or infinite value in '{name}', frame 2" in refusal("nan.npz")
-    np.savez(tmp_path / "odd.npz", z=frames.numbers, R=frames.positions, E=frames.energy, F=frames.forces[:, :-1])
+    np.savez(
+        tmp_path / "odd.npz",
+        z=frames.numbers,
+        R=frames.positions,
+        E=frames.energy,
+        F=frames.forces[:, :-1],
+        e_unit="eV",
+    )
     assert "'forces' of" in refusal("odd.npz")
-    np.savez(tmp_path / "odd.npz", z=frames.numbers[:-1], R=frames.positions, E=frames.energy, F=frames.forces)
+    np.savez(
+        tmp_path / "odd.npz", z=frames.numbers[:-1], R=frames.positions, E=frames.energy, F=frames.forces, e_unit="eV"
+    )
     assert "expected shape [4, 8, 3]; found shape [4, 9, 3]" in refusal("odd.npz")

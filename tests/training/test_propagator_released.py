@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,16 @@ def test_the_crystal_stays_a_crystal(model: Model) -> None:
     # 162 degrees of freedom of Si scatter by 11 %, and noise forgets them within two strides: the mean is known to 1 or 2 %
     assert of_silicon == pytest.approx(300.0, rel=0.06)
     assert of_oxygen == pytest.approx(300.0, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["quartz-trajcast-30fs", "ethanol-trajcast-7fs"])
+def test_the_self_test_sees_every_atom(name: str, repository: Path) -> None:
+    """No atom of the reference frame is thrown, beside which the others' displacements would not be seen."""
+    path = repository / "models" / name / f"{name}.pt"
+    with zipfile.ZipFile(path) as archive:
+        (record,) = (n for n in archive.namelist() if n.endswith("/extra/reference.json"))
+        reference = json.loads(archive.read(record))
+    metadata = load(path).metadata
+    moved = np.abs(reference["outputs"]["displacements"])
+    assert moved.max() < 2 * metadata.max_speed * metadata.stride_fs
+    assert reference["tolerance"] < 1e-3 * np.median(moved)

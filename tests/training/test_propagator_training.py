@@ -22,6 +22,7 @@ from equistride.training.config import PropagatorConfig
 from equistride.training.pairs import ChainDataset, PairBatch, RunOrder, collate
 from equistride.training.propagator import PropagatorModule, roll
 from equistride.training.run import train
+from equistride.training.task import propagator_task
 
 SPECIES = ["O", "Si"]
 
@@ -81,6 +82,21 @@ def crystal_chain(rollout: int, seed: int = 1) -> data.Frames:
         velocities=0.004 * rng.normal(size=shape), cell=np.repeat(atoms.cell.array[None], count, 0), pbc=np.ones(3, bool),
         energy=np.full(count, np.nan), forces=np.full(shape, np.nan), time_fs=4.0 * np.arange(count),
     )  # fmt: skip
+
+
+def test_a_trajectory_without_segments_is_cut_into_stretches(tmp_path: Path) -> None:
+    """One run of 60 fs: whole stretches of time are held back, and no pair crosses from one into another."""
+    made = crystal_chain(30)
+    made = replace(made, time_fs=2.0 * np.arange(31))
+    made.save(tmp_path / "train.npz")
+    settings = config(data={"stride_fs": 4.0, "test_files": [], "validation_fraction": 0.25}, model={"cutoff": 3.0})
+    task = propagator_task(settings, tmp_path)
+    # stretches of 10, 10 and 11 frames (no shorter than four strides), of which the one that is held back has 8 or 9 pairs
+    pairs_held = task.validation.dataset.count(0)
+    assert pairs_held in (8, 9)
+    facts = task.module.facts["provenance"]
+    assert facts["frames"] in (20, 21)
+    assert facts["pairs"] == 2 * (facts["frames"] - 4)
 
 
 def test_the_errors_fall_and_the_artifact_is_the_network(folder: Path, tmp_path: Path) -> None:

@@ -100,14 +100,15 @@ def read_npz(path: str | Path, *, name: str = "trajectory") -> Trajectory:
             mend="write them with equistride.analysis.write_npz",
         )
     frames = len(data["positions"])
-    if "time" in data:
-        time = data["time"]
+    stamps = next((data[key] for key in ("time", "time_fs") if key in data), None)
+    if stamps is not None:
+        time = stamps
     else:
         interval = data.get("stride_fs", data.get("dt_fs"))
         if interval is None:
             raise EquistrideError(
                 f"{Path(path).name} does not tell the time between frames",
-                expected="time, stride_fs or dt_fs",
+                expected="time_fs, time, stride_fs or dt_fs",
                 mend="add one of them",
             )
         time = np.arange(frames) * float(interval)

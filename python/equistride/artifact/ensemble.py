@@ -17,7 +17,11 @@ from equistride import __version__
 from equistride.artifact.archive import open_script, save
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.model import load
+from equistride.artifact.structure import read_structure
 from equistride.errors import EquistrideError
+
+ROUNDING = 1e-5
+"""Forces of one network in float32 and float64 differ by less, as a share of the largest."""
 
 
 class Ensemble(nn.Module):
@@ -69,6 +73,21 @@ class JoinableEnsemble(Ensemble):
         for member in self.members:
             energies = energies + member.atomic_energies(vectors, species, edge_index).double()  # type: ignore[operator]
         return energies / self.count
+
+
+def _check_different(paths: Sequence[Path]) -> None:
+    """Refuse members with the same forces but for rounding, as two exports of one network have."""
+    forces: list[Tensor] = []
+    for path in paths:
+        model = load(path)
+        mine = read_structure(None, model).evaluate(model).forces.double()
+        for other, theirs in zip(paths, forces, strict=False):
+            if (mine - theirs).abs().max() <= ROUNDING * theirs.abs().max():
+                raise EquistrideError(
+                    f"{other} and {path} have the same forces: they are one network, exported twice",
+                    mend="equal members have no disagreement: give networks that were trained apart",
+                )
+        forces.append(mine)
 
 
 def _check_alike(paths: Sequence[Path], facts: Sequence[Metadata]) -> None:
@@ -128,6 +147,7 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
             f"{paths[first]} is in the ensemble twice", mend="equal members have no disagreement: give different ones"
         )
     members = [open_script(path) for path in paths]
+    _check_different(paths)
     joinable = all("atomic_energies" in member._c._method_names() for member in members)
     module = (JoinableEnsemble if joinable else Ensemble)(members)
     names = sorted({one.architecture for one in facts})

@@ -186,7 +186,7 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
             numbers=named["numbers"].astype(np.int64),  # type: ignore[union-attr]
             positions=named["positions"].astype(float),  # type: ignore[union-attr]
             energy=unit * np.asarray(named["energy"], float).reshape(number),
-            forces=unit * named["forces"].astype(float),  # type: ignore[union-attr,operator]
+            forces=unit * named["forces"].astype(float),  # type: ignore[union-attr]
             cell=np.broadcast_to(cell, (number, 3, 3)).astype(float),
             pbc=np.broadcast_to(pbc, 3).astype(bool) if np.ndim(pbc) == 0 else pbc.astype(bool),
             segment=z["segment"].astype(np.int64) if "segment" in keys else None,
@@ -267,15 +267,23 @@ def _check_finite(frames: Frames, path: Path, labelled: bool) -> None:
     for name in ("positions", "cell", "energy", "forces") if labelled else ("positions", "cell"):
         values = getattr(frames, name)
         bad = ~np.isfinite(values).reshape(len(frames), -1).all(1)
-        _refuse(bad, frames, f"{path} has a NaN or infinite value in {name!r}", "drop that frame")
+        _refuse(np.asarray(bad), frames, f"{path} has a NaN or infinite value in {name!r}", "drop that frame")
     if frames.virial is not None:
         labels = frames.virial.reshape(len(frames), -1)
         bad = ~np.isfinite(labels).all(1) & ~np.isnan(labels).all(1)
         _refuse(
-            bad, frames, f"{path} has a NaN or infinite value in 'virial'", "drop it, or make all nine NaN: no label"
+            np.asarray(bad),
+            frames,
+            f"{path} has a NaN or infinite value in 'virial'",
+            "drop it, or make all nine NaN: no label",
         )
-    flat = frames.pbc.all() & (np.abs(np.linalg.det(frames.cell)) < 1e-9)
-    _refuse(flat, frames, f"{path} has a box without a volume", "give its three lattice vectors, or pbc = F F F")
+    volume = np.abs(np.linalg.det(frames.cell))
+    _refuse(
+        np.asarray((volume < 1e-9) & bool(frames.pbc.all())),
+        frames,
+        f"{path} has a box without a volume",
+        "give its three lattice vectors, or pbc = F F F",
+    )
 
 
 def _refuse(bad: NDArray[np.bool_], frames: Frames, what: str, mend: str) -> None:

@@ -20,7 +20,12 @@ EVERY_GROUP = 0xFFFFFFFF
 
 
 def _number(value: Any, of: unit.Unit) -> float:
-    return float(value.value_in_unit(of) if unit.is_quantity(value) else value)
+    try:
+        return float(value.value_in_unit(of) if unit.is_quantity(value) else value)
+    except TypeError:
+        raise EquistrideError(
+            "temperature, friction and tau are numbers or quantities", expected=of.get_name(), found=repr(value)
+        ) from None
 
 
 class TrajCastIntegrator(openmm.Integrator):
