@@ -4,7 +4,8 @@
 #   benchmarks/gpu.sh [FOLDER]      FOLDER for logs and JSON; benchmarks/results by default
 #
 # Needs a Python with a CUDA build of torch >= 2.10 and an nvcc. Where the machine has no network, put the wheels of what is
-# missing (openmm, openmm-cuda-13, pybind11, scikit-build-core, swig, e3nn, ase, mdtraj, pytest, ...) into .whl first.
+# missing (openmm, openmm-cuda-13, pybind11, scikit-build-core, swig, pydantic, e3nn, ase, mdtraj, pytest, ...) into .whl first.
+# LAMMPS may be missing. Built with torch 2.11.0+cu130 and Python 3.12, on 16 cores the edge block's kernels take longest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-benchmarks/results}

@@ -24,15 +24,19 @@ CONFIG = {
 }
 
 
-def stopped(arguments: list[str], folder: Path, ready: Callable[[], bool]) -> str:
-    """Run a command, press Ctrl-C once ``ready``, and return its sentence."""
+EVERY = {signal.SIGINT: 20, signal.SIGTERM: 10**6}
+"""Steps between checkpoints."""
+
+
+def stopped(arguments: list[str], folder: Path, ready: Callable[[], bool], by: signal.Signals = signal.SIGINT) -> str:
+    """Run a command, press Ctrl-C (or send another signal) once ``ready``, and return its sentence."""
     command = [sys.executable, "-m", "equistride.cli.main", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as running:
         until = time.monotonic() + 120
         while running.poll() is None and time.monotonic() < until and not ready():
             time.sleep(0.02)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(by)
         _, messages = running.communicate(timeout=120)
     assert running.returncode == 130, messages
     assert "Traceback" not in messages
@@ -52,14 +56,18 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_training_names_its_checkpoint(workplace: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_names_its_checkpoint(workplace: Path, by: signal.Signals) -> None:
+    """That which was written last; SIGTERM, the word of a queue, lets it write one more."""
     last = workplace / "run" / "checkpoints" / "last.ckpt"
-    command = ["train", "config.yaml", "-o", "run", "--no-progress"]
-    said = stopped(command, workplace, last.is_file)
+    command = ["train", "config.yaml", "-o", "run", "--no-progress", f"trainer.checkpoint_every={EVERY[by]}"]
+    ready = last.is_file if by is signal.SIGINT else (workplace / "run" / "log" / "version_0" / "metrics.csv").is_file
+    said = stopped(command, workplace, ready, by)
     found = re.fullmatch(r"equistride: stopped; run/checkpoints/last.ckpt \(step (\d+)\) can be resumed with.*", said)
     assert found, said
     step = int(found[1])
-    assert step % 20 == 0
+    assert step > 0
+    assert by is signal.SIGTERM or step % 20 == 0
     more = [sys.executable, "-m", "equistride.cli.main", *command, "--resume", f"trainer.steps={step + 1}"]
     done = subprocess.run(more, cwd=workplace, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

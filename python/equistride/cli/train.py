@@ -20,7 +20,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
-    """Train a network from a configuration file; Ctrl-C keeps the last checkpoint."""
+    """Train a network from a configuration file; Ctrl-C keeps the last checkpoint, SIGTERM writes one."""
     from equistride.training.config import load_config
 
     settings = load_config(config, overrides)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +46,27 @@ def _check_same_model(output: Path, facts: dict[str, Any], config: AnyConfig) ->
         )
 
 
+class _Terminated(lightning.Callback):
+    """Ends a run after the step in which SIGTERM came, as queues send it before a job's time is up.
+
+    Of one process: with more, Lightning's own handler ends them all at once, without a checkpoint.
+    """
+
+    asked = False
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Listen in the place of Lightning, which puts back what was there before when it is done."""
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Stop where it was asked for."""
+        trainer.should_stop = trainer.should_stop or self.asked
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Let Ctrl-C be a KeyboardInterrupt again, where lightning makes an exit with status 1 of it."""
@@ -83,7 +106,7 @@ def train(
     Raises
     ------
     KeyboardInterrupt
-        On Ctrl-C; ``checkpoints/last.ckpt`` stays as it was written last.
+        On Ctrl-C; ``checkpoints/last.ckpt`` stays as it was written last. On SIGTERM after the step under way, which it has.
     """
     checkpoint = _before(output, resume)
     before, done = checkpoint.get("equistride", {}), int(checkpoint.get("global_step", 0))
@@ -106,7 +129,8 @@ def train(
     )
     # weights alone: the mean of an integer table is rounded down, and the network would read other coefficients
     average = EMAWeightAveraging(decay=config.optimiser.ema_decay, use_buffers=False)
-    callbacks = [saver, LearningRateMonitor("step"), average]
+    terminated = _Terminated()
+    callbacks = [saver, LearningRateMonitor("step"), average, terminated]
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         accelerator="auto",
@@ -137,6 +161,8 @@ def train(
         )
     results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
     trainer.save_checkpoint(last)
+    if terminated.asked and trainer.global_step < settings.steps:
+        raise KeyboardInterrupt
     if trainer.global_step % settings.validate_every or not results:  # what was printed is of an earlier step
         results = _evaluate(task, last, progress, on_test_files=False)
     if config.data.test_files:
