@@ -66,6 +66,8 @@ def test_names_of_md17(tmp_path: Path, says: dict[str, Any], unit: float) -> Non
     np.testing.assert_allclose(back.energy, unit * f.energy, rtol=1e-5)
     np.testing.assert_allclose(back.forces, unit * f.forces, rtol=1e-5)
     assert not back.pbc.any()
+    (unasked,) = load(tmp_path / "md17.npz", labelled=False)
+    np.testing.assert_array_equal(unasked.forces, back.forces)
     np.savez(tmp_path / "silent.npz", **arrays)
     with pytest.raises(
         EquistrideError, match=r"names of MD17 \(E, F\), whose unit is kcal/mol, and does not say its own"

@@ -107,12 +107,8 @@ def _equal(one: Array | None, other: Array | None) -> bool:
     return (one is None and other is None) or (one is not None and other is not None and np.array_equal(one, other))
 
 
-_TELLING = {"e_unit", "E", "F", "energies", "coords", "theory", "md5", "old_indices", "old_energies"}
-"""Arrays whose presence tells the unit of a file."""
 _ALIASES = {"numbers": ("numbers", "z", "nuclear_charges"), "positions": ("positions", "R", "coords"),
             "energy": ("energy", "E", "energies"), "forces": ("forces", "F")}  # fmt: skip
-
-
 ENERGY_UNITS = {"eV": 1.0, "kcal/mol": EV_PER_KCAL_MOL, "kJ/mol": EV_PER_KJ_MOL}
 """eV; the units that a file may name in ``e_unit``."""
 _PUBLISHED = {"theory", "md5", "old_indices", "old_energies"}
@@ -120,7 +116,7 @@ _PUBLISHED = {"theory", "md5", "old_indices", "old_energies"}
 
 
 def _energy_unit(arrays: Mapping[str, Any], path: Path, assumed: str | None) -> float:
-    """Return the unit of a file's energies in eV: as it says, or as its names for the arrays tell."""
+    """Return the unit of an npz file's energies in eV: as it says, or as its names for the arrays tell."""
     if "e_unit" in arrays:
         value = arrays["e_unit"].item()
         name = (value.decode() if isinstance(value, bytes) else str(value)).split("/Ang")[0]
@@ -165,6 +161,8 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
             )
         shape = np.shape(named["positions"])  # type: ignore[arg-type]
         number = shape[0] if shape else 0
+        labels = named["energy"] is not None or named["forces"] is not None
+        unit = _energy_unit(z, path, assumed) if labels else 1.0
         for name, unlabelled in (("energy", shape[:1]), ("forces", shape)):
             if named[name] is None:
                 named[name] = np.full(unlabelled, np.nan)
@@ -180,7 +178,6 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
                 "'virial' [F, 3, 3] = -volume x stress in eV",
                 stacklevel=4,
             )
-        unit = _energy_unit({key: z[key] for key in keys & _TELLING}, path, assumed) if labelled else 1.0
         pbc = z["pbc"] if "pbc" in keys else np.full(3, bool(np.any(cell)))
         return [Frames(
             numbers=named["numbers"].astype(np.int64),  # type: ignore[union-attr]
