@@ -1,12 +1,10 @@
 #include "propagator_mark.h"
 
 #include "integrator.h"
+#include "system_checks.h"
 
-#include <openmm/AndersenThermostat.h>
-#include <openmm/CMMotionRemover.h>
 #include <openmm/CompoundIntegrator.h>
 #include <openmm/OpenMMException.h>
-#include <openmm/System.h>
 #include <openmm/internal/ContextImpl.h>
 #include <openmm/internal/ForceImpl.h>
 #include <openmm/serialization/SerializationNode.h>
@@ -26,17 +24,6 @@ bool strides(const OpenMM::Integrator &integrator) {
         return false;
     }
     return dynamic_cast<const TrajCastIntegrator *>(&integrator) != nullptr;
-}
-
-bool has_forces(const OpenMM::System &system) {
-    for (int i = 0; i < system.getNumForces(); i++) {
-        const OpenMM::Force *force = &system.getForce(i);
-        if (dynamic_cast<const PropagatorMark *>(force) == nullptr &&
-            dynamic_cast<const OpenMM::CMMotionRemover *>(force) == nullptr &&
-            dynamic_cast<const OpenMM::AndersenThermostat *>(force) == nullptr)
-            return true;
-    }
-    return false;
 }
 
 class MarkImpl final : public OpenMM::ForceImpl {

@@ -8,8 +8,7 @@
 namespace equistride {
 
 /// No force at all: without it any other integrator would let the atoms fly on in straight lines. Making a Context
-/// raises OpenMM::OpenMMException where neither a TrajCastIntegrator nor a
-/// force moves the System.
+/// raises OpenMM::OpenMMException where neither a TrajCastIntegrator nor a force moves the System.
 class EQUISTRIDE_OPENMM_API PropagatorMark : public OpenMM::Force {
 public:
     PropagatorMark() { setName("PropagatorMark"); }

@@ -59,6 +59,13 @@ void check_force(const Force &force, bool thermostat, int groups) {
 
 } // namespace
 
+bool has_forces(const OpenMM::System &system) {
+    for (int i = 0; i < system.getNumForces(); i++)
+        if (!is_one_of<OpenMM::CMMotionRemover, OpenMM::AndersenThermostat, PropagatorMark>(system.getForce(i)))
+            return true;
+    return false;
+}
+
 void check_free(const OpenMM::System &system, const std::vector<std::int64_t> &particles, const std::string &site,
                 const std::string &constraint) {
     const std::unordered_set<std::int64_t> chosen(particles.begin(), particles.end());

@@ -12,6 +12,9 @@ class Vec3;
 
 namespace equistride {
 
+/// Whether something else than integrators and thermostats moves the atoms.
+bool has_forces(const OpenMM::System &system);
+
 /// Raises OpenMM::OpenMMException where one of the particles is a virtual site or has a constraint.
 /// @param site, constraint  why that cannot be, and what to do: ends of the sentences
 void check_free(const OpenMM::System &system, const std::vector<std::int64_t> &particles, const std::string &site,

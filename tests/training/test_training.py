@@ -70,6 +70,11 @@ def config(**trainer: object) -> TrainConfig:
     })  # fmt: skip
 
 
+def on_data(made: TrainConfig, **data: object) -> TrainConfig:
+    """The same with other keys of ``data``."""
+    return made.model_copy(update={"data": made.data.model_copy(update=data)})
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
 
@@ -133,8 +138,8 @@ def test_an_interrupted_run_goes_on(
     """A run that dies after step 7 goes on from its checkpoint and ends where the unbroken run does.
 
     18 training frames in batches of 3 make epochs of 6 steps. Optimiser, schedule, averaged weights and step count come
-    from the checkpoint, and the order of the frames depends on seed and step alone: the weights
-    are equal bit for bit, also where it dies inside an epoch.
+    from the checkpoint, and the order of the frames depends on seed and step alone: the weights are equal
+    bit for bit, also where it dies inside an epoch.
     """
     whole = config(checkpoint_every=checkpoint)
     train(whole, folder, tmp_path / "unbroken", progress=False)
@@ -164,16 +169,14 @@ def test_a_run_goes_on_with_its_own_scales(folder: Path, tmp_path: Path) -> None
         arrays = dict(z)
     hot = arrays | {"energy": 3 * arrays["energy"], "forces": 3 * arrays["forces"], "numbers": np.full(5, 8)}
     np.savez(folder / "hot.npz", **hot)
-    longer = config(steps=9)
-    longer = longer.model_copy(update={"data": longer.data.model_copy(update={"files": ["hot.npz"]})})
+    longer = on_data(config(steps=9), files=["hot.npz"])
     train(longer, folder, tmp_path / "run", resume=True, progress=False)
     after = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["equistride"]
     for key in ("species", "scale", "references"):
         assert after[key] == before[key]
     assert after["provenance"]["data"].keys() == {"hot.npz"}
     np.savez(folder / "other.npz", **(arrays | {"numbers": np.full(5, 28)}))
-    other = config(steps=12)
-    other = other.model_copy(update={"data": other.data.model_copy(update={"files": ["other.npz"]})})
+    other = on_data(config(steps=12), files=["other.npz"])
     with pytest.raises(EquistrideError, match="elements that the model does not know: Ni; expected O, Si"):
         train(other, folder, tmp_path / "run", resume=True, progress=False)
 
@@ -200,8 +203,7 @@ def test_virials_are_measured_where_there_are_labels(folder: Path, tmp_path: Pat
         np.savez(folder / f"{name}.npz", **picked)
     found = {}
     for name in ("few", "two", "bare"):
-        made = config(steps=6)
-        made = made.model_copy(update={"data": made.data.model_copy(update={"test_files": [f"{name}.npz"]})})
+        made = on_data(config(steps=6), test_files=[f"{name}.npz"])
         found[name] = train(made, folder, tmp_path / name, progress=False)
     assert found["few"]["test_virial_mae"] == pytest.approx(found["two"]["test_virial_mae"], rel=1e-6)
     assert "test_virial_mae" not in found["bare"]
@@ -218,8 +220,7 @@ def test_data_that_nothing_can_be_learnt_from(folder: Path, tmp_path: Path) -> N
         ({"forces": np.zeros_like(arrays["forces"])}, "all forces of the training data are zero"),
     ):
         np.savez(folder / "bad.npz", **(arrays | change))
-        made = config()
-        made = made.model_copy(update={"data": made.data.model_copy(update={"files": ["bad.npz"]})})
+        made = on_data(config(), files=["bad.npz"])
         with pytest.raises(EquistrideError, match=said):
             train(made, folder, tmp_path / "bad", progress=False)
     wild = config(steps=12)
@@ -247,7 +248,7 @@ def test_runs_that_cannot_start(folder: Path, tmp_path: Path) -> None:
         train(config(), folder, tmp_path / "run", progress=False)
     with pytest.raises(EquistrideError, match="truncated or no checkpoint"):
         train(config(), folder, tmp_path / "run", resume=True, progress=False)
-    few = config().model_copy(update={"data": config().data.model_copy(update={"thin": 100, "batch_size": 8})})
+    few = on_data(config(), thin=100, batch_size=8)
     with pytest.raises(EquistrideError, match="fewer training frames than a batch"):
         train(few, folder, tmp_path / "few", progress=False)
     assert not (tmp_path / "few").exists()

@@ -100,10 +100,8 @@ def read_npz(path: str | Path, *, name: str = "trajectory") -> Trajectory:
             mend="write them with equistride.analysis.write_npz",
         )
     frames = len(data["positions"])
-    stamps = next((data[key] for key in ("time", "time_fs") if key in data), None)
-    if stamps is not None:
-        time = stamps
-    else:
+    time = next((data[key] for key in ("time", "time_fs") if key in data), None)
+    if time is None:
         interval = data.get("stride_fs", data.get("dt_fs"))
         if interval is None:
             raise EquistrideError(

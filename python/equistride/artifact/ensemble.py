@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from equistride import __version__
 from equistride.artifact.archive import open_script, save
 from equistride.artifact.metadata import Metadata
-from equistride.artifact.model import load
+from equistride.artifact.model import Model, load
 from equistride.artifact.structure import read_structure
 from equistride.errors import EquistrideError
 
@@ -75,11 +75,10 @@ class JoinableEnsemble(Ensemble):
         return energies / self.count
 
 
-def _check_different(paths: Sequence[Path]) -> None:
+def _check_different(paths: Sequence[Path], models: Sequence[Model]) -> None:
     """Refuse members with the same forces but for rounding, as two exports of one network have."""
     forces: list[Tensor] = []
-    for path in paths:
-        model = load(path)
+    for path, model in zip(paths, models, strict=True):
         mine = read_structure(None, model).evaluate(model).forces.double()
         for other, theirs in zip(paths, forces, strict=False):
             if (mine - theirs).abs().max() <= ROUNDING * theirs.abs().max():
@@ -133,12 +132,14 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
     Raises
     ------
     EquistrideError
-        For fewer than two members, the same file twice, members that do not fit each other, or files that are no potential.
+        For fewer than two members, the same file or network twice, members that do not fit each other, or files that are no
+        potential.
     """
     paths = [Path(path) for path in paths]
     if len(paths) < 2:
         raise EquistrideError("an ensemble needs members", expected="two artifacts or more", found=len(paths))
-    facts = [load(path).metadata for path in paths]
+    models = [load(path) for path in paths]
+    facts = [model.metadata for model in models]
     _check_alike(paths, facts)
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     if len(set(hashes)) < len(hashes):
@@ -147,7 +148,7 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
             f"{paths[first]} is in the ensemble twice", mend="equal members have no disagreement: give different ones"
         )
     members = [open_script(path) for path in paths]
-    _check_different(paths)
+    _check_different(paths, models)
     joinable = all("atomic_energies" in member._c._method_names() for member in members)
     module = (JoinableEnsemble if joinable else Ensemble)(members)
     names = sorted({one.architecture for one in facts})

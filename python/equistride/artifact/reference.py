@@ -28,12 +28,8 @@ def reference_structure(num_species: int, cutoff: float, spacing: float = SPACIN
     grid = torch.cartesian_prod(*[torch.arange(side, dtype=torch.float64)] * 3)
     generator = torch.Generator().manual_seed(20251112)
     jitter = torch.rand(grid.shape, generator=generator, dtype=torch.float64) - 0.5
-    cell = (
-        side
-        * spacing
-        * cutoff
-        * torch.tensor([[1.0, 0.0, 0.0], [0.2, 1.05, 0.0], [-0.1, 0.15, 0.95]], dtype=torch.float64)
-    )
+    edge = side * spacing * cutoff
+    cell = edge * torch.tensor([[1.0, 0.0, 0.0], [0.2, 1.05, 0.0], [-0.1, 0.15, 0.95]], dtype=torch.float64)
     positions = (grid + 0.25 * jitter) / side @ cell
     return positions, torch.arange(len(grid)) % num_species, cell
 
