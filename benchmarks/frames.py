@@ -163,7 +163,7 @@ def isomers(options: argparse.Namespace, folder: Path) -> Study:
     within, other = (load(options.published / f"test_{name}.npz")[0] for name in ("within", "other"))
     if within.segment is None:
         raise EquistrideError(
-            "the frames of the isomers have no segments", mend="make them with `equistride data isomers`"
+            "the frames of the isomers have no segments", hint="make them with `equistride data isomers`"
         )
     even = within.segment % 2 == 0
     parts = {"validation": within[even][::10], "known": within[~even][::4], "unknown": other[::12]}
@@ -178,7 +178,7 @@ def published(options: argparse.Namespace, folder: Path) -> Study:
     """The published experiment: 950 random frames with labels, the frame after each without, 50 for validation, L = 2."""
     frames = read_published(options.published / f"md17_{options.molecule}.npz")[0]
     if frames.time_fs is None or frames.segment is None:
-        raise EquistrideError("the frames have no time stamps", mend="make them with `equistride data md17`")
+        raise EquistrideError("the frames have no time stamps", hint="make them with `equistride data md17`")
     rng = np.random.default_rng(1)
     followed = np.flatnonzero(frames.segment[1:] == frames.segment[:-1])
     order = rng.permutation(followed)
@@ -220,7 +220,7 @@ def run(study: Study, name: str, seed: int, options: argparse.Namespace, folder:
         kept = json.loads(done.read_text())
         if kept["config"] == tree:
             return kept["errors"]
-        raise EquistrideError(f"{place} holds a run of other settings", mend="choose another --runs, or delete it")
+        raise EquistrideError(f"{place} holds a run of other settings", hint="choose another --runs, or delete it")
     place.mkdir(parents=True, exist_ok=True)
     (place / "config.yaml").write_text(yaml.safe_dump(tree))
     config, last = load_config(place / "config.yaml"), place / "checkpoints" / "last.ckpt"

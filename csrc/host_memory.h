@@ -1,6 +1,6 @@
 // A model allocates and frees the same large arrays at every step.
 #pragma once
-#include "model/export.h"
+#include "visibility.h"
 
 #include <cstdint>
 

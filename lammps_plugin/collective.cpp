@@ -36,7 +36,7 @@ double Collective::kinetic(const at::Tensor &velocities, const at::Tensor &masse
     return sum(kinetic_energy(velocities, masses));
 }
 
-void Collective::keep_momentum(Phase &step, const at::Tensor &before, const at::Tensor &masses, double stride) const {
+void Collective::keep_momentum(State &step, const at::Tensor &before, const at::Tensor &masses, double stride) const {
     const at::Tensor wanted = drift(before, masses);
     step.positions = step.positions + (wanted * stride - drift(step.positions, masses));
     step.velocities = step.velocities + (wanted - drift(step.velocities, masses));

@@ -1,7 +1,7 @@
 // Mechanics of atoms that many processes share; tensors hold this process's own atoms, float64 on the CPU.
 #pragma once
 
-#include "propagation/motion.h"
+#include "model/momenta.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -26,7 +26,7 @@ public:
     double kinetic(const at::Tensor &velocities, const at::Tensor &masses) const;
     /// Give displacements and velocities after a stride [n, 3] the momentum of the velocities before it: the centre of
     /// mass moves on by its velocity times the stride.
-    void keep_momentum(Phase &step, const at::Tensor &before, const at::Tensor &masses, double stride) const;
+    void keep_momentum(State &step, const at::Tensor &before, const at::Tensor &masses, double stride) const;
 
 private:
     MPI_Comm world_;

@@ -40,8 +40,8 @@ double whole(const std::string &keyword, const std::string &word, double least) 
 } // namespace
 
 FixPropagate::FixPropagate(LAMMPS_NS::LAMMPS *lmp, int count, char **words)
-    : Fix(lmp, count, words), messenger_([this](int columns) { comm->forward_comm(this, columns); },
-                                         [this](int columns) { comm->reverse_comm(this, columns); }),
+    : Fix(lmp, count, words), exchange_([this](int columns) { comm->forward_comm(this, columns); },
+                                        [this](int columns) { comm->reverse_comm(this, columns); }),
       collective_(world) {
     time_integrate = 1;
     restart_global = 1;
@@ -51,7 +51,7 @@ FixPropagate::FixPropagate(LAMMPS_NS::LAMMPS *lmp, int count, char **words)
     size_vector = 3;
     global_freq = 1;
     extvector = 0;
-    comm_forward = comm_reverse = Messenger::SLOTS;
+    comm_forward = comm_reverse = GhostExchange::SLOTS;
     guarded_together(error, world, FIX, [&] {
         const std::vector<std::string> all = words_of(count, words);
         TORCH_CHECK_VALUE(igroup == 0, "a stride moves all atoms; expected the group all; found another");
@@ -153,7 +153,7 @@ void FixPropagate::init() {
         check_masses();
         choose_ghosts();
     });
-    const int far = ghosts_ == Ghosts::wide ? hops_ : 1;
+    const int far = ghosts_ == Ghosts::wide ? message_passing_steps_ : 1;
     double reach = model_->metadata().cutoff * far;
     if (guard_) {
         guard_->choose_ghosts(ghosts_ == Ghosts::local);
@@ -183,7 +183,7 @@ void FixPropagate::check_run() {
         periodic += domain->periodicity[k] != 0;
     TORCH_CHECK_VALUE(!metadata.requires_box || periodic == 3,
                       "the model was trained on periodic systems alone; expected `boundary p p p`");
-    turns_ = periodic == 0;
+    conserves_angular_momentum_ = periodic == 0;
     for (int k = 0; k < modify->nfix; k++) {
         const Fix *const other = modify->fix[k];
         if (other == this)
@@ -220,9 +220,9 @@ void FixPropagate::check_masses() const {
 
 void FixPropagate::choose_ghosts() {
     const bool one = comm->nprocs == 1, exchanges = model_->exchanges() > 0;
-    hops_ = hops_of(*model_);
+    message_passing_steps_ = message_passing_steps_of(*model_);
     if (ghost_choice_ == "auto")
-        ghosts_ = one ? Ghosts::local : exchanges || hops_ == 1 ? Ghosts::exchange : Ghosts::wide;
+        ghosts_ = one ? Ghosts::local : exchanges || message_passing_steps_ == 1 ? Ghosts::exchange : Ghosts::wide;
     else if (ghost_choice_ == "local")
         ghosts_ = Ghosts::local;
     else if (ghost_choice_ == "wide")
@@ -234,9 +234,9 @@ void FixPropagate::choose_ghosts() {
         ghosts_ = Ghosts::exchange;
     }
     TORCH_CHECK_VALUE(one || ghosts_ != Ghosts::local, "`ghost local` is for one process; found ", comm->nprocs);
-    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local || model_->divides(),
+    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local || model_->supports_domain_decomposition(),
                       "the model was exported before it could be divided among processes; export it again");
-    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local || !turns_,
+    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local || !conserves_angular_momentum_,
                       "an open system keeps its angular momentum, which one process ",
                       "alone can see to; run it on one process");
 }
@@ -278,10 +278,10 @@ double FixPropagate::target() const {
 // processes.
 at::Tensor FixPropagate::noise() {
     const std::uint64_t draw = random_();
-    at::Tensor made = at::empty({surroundings_.owned, 3}, at::kDouble);
+    at::Tensor made = at::empty({local_.owned, 3}, at::kDouble);
     double *x = made.mutable_data_ptr<double>();
-    for (std::int64_t row = 0; row < surroundings_.owned; row++) {
-        const auto number = atom->tag[surroundings_.atom[static_cast<std::size_t>(row)]];
+    for (std::int64_t row = 0; row < local_.owned; row++) {
+        const auto number = atom->tag[local_.atom[static_cast<std::size_t>(row)]];
         SplitMix64 own(draw ^ (static_cast<std::uint64_t>(number) * 0xd1342543de82ef95));
         std::normal_distribution<double> normal;
         for (int k = 0; k < 3; k++)
@@ -299,7 +299,7 @@ void FixPropagate::heat(at::Tensor &velocities, const at::Tensor &positions) {
     const double friction = friction_ < 0 ? 1.0 / (FRICTION_STRIDES * stride) : friction_ / unit;
     std::optional<RigidMotion> rigid;
     double degrees = 3.0 * static_cast<double>(atom->natoms) - 3.0;
-    if (turns_) {
+    if (conserves_angular_momentum_) {
         rigid.emplace(positions, masses_, true);
         degrees = 3.0 * static_cast<double>(atom->natoms) - static_cast<double>(rigid->degrees());
     }
@@ -322,15 +322,15 @@ void FixPropagate::heat(at::Tensor &velocities, const at::Tensor &positions) {
 }
 
 void FixPropagate::read_atoms() {
-    surroundings_.find(*atom, *domain, species_, model_->metadata().cutoff, ghosts_, hops_);
-    messenger_.begin(surroundings_, atom->nlocal + atom->nghost);
+    local_.find(*atom, *domain, species_, model_->metadata().cutoff, ghosts_, message_passing_steps_);
+    exchange_.begin(local_, atom->nlocal + atom->nghost);
     const at::Tensor table = at::tensor(model_->metadata().masses, at::kDouble);
-    masses_ = table.index_select(0, surroundings_.frame.species.narrow(0, 0, surroundings_.owned)).unsqueeze(1);
+    masses_ = table.index_select(0, local_.frame.species.narrow(0, 0, local_.owned)).unsqueeze(1);
 }
 
 // Displacements and velocities of the own atoms.
-Phase FixPropagate::network(const at::Tensor &velocities) {
-    Frame frame = surroundings_.frame;
+State FixPropagate::network(const at::Tensor &velocities) {
+    Frame frame = local_.frame;
     if (ghosts_ == Ghosts::local) {
         frame.velocities = velocities;
         for (at::Tensor *tensor :
@@ -340,11 +340,11 @@ Phase FixPropagate::network(const at::Tensor &velocities) {
         return {out.displacements.to(at::kCPU, at::kDouble), out.velocities.to(at::kCPU, at::kDouble)};
     }
     at::Tensor all = at::zeros_like(frame.positions);
-    all.narrow(0, 0, surroundings_.owned).copy_(velocities);
-    frame.velocities = messenger_.forward(all);
+    all.narrow(0, 0, local_.owned).copy_(velocities);
+    frame.velocities = exchange_.forward(all);
     const bool sends = ghosts_ == Ghosts::exchange && model_->exchanges() > 0;
-    const PartOutputs out = model_->compute_part(frame, surroundings_.owned, sends ? &messenger_ : nullptr);
-    Phase step{out.displacements, out.velocities};
+    const PartOutputs out = model_->compute_part(frame, local_.owned, sends ? &exchange_ : nullptr);
+    State step{out.displacements, out.velocities};
     collective_.keep_momentum(step, velocities, masses_, model_->metadata().stride_fs);
     return step;
 }
@@ -352,21 +352,21 @@ Phase FixPropagate::network(const at::Tensor &velocities) {
 void FixPropagate::stride() {
     const double femtoseconds = units_of(*update).femtoseconds;
     read_atoms();
-    const std::int64_t n = surroundings_.owned;
-    const at::Tensor before = surroundings_.frame.positions.narrow(0, 0, n).clone();
+    const std::int64_t n = local_.owned;
+    const at::Tensor before = local_.frame.positions.narrow(0, 0, n).clone();
     at::Tensor velocities = at::empty({n, 3}, at::kDouble);
     double *v = velocities.mutable_data_ptr<double>();
     for (std::int64_t row = 0; row < n; row++)
         for (int k = 0; k < 3; k++)
-            v[3 * row + k] = atom->v[surroundings_.atom[static_cast<std::size_t>(row)]][k] / femtoseconds;
+            v[3 * row + k] = atom->v[local_.atom[static_cast<std::size_t>(row)]][k] / femtoseconds;
     heat(velocities, before);
     const bool guarded = guard_ && guard_->due(update->ntimestep);
     double energy = 0;
     if (guarded) {
-        energy = guard_->energy(*atom, *domain, messenger_, collective_) + collective_.kinetic(velocities, masses_);
-        messenger_.begin(surroundings_, atom->nlocal + atom->nghost);
+        energy = guard_->energy(*atom, *domain, exchange_, collective_) + collective_.kinetic(velocities, masses_);
+        exchange_.begin(local_, atom->nlocal + atom->nghost);
     }
-    Phase step = network(velocities);
+    State step = network(velocities);
     if (guarded && ghosts_ != Ghosts::local) {
         const double farthest = collective_.largest(n ? step.positions.abs().max().item<double>() : 0.0);
         TORCH_CHECK_VALUE(farthest <= MARGIN, "an atom moved too far in a stride for the guard; expected at most ",
@@ -375,12 +375,12 @@ void FixPropagate::stride() {
     // The guard needs the ghosts where they are now; else LAMMPS moves them before anyone looks.
     at::Tensor moved = step.positions;
     if (guarded && ghosts_ != Ghosts::local) {
-        Surroundings everyone;
+        LocalAtoms everyone;
         everyone.take(*atom, species_);
-        messenger_.begin(everyone, atom->nlocal + atom->nghost);
+        exchange_.begin(everyone, atom->nlocal + atom->nghost);
         at::Tensor all = at::zeros_like(everyone.frame.positions);
         all.narrow(0, 0, n).copy_(step.positions);
-        moved = messenger_.forward(all);
+        moved = exchange_.forward(all);
     }
     const at::Tensor shift = moved.contiguous();
     const double *d = shift.const_data_ptr<double>();
@@ -389,7 +389,7 @@ void FixPropagate::stride() {
             atom->x[row][k] += d[3 * row + k];
     if (guarded) {
         const double after =
-            guard_->energy(*atom, *domain, messenger_, collective_) + collective_.kinetic(step.velocities, masses_);
+            guard_->energy(*atom, *domain, exchange_, collective_) + collective_.kinetic(step.velocities, masses_);
         step.velocities = guard_->mend(step.velocities, masses_, energy, after, atom->natoms, collective_);
     }
     velocities = step.velocities;

@@ -11,28 +11,31 @@ namespace equistride::lammps {
 
 DividedGuard::DividedGuard(std::unique_ptr<Model> potential, std::vector<std::int64_t> species, int every, double bound)
     : potential_(std::move(potential)), species_(std::move(species)), every_(every), bound_(bound),
-      hops_(hops_of(*potential_)) {
+      message_passing_steps_(message_passing_steps_of(*potential_)) {
     const Metadata &metadata = potential_->metadata();
     TORCH_CHECK_VALUE(metadata.kind == "potential", "a guard needs the energy of a potential; found a ", metadata.kind,
                       "; give it the artifact of a potential of the same system");
-    TORCH_CHECK_VALUE(potential_->divides(),
+    TORCH_CHECK_VALUE(potential_->supports_domain_decomposition(),
                       "the guard's potential does not give energies from edge vectors; choose a ",
                       "potential that equistride trained");
 }
 
 void DividedGuard::choose_ghosts(bool one) {
-    ghosts_ = one ? Ghosts::local : potential_->exchanges() > 0 || hops_ == 1 ? Ghosts::exchange : Ghosts::wide;
+    ghosts_ = one                                                          ? Ghosts::local
+              : potential_->exchanges() > 0 || message_passing_steps_ == 1 ? Ghosts::exchange
+                                                                           : Ghosts::wide;
 }
 
-double DividedGuard::reach() const { return potential_->metadata().cutoff * (ghosts_ == Ghosts::wide ? hops_ : 1); }
+double DividedGuard::reach() const {
+    return potential_->metadata().cutoff * (ghosts_ == Ghosts::wide ? message_passing_steps_ : 1);
+}
 
-double DividedGuard::energy(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain, Messenger &messenger,
+double DividedGuard::energy(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain, GhostExchange &exchange,
                             const Collective &collective) {
-    surroundings_.find(atoms, domain, species_, potential_->metadata().cutoff, ghosts_, hops_);
-    messenger.begin(surroundings_, atoms.nlocal + atoms.nghost);
+    local_.find(atoms, domain, species_, potential_->metadata().cutoff, ghosts_, message_passing_steps_);
+    exchange.begin(local_, atoms.nlocal + atoms.nghost);
     const bool sends = ghosts_ == Ghosts::exchange && potential_->exchanges() > 0;
-    const PartOutputs out =
-        potential_->compute_part(surroundings_.frame, surroundings_.owned, sends ? &messenger : nullptr);
+    const PartOutputs out = potential_->compute_part(local_.frame, local_.owned, sends ? &exchange : nullptr);
     return collective.sum(out.atomic_energies.sum().item<double>());
 }
 

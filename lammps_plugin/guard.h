@@ -2,7 +2,7 @@
 #pragma once
 
 #include "collective.h"
-#include "messenger.h"
+#include "ghost_exchange.h"
 
 #include <memory>
 #include <string>
@@ -29,7 +29,7 @@ public:
     void choose_ghosts(bool one);
 
     /// Potential energy [eV] of all atoms at LAMMPS's positions.
-    double energy(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain, Messenger &messenger,
+    double energy(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain, GhostExchange &exchange,
                   const Collective &collective);
     /// Velocities after a stride [n, 3], brought back to the total energy before it where it changed by more than the
     /// bound. Raises c10::ValueError where a factor between 1/2 and 2 cannot do that.
@@ -37,7 +37,7 @@ public:
                     std::int64_t atoms, const Collective &collective);
 
     const Model &model() const { return *potential_; }
-    const Surroundings &surroundings() const { return surroundings_; }
+    const LocalAtoms &local() const { return local_; }
     const Counts &counts() const { return counts_; }
 
 private:
@@ -45,9 +45,9 @@ private:
     std::vector<std::int64_t> species_;
     std::int64_t every_;
     double bound_; // eV an atom
-    Surroundings surroundings_;
+    LocalAtoms local_;
     Ghosts ghosts_ = Ghosts::local;
-    int hops_;
+    int message_passing_steps_;
     Counts counts_;
 };
 

@@ -32,15 +32,15 @@ const char *name_of(Ghosts ghosts) {
 } // namespace
 
 PairEquistride::PairEquistride(LAMMPS_NS::LAMMPS *lmp)
-    : Pair(lmp), messenger_([this](int columns) { comm->forward_comm(this, columns); },
-                            [this](int columns) { comm->reverse_comm(this, columns); }) {
+    : Pair(lmp), exchange_([this](int columns) { comm->forward_comm(this, columns); },
+                           [this](int columns) { comm->reverse_comm(this, columns); }) {
     single_enable = 0;
     restartinfo = 1;
     one_coeff = 1;
     manybody_flag = 1;
     no_virial_fdotr_compute = 1;
     centroidstressflag = LAMMPS_NS::CENTROID_AVAIL;
-    comm_forward = comm_reverse = Messenger::SLOTS;
+    comm_forward = comm_reverse = GhostExchange::SLOTS;
 }
 
 PairEquistride::~PairEquistride() {
@@ -109,7 +109,8 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
                                  : precision_ == "float64" ? at::kDouble
                                                            : at::kFloat;
     model_->to(choose_device(device_, world), dtype);
-    TORCH_CHECK_VALUE(!threshold_ || model_->estimates(), file, " cannot say how sure it is; expected an ensemble (`",
+    TORCH_CHECK_VALUE(!threshold_ || model_->has_uncertainty(), file,
+                      " cannot say how sure it is; expected an ensemble (`",
                       "equistride ensemble`) for uncertainty_threshold");
     at::set_num_threads(std::max(1, comm->nthreads));
 
@@ -138,20 +139,24 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
                                   map);
 }
 
-double PairEquistride::reach() const { return model_->metadata().cutoff * (ghosts_ == Ghosts::wide ? hops_ : 1); }
+double PairEquistride::reach() const {
+    return model_->metadata().cutoff * (ghosts_ == Ghosts::wide ? message_passing_steps_ : 1);
+}
 
 void PairEquistride::choose_ghosts() {
-    const bool one = comm->nprocs == 1, divides = model_->divides(), exchanges = model_->exchanges() > 0;
-    hops_ = hops_of(*model_);
+    const bool one = comm->nprocs == 1, decomposable = model_->supports_domain_decomposition(),
+               exchanges = model_->exchanges() > 0;
+    message_passing_steps_ = message_passing_steps_of(*model_);
     if (ghost_choice_ == "auto")
-        ghosts_ = one ? Ghosts::local : exchanges || hops_ == 1 ? Ghosts::exchange : Ghosts::wide;
+        ghosts_ = one ? Ghosts::local : exchanges || message_passing_steps_ == 1 ? Ghosts::exchange : Ghosts::wide;
     else
         ghosts_ = ghost_choice_ == "local" ? Ghosts::local : ghost_choice_ == "wide" ? Ghosts::wide : Ghosts::exchange;
     TORCH_CHECK_VALUE(one || ghosts_ != Ghosts::local, "`ghost local` is for one process; found ", comm->nprocs,
                       "; use `ghost auto`");
-    TORCH_CHECK_VALUE(divides || ghosts_ == Ghosts::local, "the model does not give energies from edge vectors, so it ",
+    TORCH_CHECK_VALUE(decomposable || ghosts_ == Ghosts::local,
+                      "the model does not give energies from edge vectors, so it ",
                       "cannot be divided among processes; run it on one process with `ghost auto`");
-    TORCH_CHECK_VALUE(ghosts_ != Ghosts::exchange || exchanges || hops_ == 1,
+    TORCH_CHECK_VALUE(ghosts_ != Ghosts::exchange || exchanges || message_passing_steps_ == 1,
                       "the model was exported without the exchange of features; use `ghost wide` or export it again");
     TORCH_CHECK_VALUE(ghosts_ == Ghosts::local || force->newton_pair,
                       "forces on ghost atoms must be sent home; expected `newton on`; found `newton off`");
@@ -203,8 +208,8 @@ void PairEquistride::compute(int eflag, int vflag) {
 }
 
 void PairEquistride::evaluate() {
-    surroundings_.find(*atom, *domain, species_, model_->metadata().cutoff, ghosts_, hops_);
-    if (model_->divides())
+    local_.find(*atom, *domain, species_, model_->metadata().cutoff, ghosts_, message_passing_steps_);
+    if (model_->supports_domain_decomposition())
         evaluate_part();
     else
         evaluate_whole();
@@ -213,17 +218,16 @@ void PairEquistride::evaluate() {
 }
 
 void PairEquistride::evaluate_part() {
-    messenger_.begin(surroundings_, atom->nlocal + atom->nghost);
+    exchange_.begin(local_, atom->nlocal + atom->nghost);
     const bool sends = ghosts_ == Ghosts::exchange && model_->exchanges() > 0;
-    const PartOutputs out =
-        model_->compute_part(surroundings_.frame, surroundings_.owned, sends ? &messenger_ : nullptr);
-    const at::Tensor edges = surroundings_.frame.edge_index.contiguous();
+    const PartOutputs out = model_->compute_part(local_.frame, local_.owned, sends ? &exchange_ : nullptr);
+    const at::Tensor edges = local_.frame.edge_index.contiguous();
     const at::Tensor gradient = out.gradient.contiguous(), vectors = out.vectors.contiguous();
     const double *energy = out.atomic_energies.const_data_ptr<double>();
     const double *g = gradient.const_data_ptr<double>(), *r = vectors.const_data_ptr<double>();
     const std::int64_t count = edges.size(1);
     const auto *receiver = edges.const_data_ptr<std::int64_t>(), *sender = receiver + count;
-    const std::vector<int> &row = surroundings_.atom;
+    const std::vector<int> &row = local_.atom;
     double sums[6] = {0, 0, 0, 0, 0, 0};
     const auto of = [&](std::int64_t place) { return row[static_cast<std::size_t>(place)]; };
     for (std::int64_t e = 0; e < count; e++, g += 3, r += 3) {
@@ -242,7 +246,7 @@ void PairEquistride::evaluate_part() {
     if (vflag_global)
         for (int k = 0; k < 6; k++)
             virial[k] += energy_unit_ * sums[k];
-    for (std::int64_t k = 0; k < surroundings_.owned; k++) {
+    for (std::int64_t k = 0; k < local_.owned; k++) {
         if (eflag_global)
             eng_vdwl += energy_unit_ * energy[k];
         if (eflag_atom)
@@ -267,7 +271,7 @@ void PairEquistride::evaluate_whole() {
     TORCH_CHECK_VALUE(!vflag_atom && !cvflag_atom,
                       "the model gives no stress of single atoms, because it does not give ",
                       "energies from edge vectors; leave out computes of the stress of atoms");
-    Frame frame = surroundings_.frame;
+    Frame frame = local_.frame;
     const auto options = at::TensorOptions().device(model_->device()).dtype(model_->input_dtype());
     for (at::Tensor *tensor : {&frame.positions, &frame.cell})
         *tensor = tensor->to(options);
@@ -277,8 +281,8 @@ void PairEquistride::evaluate_whole() {
     const auto home = [](const at::Tensor &tensor) { return tensor.to(at::kCPU, at::kDouble).contiguous(); };
     const at::Tensor energies = home(out.atomic_energies), forces = home(out.forces), w = home(out.virial);
     const double *f = forces.const_data_ptr<double>(), *energy = energies.const_data_ptr<double>();
-    for (std::int64_t k = 0; k < surroundings_.owned; k++) {
-        const int i = surroundings_.atom[static_cast<std::size_t>(k)];
+    for (std::int64_t k = 0; k < local_.owned; k++) {
+        const int i = local_.atom[static_cast<std::size_t>(k)];
         for (int x = 0; x < 3; x++)
             atom->f[i][x] += energy_unit_ * f[3 * k + x];
         if (eflag_global)
@@ -295,11 +299,11 @@ void PairEquistride::evaluate_whole() {
 
 void PairEquistride::check_uncertainty() {
     TORCH_CHECK_VALUE(ghosts_ == Ghosts::local, "uncertainty_threshold is for one process; found ", comm->nprocs);
-    const at::Tensor spread = model_->uncertainty(surroundings_.frame);
+    const at::Tensor spread = model_->uncertainty(local_.frame);
     const auto [largest, place] = spread.max(0);
     const double found = largest.item<double>();
     TORCH_CHECK_VALUE(found <= *threshold_, "the members of the ensemble disagree about the force on atom ",
-                      surroundings_.labels[static_cast<std::size_t>(place.item<std::int64_t>())], "; expected at most ",
+                      local_.labels[static_cast<std::size_t>(place.item<std::int64_t>())], "; expected at most ",
                       *threshold_, " eV/A; found ", found, " eV/A; the run has left the training data");
 }
 

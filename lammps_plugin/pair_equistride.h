@@ -1,7 +1,7 @@
 // pair_style equistride: energies, forces and virials of an artifact of the kind potential.
 #pragma once
 
-#include "messenger.h"
+#include "ghost_exchange.h"
 
 #include "pair.h"
 
@@ -27,11 +27,11 @@ public:
     void read_restart_settings(FILE *file) override;
 
     int pack_forward_comm(int n, int *list, double *buf, int, int *) override {
-        return messenger_.pack_forward(n, list, buf);
+        return exchange_.pack_forward(n, list, buf);
     }
-    void unpack_forward_comm(int n, int first, double *buf) override { messenger_.unpack_forward(n, first, buf); }
-    int pack_reverse_comm(int n, int first, double *buf) override { return messenger_.pack_reverse(n, first, buf); }
-    void unpack_reverse_comm(int n, int *list, double *buf) override { messenger_.unpack_reverse(n, list, buf); }
+    void unpack_forward_comm(int n, int first, double *buf) override { exchange_.unpack_forward(n, first, buf); }
+    int pack_reverse_comm(int n, int first, double *buf) override { return exchange_.pack_reverse(n, first, buf); }
+    void unpack_reverse_comm(int n, int *list, double *buf) override { exchange_.unpack_reverse(n, list, buf); }
 
 private:
     void read_settings(const std::vector<std::string> &words);
@@ -45,8 +45,8 @@ private:
     void check_uncertainty();
     void tally_atom(int i, const double *r, const double *g);
 
-    Messenger messenger_;
-    Surroundings surroundings_;
+    GhostExchange exchange_;
+    LocalAtoms local_;
     std::unique_ptr<Model> model_;
     std::vector<std::int64_t> species_; // of each type, from 1
     std::vector<std::string> settings_, coefficients_;
@@ -54,7 +54,7 @@ private:
     std::optional<double> threshold_; // eV/A
     bool check_ = true;
     Ghosts ghosts_ = Ghosts::local;
-    int hops_ = 1;
+    int message_passing_steps_ = 1;
     double energy_unit_ = 1; // LAMMPS's units in 1 eV
 };
 

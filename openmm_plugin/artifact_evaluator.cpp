@@ -1,7 +1,7 @@
 #include "artifact_evaluator.h"
 
 #include "equistride/units.h"
-#include "model/evaluation.h"
+#include "evaluation/evaluation.h"
 
 #include <ATen/ATen.h>
 
@@ -16,12 +16,12 @@ public:
         std::vector<std::int64_t> indices;
         for (const std::string &element : force.getElements())
             indices.push_back(model_->metadata().species_index(element));
-        evaluation_ = std::make_unique<Evaluation>(*model_, at::tensor(indices, at::kLong),
-                                                   at::full({3}, force.usesPeriodicBoundaryConditions(), at::kBool));
+        evaluation_ = std::make_unique<SystemEvaluation>(
+            *model_, at::tensor(indices, at::kLong), at::full({3}, force.usesPeriodicBoundaryConditions(), at::kBool));
     }
 
     Result evaluate(const Request &request) override {
-        Moment now;
+        Coordinates now;
         now.labels = request.labels;
         now.positions = request.positions.to(model_->device()) * units::ANGSTROM_PER_NM;
         now.cell = request.box.defined() ? request.box * units::ANGSTROM_PER_NM : request.box;
@@ -42,7 +42,7 @@ public:
 
 private:
     std::unique_ptr<Model> model_;
-    std::unique_ptr<Evaluation> evaluation_;
+    std::unique_ptr<SystemEvaluation> evaluation_;
     std::vector<double> system_;
 };
 

@@ -1,10 +1,10 @@
 // equistride._openmm: makes forces and integrators and hands them to OpenMM's own (SWIG) Python module.
 // The Python classes Force and TrajCastIntegrator of equistride.engines.openmm hold the SWIG object; each function here
 // takes it.
+#include "artifact/archive.h"
 #include "errors.h"
 #include "force.h"
 #include "integrator.h"
-#include "model/archive.h"
 #include "propagator_mark.h"
 
 #include <pybind11/pybind11.h>

@@ -1,10 +1,10 @@
 #include "force.h"
 
+#include "artifact/archive.h"
 #include "errors.h"
 #include "evaluator.h"
 #include "force_impl.h"
-#include "model/archive.h"
-#include "model/gil.h"
+#include "gil.h"
 #include "model/model.h"
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // The OpenMM force that runs a trained model on every platform.
 #pragma once
 
+#include "artifact/metadata.h"
 #include "export.h"
-#include "model/metadata.h"
 
 #include <openmm/Force.h>
 

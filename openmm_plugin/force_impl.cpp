@@ -1,8 +1,8 @@
 #include "force_impl.h"
 
 #include "errors.h"
+#include "gil.h"
 #include "kernel.h"
-#include "model/gil.h"
 #include "system_checks.h"
 
 #include <ATen/ATen.h>

@@ -1,10 +1,10 @@
 #include "integrator.h"
 
+#include "artifact/archive.h"
 #include "equistride/units.h"
 #include "errors.h"
 #include "evaluator.h"
-#include "model/archive.h"
-#include "model/gil.h"
+#include "gil.h"
 #include "system_checks.h"
 
 #include <ATen/ATen.h>
@@ -166,11 +166,11 @@ void TrajCastIntegrator::stride() {
     box_ = box;
     rethrow_as_openmm([&] {
         const GilRelease released;
-        Phase phase{tensor_of(positions, units::ANGSTROM_PER_NM), tensor_of(velocities, FS_NM_PER_PS_ANGSTROM)};
+        State state{tensor_of(positions, units::ANGSTROM_PER_NM), tensor_of(velocities, FS_NM_PER_PS_ANGSTROM)};
         const at::Tensor cell = periodic_ ? tensor_of(box, units::ANGSTROM_PER_NM) : at::zeros({3, 3}, at::kDouble);
-        run_->step(phase, cell, number);
-        positions = vectors_of(phase.positions, units::ANGSTROM_PER_NM);
-        velocities = vectors_of(phase.velocities, FS_NM_PER_PS_ANGSTROM);
+        run_->step(state, cell, number);
+        positions = vectors_of(state.positions, units::ANGSTROM_PER_NM);
+        velocities = vectors_of(state.velocities, FS_NM_PER_PS_ANGSTROM);
     });
     own_change_ = true;
     context->setPositions(positions);
@@ -206,7 +206,7 @@ std::vector<Vec3> TrajCastIntegrator::getVelocitiesForTemperature(const OpenMM::
     return rethrow_as_openmm([&] {
         SplitMix64 random(static_cast<std::uint64_t>(randomSeed));
         return vectors_of(thermal_velocities(tensor_of(positions, units::ANGSTROM_PER_NM), run_->atoms().masses,
-                                             run_->turns(), temperature, random),
+                                             run_->conserves_angular_momentum(), temperature, random),
                           FS_NM_PER_PS_ANGSTROM);
     });
 }

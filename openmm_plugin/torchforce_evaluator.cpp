@@ -1,6 +1,6 @@
 #include "torchforce_evaluator.h"
 
-#include "model/archive.h"
+#include "artifact/archive.h"
 #include "model/checks.h"
 
 #include <ATen/ATen.h>

@@ -1,6 +1,6 @@
 // The kernel of the edge block on the GPU: a tile of edges through the block, and back.
 #pragma once
-#include "edge_block/turns.h"
+#include "edge_block/rotation_kernels.h"
 
 namespace equistride {
 

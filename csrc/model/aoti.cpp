@@ -1,8 +1,8 @@
 #include "model/aoti.h"
 
+#include "artifact/archive.h"
+#include "gil.h"
 #include "instruction_set.h"
-#include "model/archive.h"
-#include "model/gil.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -71,7 +71,7 @@ public:
                           "; export it for that, or as TorchScript, which runs on every device and in both precisions");
     }
 
-    bool divides() const override { return true; }
+    bool supports_domain_decomposition() const override { return true; }
     int exchanges() const override { return metadata_.compiled->exchanges; }
 
 protected:

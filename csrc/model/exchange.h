@@ -1,7 +1,7 @@
 // Atoms that another process owns: how their features are kept up to date between the layers of a network.
 #pragma once
 
-#include "model/export.h"
+#include "visibility.h"
 
 #include <ATen/core/Tensor.h>
 

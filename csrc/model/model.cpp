@@ -1,12 +1,12 @@
 #include "model/model.h"
 
+#include "artifact/archive.h"
+#include "artifact/utf8.h"
 #include "host_memory.h"
 #include "model/aoti.h"
-#include "model/archive.h"
 #include "model/checks.h"
-#include "model/reference.h"
+#include "model/self_test.h"
 #include "model/torchscript.h"
-#include "model/utf8.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>

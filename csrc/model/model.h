@@ -2,9 +2,9 @@
 // Units: angstrom, eV, fs, amu. Shapes and signs as in the README of csrc/model.
 #pragma once
 
+#include "artifact/metadata.h"
 #include "model/exchange.h"
-#include "model/export.h"
-#include "model/metadata.h"
+#include "visibility.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -76,26 +76,26 @@ public:
     Outputs compute_anywhere(const Frame &frame, bool forces = true);
 
     /// Whether compute_part() is there: the model's energies come from edge vectors, and forces are their gradient.
-    virtual bool divides() const { return false; }
+    virtual bool supports_domain_decomposition() const { return false; }
     /// How often the network asks for its neighbours' features anew (`equistride::exchange`); 0 where it never does.
     virtual int exchanges() const { return 0; }
-    /// Evaluate the first `owned` atoms of a frame; the others complete their surroundings. Tensors of the frame are in
+    /// Evaluate the first `owned` atoms of a frame; the others complete their local. Tensors of the frame are in
     /// double precision on the CPU. Every process must call it, also one without atoms, where there is an `exchange`.
     /// Raises as compute() does.
     PartOutputs compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange);
 
     /// Whether run_padded() is there, as on a GPU it must be for a step to be captured.
-    virtual bool pads() const { return false; }
+    virtual bool supports_padding() const { return false; }
     /// Counts what changes results of the same frame: to() and set_system().
     std::int64_t version() const { return version_; }
 
     /// Whether uncertainty() is there: the model is an ensemble.
-    virtual bool estimates() const { return false; }
+    virtual bool has_uncertainty() const { return false; }
     /// How far the members of an ensemble disagree about the force on each atom [N] eV/A, float64 on the CPU.
     virtual at::Tensor uncertainty(const Frame &frame);
 
 protected:
-    friend class Evaluation;
+    friend class SystemEvaluation;
 
     /// What a network takes; 0 where it takes everything.
     struct Limits {

@@ -1,7 +1,7 @@
 #include "model/torchscript.h"
 
-#include "model/archive.h"
-#include "model/gil.h"
+#include "artifact/archive.h"
+#include "gil.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -44,7 +44,7 @@ public:
     TorchScriptModel(torch::jit::Module module, Metadata metadata)
         : Model(std::move(metadata)), module_(std::move(module)) {
         module_.eval();
-        if (divides()) { // before the first call, which may rewrite the graph
+        if (supports_domain_decomposition()) { // before the first call, which may rewrite the graph
             const auto graph = module_.get_method(part_method()).graph()->copy();
             torch::jit::Inline(*graph);
             exchanges_ = count_exchanges(*graph->block());
@@ -78,9 +78,9 @@ protected:
         const c10::InferenceMode no_inference(false);
         const c10::AutoGradMode gradients(true);
         const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-        if (!forces && metadata_.kind == "potential" && divides())
+        if (!forces && metadata_.kind == "potential" && supports_domain_decomposition())
             return energies(frame);
-        if (device_.is_cuda() && metadata_.kind == "potential" && pads())
+        if (device_.is_cuda() && metadata_.kind == "potential" && supports_padding())
             return part_of(frame, frame.positions.size(0),
                            true); // forward() adds up forces in the order of chance there
         std::vector<c10::IValue> inputs = {outside_inference(frame.positions)};
@@ -107,14 +107,14 @@ protected:
         return outputs;
     }
 
-    bool divides() const override { return module_.find_method(part_method()).has_value(); }
+    bool supports_domain_decomposition() const override { return module_.find_method(part_method()).has_value(); }
 
     int exchanges() const override { return exchanges_; }
 
-    bool estimates() const override { return module_.find_method("uncertainty").has_value(); }
+    bool has_uncertainty() const override { return module_.find_method("uncertainty").has_value(); }
 
     at::Tensor uncertainty(const Frame &frame) override {
-        if (!estimates())
+        if (!has_uncertainty())
             return Model::uncertainty(frame);
         const GilRelease released;
         const c10::InferenceMode no_inference(false);
@@ -139,7 +139,7 @@ protected:
     }
 
     PartOutputs run_part(const Frame &frame, std::int64_t owned) override {
-        if (!divides())
+        if (!supports_domain_decomposition())
             return Model::run_part(frame, owned);
         const GilRelease released;
         const c10::InferenceMode no_inference(false);
@@ -167,8 +167,8 @@ protected:
 
     /// Not a model whose forces are no gradient, nor one that must wait for a GPU: a cap on neighbours counts them, and
     /// older exports of propagators look at lengths and speeds themselves.
-    bool pads() const override {
-        if (!divides() || module_.find_method("energies_and_forces"))
+    bool supports_padding() const override {
+        if (!supports_domain_decomposition() || module_.find_method("energies_and_forces"))
             return false;
         bool watched = false, capped = false;
         for (const torch::jit::Module &part : module_.modules()) {

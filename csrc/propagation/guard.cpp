@@ -29,31 +29,32 @@ Guard::Guard(GuardSettings settings, Potential potential, at::Tensor masses, dou
     settings_.check();
 }
 
-double Guard::energy(const Phase &phase, const at::Tensor &cell) {
-    return potential_.evaluate(phase.positions, cell, false).energy + kinetic_energy(phase.velocities, masses_);
+double Guard::energy(const State &state, const at::Tensor &cell) {
+    return potential_.evaluate(state.positions, cell, false).energy + kinetic_energy(state.velocities, masses_);
 }
 
-Phase Guard::mechanics(const Phase &before, const at::Tensor &cell) {
+State Guard::mechanics(const State &before, const at::Tensor &cell) {
     const auto steps = static_cast<std::int64_t>(std::ceil(stride_ / settings_.substep - 1e-9));
     return velocity_verlet(potential_, before, masses_, cell, stride_, std::max<std::int64_t>(steps, 1));
 }
 
 // Scale the internal velocities so that the total energy is `energy`; false where that would take a factor beyond 2.
-bool Guard::scale(Phase &phase, const at::Tensor &cell, bool turns, double energy) {
-    const RigidMotion rigid(phase.positions, masses_, turns);
-    const at::Tensor whole = rigid.part(phase.velocities), internal = phase.velocities - whole;
+bool Guard::scale(State &state, const at::Tensor &cell, bool conserves_angular_momentum, double energy) {
+    const RigidMotion rigid(state.positions, masses_, conserves_angular_momentum);
+    const at::Tensor whole = rigid.part(state.velocities), internal = state.velocities - whole;
     const double kinetic = kinetic_energy(internal, masses_);
-    const double square = 1.0 + (energy - this->energy(phase, cell)) / kinetic;
+    const double square = 1.0 + (energy - this->energy(state, cell)) / kinetic;
     if (!(square >= 0.25 && square <= 4.0))
         return false;
-    phase.velocities = whole + std::sqrt(square) * internal;
+    state.velocities = whole + std::sqrt(square) * internal;
     return true;
 }
 
-void Guard::mend(Phase &after, const Phase &before, const at::Tensor &cell, bool turns, double energy) {
+void Guard::mend(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
+                 double energy) {
     bool done = false;
     if (settings_.mode == "correct")
-        done = scale(after, cell, turns, energy);
+        done = scale(after, cell, conserves_angular_momentum, energy);
     else if (settings_.mode == "midpoint")
         done = implicit_midpoint(potential_, before, after, masses_, cell, stride_);
     (done ? counts_.corrected : counts_.rejected)++;
@@ -61,7 +62,8 @@ void Guard::mend(Phase &after, const Phase &before, const at::Tensor &cell, bool
         after = mechanics(before, cell);
 }
 
-void Guard::look(Phase &after, const Phase &before, const at::Tensor &cell, bool turns, bool conserves, bool trusted) {
+void Guard::look(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
+                 bool conserves, bool trusted) {
     const bool whole_run = settings_.rescale && conserves, bounded = std::isfinite(settings_.bound);
     double old = std::nan("");
     if (bounded || !whole_run || !start_)
@@ -78,25 +80,25 @@ void Guard::look(Phase &after, const Phase &before, const at::Tensor &cell, bool
         counts_.largest = std::max(counts_.largest, std::abs(change));
         if (!(std::abs(change) <= settings_.bound)) {
             counts_.violations++;
-            mend(after, before, cell, turns, wanted);
+            mend(after, before, cell, conserves_angular_momentum, wanted);
         }
     }
-    if (settings_.rescale && !scale(after, cell, turns, wanted)) {
+    if (settings_.rescale && !scale(after, cell, conserves_angular_momentum, wanted)) {
         counts_.rejected++;
         after = mechanics(before, cell);
-        TORCH_CHECK_VALUE(scale(after, cell, turns, wanted), "the total energy is ",
+        TORCH_CHECK_VALUE(scale(after, cell, conserves_angular_momentum, wanted), "the total energy is ",
                           1000.0 * std::abs(energy(after, cell) - wanted) / static_cast<double>(masses_.size(0)),
                           " meV/atom away from that of the start, more than scaling the velocities can mend; let the "
                           "guard look more often (every), or use a better propagator");
     }
 }
 
-Phase Guard::stride(const std::function<Phase()> &network, const Phase &before, const at::Tensor &cell,
-                    std::int64_t number, bool turns, bool conserves) {
+State Guard::stride(const std::function<State()> &network, const State &before, const at::Tensor &cell,
+                    std::int64_t number, bool conserves_angular_momentum, bool conserves) {
     const double begin = seconds();
     counts_.strides++;
     const std::int64_t evaluations = potential_.evaluations();
-    Phase after;
+    State after;
     bool trusted = true;
     try {
         after = network();
@@ -110,7 +112,7 @@ Phase Guard::stride(const std::function<Phase()> &network, const Phase &before, 
     }
     if (number % settings_.every == 0 || (settings_.rescale && conserves && !start_)) {
         counts_.checks++;
-        look(after, before, cell, turns, conserves, trusted);
+        look(after, before, cell, conserves_angular_momentum, conserves, trusted);
     }
     // Kept, and not looked up by positions: an engine's units round these, and a run that is resumed must not differ.
     static_.reset();

@@ -32,10 +32,10 @@ public:
     /// Make one stride and look after it.
     /// @param network   makes the network's stride; may raise c10::ValueError
     /// @param number    number of the stride in the run
-    /// @param turns     whether angular momentum is kept
+    /// @param conserves_angular_momentum     whether angular momentum is kept
     /// @param conserves whether the run has no thermostat, so that one energy holds for all of it
-    Phase stride(const std::function<Phase()> &network, const Phase &before, const at::Tensor &cell,
-                 std::int64_t number, bool turns, bool conserves);
+    State stride(const std::function<State()> &network, const State &before, const at::Tensor &cell,
+                 std::int64_t number, bool conserves_angular_momentum, bool conserves);
 
     /// Forget the energies of before: positions, velocities or the cell were set from outside.
     void reset() { start_ = static_ = std::nullopt; }
@@ -55,11 +55,13 @@ private:
 
     using Words = std::array<std::int64_t, sizeof(Counts) / sizeof(std::int64_t)>;
 
-    void look(Phase &after, const Phase &before, const at::Tensor &cell, bool turns, bool conserves, bool trusted);
-    void mend(Phase &after, const Phase &before, const at::Tensor &cell, bool turns, double energy);
-    double energy(const Phase &phase, const at::Tensor &cell);
-    bool scale(Phase &phase, const at::Tensor &cell, bool turns, double energy);
-    Phase mechanics(const Phase &before, const at::Tensor &cell);
+    void look(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
+              bool conserves, bool trusted);
+    void mend(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
+              double energy);
+    double energy(const State &state, const at::Tensor &cell);
+    bool scale(State &state, const at::Tensor &cell, bool conserves_angular_momentum, double energy);
+    State mechanics(const State &before, const at::Tensor &cell);
 
     GuardSettings settings_;
     Potential potential_;

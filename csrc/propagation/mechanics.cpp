@@ -57,7 +57,7 @@ Potential::Potential(std::unique_ptr<Model> model, const Atoms &atoms, at::Devic
     for (const std::string &element : atoms.elements)
         species.push_back(metadata.species_index(element));
     model_->to(device, model_->dtype());
-    evaluation_ = std::make_unique<Evaluation>(*model_, at::tensor(species, at::kLong), atoms.pbc);
+    evaluation_ = std::make_unique<SystemEvaluation>(*model_, at::tensor(species, at::kLong), atoms.pbc);
 }
 
 const Potential::Value &Potential::evaluate(const at::Tensor &positions, const at::Tensor &cell, bool forces) {
@@ -65,7 +65,7 @@ const Potential::Value &Potential::evaluate(const at::Tensor &positions, const a
     if (enough && positions_.defined() && at::equal(positions_, positions) && at::equal(cell_, cell))
         return value_;
     positions_ = at::Tensor(); // an evaluation that fails leaves none
-    Moment now;
+    Coordinates now;
     now.positions = positions;
     now.cell = cell;
     const Outputs outputs = evaluation_->compute(now, forces);
@@ -82,10 +82,10 @@ const Potential::Value &Potential::evaluate(const at::Tensor &positions, const a
     return value_;
 }
 
-Phase velocity_verlet(Potential &potential, const Phase &before, const at::Tensor &masses, const at::Tensor &cell,
+State velocity_verlet(Potential &potential, const State &before, const at::Tensor &masses, const at::Tensor &cell,
                       double dt, std::int64_t steps) {
     const double h = dt / static_cast<double>(steps);
-    Phase now = before;
+    State now = before;
     at::Tensor a = acceleration(potential.evaluate(now.positions, cell, true).forces, masses);
     for (std::int64_t k = 0; k < steps; k++) {
         now.velocities = now.velocities + 0.5 * h * a;
@@ -96,7 +96,7 @@ Phase velocity_verlet(Potential &potential, const Phase &before, const at::Tenso
     return now;
 }
 
-bool implicit_midpoint(Potential &potential, const Phase &before, Phase &guess, const at::Tensor &masses,
+bool implicit_midpoint(Potential &potential, const State &before, State &guess, const at::Tensor &masses,
                        const at::Tensor &cell, double dt) {
     constexpr int MOST = 50;
     // A; a float32 model's forces have six digits, of a midpoint that lies 0.1 A off the straight line

@@ -1,8 +1,8 @@
 // Newton's equations under a potential, for the guard of a propagator.
 #pragma once
 
-#include "model/evaluation.h"
-#include "propagation/motion.h"
+#include "evaluation/evaluation.h"
+#include "model/momenta.h"
 
 #include <memory>
 
@@ -37,20 +37,20 @@ public:
 
 private:
     std::unique_ptr<Model> model_;
-    std::unique_ptr<Evaluation> evaluation_;
+    std::unique_ptr<SystemEvaluation> evaluation_;
     at::Tensor positions_, cell_;
     Value value_;
     std::int64_t evaluations_ = 0;
 };
 
 /// Velocity Verlet: `steps` steps over the time `dt` [fs].
-EQUISTRIDE_API Phase velocity_verlet(Potential &potential, const Phase &before, const at::Tensor &masses,
+EQUISTRIDE_API State velocity_verlet(Potential &potential, const State &before, const at::Tensor &masses,
                                      const at::Tensor &cell, double dt, std::int64_t steps);
 
 /// One step of the implicit midpoint rule over `dt` [fs], which is symplectic and time-reversible:
 /// m = x + dt v / 2 + dt^2 a(m) / 4, x' = 2 m - x, v' = v + dt a(m). The midpoint between `before` and `guess` starts
 /// the iteration (Anderson mixing); false where it does not converge.
-EQUISTRIDE_API bool implicit_midpoint(Potential &potential, const Phase &before, Phase &guess, const at::Tensor &masses,
+EQUISTRIDE_API bool implicit_midpoint(Potential &potential, const State &before, State &guess, const at::Tensor &masses,
                                       const at::Tensor &cell, double dt);
 
 } // namespace equistride

@@ -41,7 +41,7 @@ Propagation::Propagation(std::unique_ptr<Model> propagator, Atoms atoms, Thermos
                       "this model does not move atoms by itself; expected a propagator; "
                       "found a ",
                       metadata.kind, "; use it as a force");
-    turns_ = atoms_.open();
+    conserves_angular_momentum_ = atoms_.open();
     TORCH_CHECK_VALUE(
         !metadata.requires_box || atoms_.periodic(),
         "the model was trained on periodic systems alone, and this one has no box; give the system its box");
@@ -69,7 +69,7 @@ Propagation::Propagation(std::unique_ptr<Model> propagator, Atoms atoms, Thermos
     }
     atoms_.masses = used;
     model_->to(device_, model_->dtype());
-    evaluation_ = std::make_unique<Evaluation>(*model_, at::tensor(species, at::kLong), atoms_.pbc);
+    evaluation_ = std::make_unique<SystemEvaluation>(*model_, at::tensor(species, at::kLong), atoms_.pbc);
     set_thermostat(thermostat);
 }
 
@@ -82,28 +82,29 @@ void Propagation::set_guard(const GuardSettings &settings, std::unique_ptr<Model
     guard_.emplace(settings, Potential(std::move(potential), atoms_, device_), atoms_.masses, stride_fs());
 }
 
-Phase Propagation::network(const Phase &before, const at::Tensor &cell) {
-    Moment now;
+State Propagation::network(const State &before, const at::Tensor &cell) {
+    Coordinates now;
     now.positions = before.positions;
     now.velocities = before.velocities;
     now.cell = cell;
     const Outputs outputs = evaluation_->compute(now);
     const at::Tensor moved = outputs.displacements.to(at::kCPU, at::kDouble);
-    const Phase after = {before.positions + moved, outputs.velocities.to(at::kCPU, at::kDouble)};
+    const State after = {before.positions + moved, outputs.velocities.to(at::kCPU, at::kDouble)};
     evaluation_->check();
     return after;
 }
 
-void Propagation::step(Phase &phase, const at::Tensor &cell, std::int64_t number) {
+void Propagation::step(State &state, const at::Tensor &cell, std::int64_t number) {
     Frame frame;
-    frame.positions = phase.positions;
+    frame.positions = state.positions;
     check_positions(frame);
-    check_finite(phase.velocities, frame, "the velocity", "set the velocities anew");
+    check_finite(state.velocities, frame, "the velocity", "set the velocities anew");
     const double half = 0.5 * stride_fs();
-    thermostat_.apply(phase, atoms_.masses, turns_, half, random_);
-    const auto stride = [&] { return network(phase, cell); };
-    phase = guard_ ? guard_->stride(stride, phase, cell, number, turns_, !thermostat_.active()) : stride();
-    thermostat_.apply(phase, atoms_.masses, turns_, half, random_);
+    thermostat_.apply(state, atoms_.masses, conserves_angular_momentum_, half, random_);
+    const auto stride = [&] { return network(state, cell); };
+    state = guard_ ? guard_->stride(stride, state, cell, number, conserves_angular_momentum_, !thermostat_.active())
+                   : stride();
+    thermostat_.apply(state, atoms_.masses, conserves_angular_momentum_, half, random_);
 }
 
 std::vector<std::int64_t> Propagation::state() const {

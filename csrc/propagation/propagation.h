@@ -21,11 +21,11 @@ public:
     void set_thermostat(const Thermostat &thermostat);
 
     /// One stride in a cell [3, 3] A (zeros along open axes); `number` counts the strides of the run.
-    void step(Phase &phase, const at::Tensor &cell, std::int64_t number);
+    void step(State &state, const at::Tensor &cell, std::int64_t number);
     double stride_fs() const { return model_->metadata().stride_fs; }
     const Atoms &atoms() const { return atoms_; }
     /// Angular momentum is kept where there is no box.
-    bool turns() const { return turns_; }
+    bool conserves_angular_momentum() const { return conserves_angular_momentum_; }
     Guard *guard() { return guard_ ? &*guard_ : nullptr; }
 
     /// Random state and the guard's: what a checkpoint needs beside the atoms.
@@ -33,15 +33,15 @@ public:
     void set_state(const std::vector<std::int64_t> &state);
 
 private:
-    Phase network(const Phase &before, const at::Tensor &cell);
+    State network(const State &before, const at::Tensor &cell);
 
     std::unique_ptr<Model> model_;
-    std::unique_ptr<Evaluation> evaluation_;
+    std::unique_ptr<SystemEvaluation> evaluation_;
     Atoms atoms_;
     Thermostat thermostat_;
     SplitMix64 random_;
     at::Device device_;
-    bool turns_;
+    bool conserves_angular_momentum_;
     std::optional<Guard> guard_;
 };
 

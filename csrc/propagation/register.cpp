@@ -36,15 +36,15 @@ struct TorchPropagation : torch::CustomClassHolder {
     /// New positions [N, 3] A and velocities [N, 3] A/fs after stride `number` in a cell [3, 3] A.
     std::tuple<at::Tensor, at::Tensor> step(const at::Tensor &positions, const at::Tensor &velocities,
                                             const at::Tensor &cell, std::int64_t number) {
-        Phase phase{positions.to(at::kDouble), velocities.to(at::kDouble)};
-        run->step(phase, cell.to(at::kDouble), number);
-        return {phase.positions, phase.velocities};
+        State state{positions.to(at::kDouble), velocities.to(at::kDouble)};
+        run->step(state, cell.to(at::kDouble), number);
+        return {state.positions, state.velocities};
     }
 
     at::Tensor thermal_velocities(const at::Tensor &positions, double temperature, std::int64_t seed) {
         SplitMix64 random(static_cast<std::uint64_t>(seed));
-        return equistride::thermal_velocities(positions.to(at::kDouble), run->atoms().masses, run->turns(), temperature,
-                                              random);
+        return equistride::thermal_velocities(positions.to(at::kDouble), run->atoms().masses,
+                                              run->conserves_angular_momentum(), temperature, random);
     }
 
     c10::Dict<std::string, double> statistics() {

@@ -33,30 +33,31 @@ double csvr_factor(double kinetic, double degrees, double temperature, double c1
 }
 
 void Thermostat::check() const {
-    TORCH_CHECK_VALUE(kind == "none" || rescales() || rubs(),
+    TORCH_CHECK_VALUE(kind == "none" || rescales() || has_friction(),
                       "the thermostat is not known; expected csvr, langevin, langevin+csvr or none; found '", kind,
                       "'");
     if (!active())
         return;
     TORCH_CHECK_VALUE(std::isfinite(temperature) && temperature > 0,
                       "the temperature of a thermostat makes no sense; expected more than 0 K; found ", temperature);
-    for (const double each : {time, rescales() && rubs() ? tau : time})
+    for (const double each : {time, rescales() && has_friction() ? tau : time})
         TORCH_CHECK_VALUE(std::isfinite(each) && each > 0,
                           "the relaxation time of a thermostat makes no sense; expected more than 0 fs; found ", each,
                           " fs; check tau or friction");
 }
 
-void Thermostat::apply(Phase &phase, const at::Tensor &masses, bool turns, double dt, SplitMix64 &random) const {
+void Thermostat::apply(State &state, const at::Tensor &masses, bool conserves_angular_momentum, double dt,
+                       SplitMix64 &random) const {
     if (!active())
         return;
-    const RigidMotion rigid(phase.positions, masses, turns);
-    const auto degrees = static_cast<double>(phase.positions.numel() - rigid.degrees());
+    const RigidMotion rigid(state.positions, masses, conserves_angular_momentum);
+    const auto degrees = static_cast<double>(state.positions.numel() - rigid.degrees());
     if (degrees <= 0)
         return;
-    const at::Tensor whole = rigid.part(phase.velocities);
+    const at::Tensor whole = rigid.part(state.velocities);
     const auto decay = [dt](double t) { return std::exp(-dt / t); };
-    at::Tensor internal = phase.velocities - whole;
-    if (rubs()) {
+    at::Tensor internal = state.velocities - whole;
+    if (has_friction()) {
         const double c1 = decay(time);
         internal = c1 * internal + std::sqrt(1.0 - c1 * c1) * thermal_noise(masses, rigid, temperature, random);
     }
@@ -65,15 +66,15 @@ void Thermostat::apply(Phase &phase, const at::Tensor &masses, bool turns, doubl
         TORCH_CHECK_VALUE(kinetic > 0,
                           "the atoms are at rest, and velocities of 0 cannot be rescaled to a temperature; "
                           "give them velocities of the temperature first");
-        const double c1 = decay(rubs() ? tau : time);
+        const double c1 = decay(has_friction() ? tau : time);
         internal = csvr_factor(kinetic, degrees, temperature, c1, random) * internal;
     }
-    phase.velocities = whole + internal;
+    state.velocities = whole + internal;
 }
 
-at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses, bool turns, double temperature,
-                              SplitMix64 &random) {
-    const RigidMotion rigid(positions, masses, turns);
+at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses, bool conserves_angular_momentum,
+                              double temperature, SplitMix64 &random) {
+    const RigidMotion rigid(positions, masses, conserves_angular_momentum);
     const auto degrees = static_cast<double>(positions.numel() - rigid.degrees());
     const at::Tensor noise = thermal_noise(masses, rigid, temperature, random);
     const double kinetic = kinetic_energy(noise, masses);

@@ -2,7 +2,7 @@
 // systems angular momentum, stay.
 #pragma once
 
-#include "propagation/motion.h"
+#include "model/momenta.h"
 #include "propagation/random.h"
 
 #include <string>
@@ -21,13 +21,14 @@ struct EQUISTRIDE_API Thermostat {
     double tau = 0;         ///< fs: tau of csvr beside langevin
 
     bool rescales() const { return kind == "csvr" || kind == "langevin+csvr"; }
-    bool rubs() const { return kind == "langevin" || kind == "langevin+csvr"; }
+    bool has_friction() const { return kind == "langevin" || kind == "langevin+csvr"; }
 
     bool active() const { return kind != "none"; }
     /// Raises c10::ValueError for an unknown kind and for numbers that make no sense.
     void check() const;
     /// Act on the velocities for the time `dt` [fs].
-    void apply(Phase &phase, const at::Tensor &masses, bool turns, double dt, SplitMix64 &random) const;
+    void apply(State &state, const at::Tensor &masses, bool conserves_angular_momentum, double dt,
+               SplitMix64 &random) const;
 };
 
 /// The factor of csvr on velocities of kinetic energy `kinetic` [eV] with `degrees` of freedom (Bussi, Donadio,
@@ -35,8 +36,8 @@ struct EQUISTRIDE_API Thermostat {
 EQUISTRIDE_API double csvr_factor(double kinetic, double degrees, double temperature, double c1, SplitMix64 &random);
 
 /// Velocities [N, 3] of the given temperature [K]: Maxwell's distribution of the internal motion, scaled to the
-/// temperature exactly, without momentum, and where the system `turns` without angular momentum.
-EQUISTRIDE_API at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses, bool turns,
-                                             double temperature, SplitMix64 &random);
+/// temperature exactly, without momentum, and where it `conserves_angular_momentum` without angular momentum.
+EQUISTRIDE_API at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses,
+                                             bool conserves_angular_momentum, double temperature, SplitMix64 &random);
 
 } // namespace equistride

@@ -19,7 +19,7 @@ if not _same_torch(_native.torch_version, torch.__version__):
         "equistride's operators were built for another torch",
         expected=f"torch {_native.torch_version}",
         found=f"torch {torch.__version__}",
-        mend="build them again: pip install --no-build-isolation --force-reinstall --no-deps equistride",
+        hint="build them again: pip install --no-build-isolation --force-reinstall --no-deps equistride",
     )
 
 LIBRARY_DIR = Path(_native.__file__).resolve().parent / "lib"

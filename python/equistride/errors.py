@@ -12,17 +12,17 @@ class EquistrideError(ValueError):
         What is wrong, naming the thing ("the structure has an element that the model does not know").
     expected, found
         What was expected and what was found, where that helps.
-    mend
+    hint
         What to do about it.
     """
 
-    def __init__(self, what: str, *, expected: object = None, found: object = None, mend: str = "") -> None:
-        self.what, self.expected, self.found, self.mend = what, expected, found, mend
+    def __init__(self, what: str, *, expected: object = None, found: object = None, hint: str = "") -> None:
+        self.what, self.expected, self.found, self.hint = what, expected, found, hint
         parts = [what]
         if expected is not None:
             parts.append(f"expected {expected}")
         if found is not None:
             parts.append(f"found {found}")
-        if mend:
-            parts.append(mend)
+        if hint:
+            parts.append(hint)
         super().__init__("; ".join(parts))

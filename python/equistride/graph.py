@@ -33,9 +33,9 @@ def _neighbors_shapes(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: floa
     )
 
 
-def _require(fine: bool, what: str, expected: object, found: object, mend: str) -> None:
+def _require(fine: bool, what: str, expected: object, found: object, hint: str) -> None:
     if not fine:
-        raise EquistrideError(what, expected=expected, found=found, mend=mend)
+        raise EquistrideError(what, expected=expected, found=found, hint=hint)
 
 
 def _is_length(value: float) -> bool:
@@ -161,8 +161,8 @@ def fixed_neighbor_list(
             neighbor_list(positions, cell, flags, cutoff)
         if 0 <= needed <= capacity:
             return FixedNeighbors(*rows)
-        mend = f"set capacity={needed} or more"
-        _require(grow, "an atom has more neighbours than a row holds", f"at most {capacity}", needed, mend)
+        hint = f"set capacity={needed} or more"
+        _require(grow, "an atom has more neighbours than a row holds", f"at most {capacity}", needed, hint)
         capacity = (needed + 7) // 8 * 8
 
 

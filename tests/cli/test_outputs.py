@@ -87,7 +87,7 @@ def test_folders_that_are_made(workplace: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_torchforce(workplace: Path, random_artifact32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mend that is named for an artifact where a checkpoint is wanted."""
+    """The hint that is given for an artifact where a checkpoint is wanted."""
     arguments = ("export", random_artifact32, "--for", "openmm", "--structure", "quartz.pdb", "-o", "here/force.pt")
     assert status(monkeypatch, *arguments) == 0
     assert (workplace / "here" / "force.pt").stat().st_size > 1000

@@ -213,7 +213,7 @@ def test_thermostats(file: Path) -> None:
 def test_guards(file: Path, random_artifact64: Path) -> None:
     topology, _ = topology_from_ase(bulk())
     for options, message in (
-        ({"mode": "mend"}, r"mode of a guard is not known.*found mend"),
+        ({"mode": "hint"}, r"mode of a guard is not known.*found hint"),
         ({"every": 0}, r"every so many strides.*found 0"),
         ({"bound": -1.0}, r"bound of a guard.*found -1.0"),
         ({"substep": 0.0}, r"substep of a guard.*found 0.0"),

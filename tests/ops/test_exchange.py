@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from equistride.nn.exchange import every, exchange, first_rows, own, without_exchange
+from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all, without_exchange
 
-OPERATORS = {"exchange": exchange, "own": own}
+OPERATORS = {"exchange": exchange, "own": local_rows}
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -27,9 +27,9 @@ def test_changes_nothing(name: str) -> None:
 def test_rows_of_own_atoms_and_of_all() -> None:
     """What the layers do between an exchange, which gives rows of five atoms, and the features of three own ones."""
     x, mine = torch.randn(5, 2, requires_grad=True), torch.zeros(3, 2)
-    assert torch.equal(first_rows(x, mine), x[:3])
-    assert first_rows(x, x) is x
-    padded = every(first_rows(x, mine).sum(1), x)
+    assert torch.equal(head_rows(x, mine), x[:3])
+    assert head_rows(x, x) is x
+    padded = pad_to_all(head_rows(x, mine).sum(1), x)
     assert torch.equal(padded, torch.cat([x[:3].sum(1), torch.zeros(2)]))
     (gradient,) = torch.autograd.grad(padded.sum(), x)
     assert torch.equal(gradient, torch.tensor([[1.0], [1], [1], [0], [0]]).expand(5, 2))

@@ -86,7 +86,7 @@ def angle_distribution(
     far = other_end or end
     if not 0.0 < bin_width <= 90.0:
         raise EquistrideError(
-            "the width of a bin must lie between 0 and 90 degrees", found=bin_width, mend="pass 1.0, say"
+            "the width of a bin must lie between 0 and 90 degrees", found=bin_width, hint="pass 1.0, say"
         )
     lengths = (cutoff or bond_cutoff(centre, end), cutoff or bond_cutoff(centre, far))
     middle, first, second = (trajectory.indices(e) for e in (centre, end, far))
@@ -116,7 +116,7 @@ def angle_distribution(
             f"there is no angle {name}",
             expected=f"{centre} atoms with two bonds of at most {lengths[0]:.2f} and {lengths[1]:.2f} A",
             found="none",
-            mend="pass a longer cutoff or other elements",
+            hint="pass a longer cutoff or other elements",
         )
     mean = total / number
     spread = float(np.sqrt(max(squares / number - mean**2, 0.0)))

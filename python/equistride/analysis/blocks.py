@@ -71,14 +71,14 @@ def check_series(values: ArrayLike, name: str, *, minimum: int = 2, shape: tuple
             f"{name} has the wrong shape",
             expected=wanted,
             found=list(array.shape),
-            mend="pass one value a sample along the first axis",
+            hint="pass one value a sample along the first axis",
         )
     if len(array) < minimum:
         raise EquistrideError(
             f"{name} is too short",
             expected=f"at least {minimum} samples",
             found=len(array),
-            mend="run longer or write more often",
+            hint="run longer or write more often",
         )
     if not np.isfinite(array).all():
         first = int(np.argwhere(~np.isfinite(array))[0][0])
@@ -86,7 +86,7 @@ def check_series(values: ArrayLike, name: str, *, minimum: int = 2, shape: tuple
             f"{name} holds NaN or infinity",
             expected="finite numbers",
             found=f"{array[first] if array.ndim == 1 else 'such a value'} at sample {first}",
-            mend="cut the series before that sample and look at why the run blew up",
+            hint="cut the series before that sample and look at why the run blew up",
         )
     return array
 

@@ -142,7 +142,7 @@ def thermal_conductivity(
             "the crystal has imaginary modes, and no conductivity",
             expected="frequencies of 0 or more",
             found=f"{frequencies.min():.2f} THz",
-            mend="relax it, or take a larger supercell",
+            hint="relax it, or take a larger supercell",
         )
     tensor = np.array(result.kappa)[0]
     edges = np.linspace(0, 1.02 * frequencies.max(), 101)[1:]

@@ -90,7 +90,7 @@ def _checked(time: ArrayLike, energy: ArrayLike, atoms: int, minimum: int) -> tu
             "time and total energy differ in length",
             expected=len(energies),
             found=len(times),
-            mend="pass one time a sample",
+            hint="pass one time a sample",
         )
     steps = np.diff(times)
     if steps.min() <= 0.0 or steps.max() > 1.01 * steps.min():
@@ -98,10 +98,10 @@ def _checked(time: ArrayLike, energy: ArrayLike, atoms: int, minimum: int) -> tu
             "the time must grow by equal steps",
             expected=f"steps of {np.median(steps):.6g} fs",
             found=f"{steps.min():.6g} to {steps.max():.6g} fs",
-            mend="pass one uninterrupted run, written at one interval",
+            hint="pass one uninterrupted run, written at one interval",
         )
     if atoms < 1:
-        raise EquistrideError("the number of atoms must be positive", found=atoms, mend="pass atoms=N")
+        raise EquistrideError("the number of atoms must be positive", found=atoms, hint="pass atoms=N")
     return times, energies
 
 
@@ -135,7 +135,7 @@ def energy_drift(time: ArrayLike, energy: ArrayLike, atoms: int, *, level: float
     """
     times, energies = _checked(time, energy, atoms, 8)
     if not 0.0 < level < 1.0:
-        raise EquistrideError("the confidence level must lie between 0 and 1", found=level, mend="pass 0.95")
+        raise EquistrideError("the confidence level must lie between 0 and 1", found=level, hint="pass 0.95")
     x = (times - times.mean()) / FS_PER_PS
     y = (energies - energies.mean()) * (MEV_PER_EV / atoms)
     slope = float(x @ y / (x @ x))
@@ -197,7 +197,7 @@ def protocol_drift(time: ArrayLike, energy: ArrayLike, atoms: int, *, discard: f
             "discard or window is out of range",
             expected="0 <= discard < 1 and window >= 1",
             found=f"discard {discard}, window {window}",
-            mend="use the paper's 0.1 and 20",
+            hint="use the paper's 0.1 and 20",
         )
     start = int(len(energies) * discard)
     if len(energies) - start < window + 1:
@@ -205,7 +205,7 @@ def protocol_drift(time: ArrayLike, energy: ArrayLike, atoms: int, *, discard: f
             "the series is too short for the moving average",
             expected=f"more than {window} samples after the first {discard:.0%}",
             found=len(energies) - start,
-            mend="write energies more often, or pass a smaller window",
+            hint="write energies more often, or pass a smaller window",
         )
     kernel = np.full(window, 1.0 / window)
     reference = energies[start]
@@ -239,7 +239,7 @@ def energy_error_exponent(steps: ArrayLike, fluctuations: ArrayLike, *, level: f
         raise EquistrideError(
             "the exponent needs three or more different positive time steps with positive fluctuations",
             found=f"steps {dt.tolist()}, fluctuations {rms.tolist()}",
-            mend="run the same system at 0.25, 0.5 and 1 fs, say",
+            hint="run the same system at 0.25, 0.5 and 1 fs, say",
         )
     x, y = np.log(dt), np.log(rms)
     cx = x - x.mean()

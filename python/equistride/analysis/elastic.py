@@ -127,7 +127,7 @@ def elastic_constants(
             "elastic constants need a relaxed structure",
             expected=f"forces below 0.01 eV/A and stress below {LARGEST_STRESS} GPa",
             found=f"{force:.2g} eV/A and {np.abs(residual).max():.2g} GPa",
-            mend="relax it with its cell first (`equistride relax`)",
+            hint="relax it with its cell first (`equistride relax`)",
         )
     relaxed, clamped = np.zeros((2, 6, 6)), np.zeros((2, 6, 6))
     for k in range(12):

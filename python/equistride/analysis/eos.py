@@ -89,7 +89,7 @@ def fit_birch_murnaghan(volumes: Array, energies: Array, atoms: int = 1) -> Equa
         raise EquistrideError(
             "the energy has no minimum among the volumes",
             expected=f"a minimum between {volumes.min():.4g} and {volumes.max():.4g} A^3",
-            mend="relax the structure with its cell first, or take a wider range",
+            hint="relax the structure with its cell first, or take a wider range",
         )
     x0 = roots[0]
     v0 = middle * x0**-1.5

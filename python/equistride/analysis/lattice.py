@@ -22,7 +22,7 @@ def require(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise EquistrideError(f"{package} is not installed", mend="pip install 'equistride[properties]'") from None
+        raise EquistrideError(f"{package} is not installed", hint="pip install 'equistride[properties]'") from None
 
 
 def supercell_for(atoms: Atoms, length: float = 10.0) -> Repeats:

@@ -84,7 +84,7 @@ class MSD:
                 "too few lags to fit a diffusion coefficient",
                 expected=f"three between {low:g} and {high:g} fs",
                 found=int(keep.sum()),
-                mend="write a longer run or widen the window",
+                hint="write a longer run or widen the window",
             )
         t = self.time[keep]
         slopes = np.array([np.polyfit(t, piece[keep], 1)[0] for piece in self.pieces]) / 6.0
@@ -152,7 +152,7 @@ def mean_square_displacement(
             "the trajectory is too short for a mean square displacement",
             expected="4 consecutive frames or more",
             found=length,
-            mend="write a longer run",
+            hint="write a longer run",
         )
     dt = trajectory.interval
     lags = length // 2 if max_lag is None else int(np.floor(max_lag / dt + 1e-9))
@@ -161,7 +161,7 @@ def mean_square_displacement(
             "the longest lag does not fit the run",
             expected=f"{dt:g} to {(length - 1) * dt:g} fs",
             found=f"{max_lag} fs",
-            mend="pass a max_lag within a piece",
+            hint="pass a max_lag within a piece",
         )
     masses = trajectory.masses
     values = np.empty((len(paths), lags + 1))

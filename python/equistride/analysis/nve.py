@@ -92,14 +92,14 @@ class Setting:
             raise EquistrideError(
                 "an exponent needs three different time steps above 0",
                 found=", ".join(f"{dt:g}" for dt in self.timesteps),
-                mend="give 0.5,1,2, say",
+                hint="give 0.5,1,2, say",
             )
         if self.drift_steps < 200:
             raise EquistrideError(
                 "the run is too short for a drift",
                 expected="200 steps or more",
                 found=self.drift_steps,
-                mend="give a longer time",
+                hint="give a longer time",
             )
 
     @property

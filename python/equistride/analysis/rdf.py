@@ -112,7 +112,7 @@ def radial_distribution(
             "r_max and bin_width do not fit",
             expected="bin_width > 0 and at least three bins up to r_max",
             found=f"r_max {reach:.3g} A, bin_width {bin_width:.3g} A",
-            mend="pass a larger r_max or a smaller bin_width",
+            hint="pass a larger r_max or a smaller bin_width",
         )
     bins = round(reach / bin_width)
     like = a == b
@@ -122,7 +122,7 @@ def radial_distribution(
             "r_max is far beyond the cell",
             expected=f"at most {4.0 * half:.1f} A",
             found=f"{reach:.1f} A",
-            mend="use a smaller r_max or a larger cell",
+            hint="use a smaller r_max or a larger cell",
         )
     by_mdtraj = reach <= half + 1e-9 and 0 < count <= _MOST_PAIRS
     method = _minimum_image if by_mdtraj else _all_images
@@ -161,7 +161,7 @@ def rdf_difference(rdf: RDF, reference: RDF) -> float:
             "two radial distribution functions on different grids cannot be compared",
             expected=f"{'-'.join(reference.pair)} up to {reference.r[-1]:.2f} A in {len(reference.r)} bins",
             found=f"{'-'.join(rdf.pair)} up to {rdf.r[-1]:.2f} A in {len(rdf.r)} bins",
-            mend="compute both with one r_max and one bin_width",
+            hint="compute both with one r_max and one bin_width",
         )
     return float(np.abs(rdf.g - reference.g).sum() / reference.g.sum())
 
@@ -206,7 +206,7 @@ def _first_peak(rdf: RDF) -> int:
             f"g({'-'.join(rdf.pair)}) has no peak",
             expected="a maximum above 1",
             found=f"at most {rdf.g.max():.2f} up to {rdf.r[-1]:.2f} A",
-            mend="pass a larger r_max",
+            hint="pass a larger r_max",
         )
     near = slice(max(tops[0] - 1, 0), tops[0] + 2)
     return int(near.start + np.argmax(rdf.g[near]))
@@ -226,7 +226,7 @@ def _first_minimum(rdf: RDF, peak: int) -> int:
         raise EquistrideError(
             f"g({'-'.join(rdf.pair)}) has no minimum after its first peak",
             expected=f"one between {rdf.r[peak]:.2f} and {rdf.r[-1]:.2f} A",
-            mend="pass a larger r_max",
+            hint="pass a larger r_max",
         )
     return place
 

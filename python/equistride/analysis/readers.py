@@ -61,7 +61,7 @@ def read_trajectory(
                 f"{file.name} holds no elements",
                 expected="a topology",
                 found="none",
-                mend="pass the PDB file of the system or its symbols",
+                hint="pass the PDB file of the system or its symbols",
             )
         read = read_dcd if ending == ".dcd" else read_xtc
         return read(file, topology, interval=interval, name=label)
@@ -69,7 +69,7 @@ def read_trajectory(
         f"{file.name} is of no known kind",
         expected=".npz, .extxyz, .xyz, .dcd or .xtc",
         found=ending or "no ending",
-        mend="convert it, with ASE or mdtraj for instance",
+        hint="convert it, with ASE or mdtraj for instance",
     )
 
 
@@ -89,7 +89,7 @@ def read_npz(path: str | Path, *, name: str = "trajectory") -> Trajectory:
         raise EquistrideError(
             f"{Path(path).name} cannot be read as npz",
             found=str(error),
-            mend="write it again, without pickles",
+            hint="write it again, without pickles",
         ) from error
     numbers = data.get("numbers", data.get("z"))
     if "positions" not in data or numbers is None:
@@ -97,7 +97,7 @@ def read_npz(path: str | Path, *, name: str = "trajectory") -> Trajectory:
             f"{Path(path).name} lacks arrays",
             expected="positions and numbers",
             found=", ".join(sorted(data)) or "none",
-            mend="write them with equistride.analysis.write_npz",
+            hint="write them with equistride.analysis.write_npz",
         )
     frames = len(data["positions"])
     time = next((data[key] for key in ("time", "time_fs") if key in data), None)
@@ -107,7 +107,7 @@ def read_npz(path: str | Path, *, name: str = "trajectory") -> Trajectory:
             raise EquistrideError(
                 f"{Path(path).name} does not tell the time between frames",
                 expected="time_fs, time, stride_fs or dt_fs",
-                mend="add one of them",
+                hint="add one of them",
             )
         time = np.arange(frames) * float(interval)
     energies = data.get("energy")
@@ -161,10 +161,10 @@ def read_extxyz(path: str | Path, *, interval: float | None = None, name: str = 
         raise EquistrideError(
             f"{file.name} cannot be read as extended XYZ",
             found=str(error) or type(error).__name__,
-            mend="look at the file",
+            hint="look at the file",
         ) from error
     if not frames:
-        raise EquistrideError(f"{file.name} is empty", expected="one frame or more", found=0, mend="run again")
+        raise EquistrideError(f"{file.name} is empty", expected="one frame or more", found=0, hint="run again")
     symbols = frames[0].get_chemical_symbols()
     for k, atoms in enumerate(frames):
         if atoms.get_chemical_symbols() != symbols:
@@ -172,7 +172,7 @@ def read_extxyz(path: str | Path, *, interval: float | None = None, name: str = 
                 f"{file.name} mixes systems",
                 expected=f"{len(symbols)} atoms in one order",
                 found=f"others in frame {k}",
-                mend="split the file by system",
+                hint="split the file by system",
             )
     if all("time" in atoms.info for atoms in frames):
         time = np.array([float(atoms.info["time"]) for atoms in frames])
@@ -182,7 +182,7 @@ def read_extxyz(path: str | Path, *, interval: float | None = None, name: str = 
         raise EquistrideError(
             f"{file.name} does not tell the time",
             expected="time=... in every comment line, or an interval",
-            mend="pass interval (fs)",
+            hint="pass interval (fs)",
         )
     moving = all(atoms.has("momenta") for atoms in frames)
     known = all(atoms.calc is not None and "energy" in atoms.calc.results for atoms in frames)
@@ -219,7 +219,7 @@ def read_dcd(
             positions, lengths, angles = handle.read()
     except (OSError, RuntimeError, ValueError) as error:
         raise EquistrideError(
-            f"{file.name} cannot be read as DCD", found=str(error).strip(), mend="write it again"
+            f"{file.name} cannot be read as DCD", found=str(error).strip(), hint="write it again"
         ) from error
     cell = np.zeros((3, 3))
     if lengths is not None and len(lengths) and float(np.min(lengths)) > 0.0:
@@ -230,7 +230,7 @@ def read_dcd(
             f"{file.name} does not tell the time between frames",
             expected="a header that OpenMM wrote",
             found="another program's",
-            mend="pass interval (fs)",
+            hint="pass interval (fs)",
         )
     return Trajectory(
         positions=positions,
@@ -257,7 +257,7 @@ def read_xtc(
             positions, time, _, cell = handle.read()
     except (OSError, RuntimeError, ValueError) as error:
         raise EquistrideError(
-            f"{file.name} cannot be read as XTC", found=str(error).strip(), mend="write it again"
+            f"{file.name} cannot be read as XTC", found=str(error).strip(), hint="write it again"
         ) from error
     return Trajectory(
         positions=positions.astype(np.float64) * ANGSTROM_PER_NM,
@@ -271,7 +271,7 @@ def read_xtc(
 def _existing(path: str | Path) -> Path:
     file = Path(path)
     if not file.is_file():
-        raise EquistrideError(f"there is no file {file}", mend="check the path")
+        raise EquistrideError(f"there is no file {file}", hint="check the path")
     return file
 
 
@@ -297,10 +297,10 @@ def _symbols(topology: str | Path | Sequence[str]) -> tuple[str, ...]:
         raise EquistrideError(
             f"{file.name} cannot be read as a topology ({reason})",
             expected="a structure",
-            mend="pass the PDB file of the system, for instance",
+            hint="pass the PDB file of the system, for instance",
         ) from error
     if not symbols:
-        raise EquistrideError(f"{file.name} holds no atoms", mend="pass the structure of the system")
+        raise EquistrideError(f"{file.name} holds no atoms", hint="pass the structure of the system")
     return symbols
 
 

@@ -80,7 +80,7 @@ def _target(atoms: Atoms, cell: Cell, pressure: float) -> Any:
         raise EquistrideError(
             "a cell can be relaxed only where the structure is periodic along three axes",
             found=f"pbc = {atoms.pbc.tolist()}",
-            mend="relax the atoms alone (--fixed-cell)",
+            hint="relax the atoms alone (--fixed-cell)",
         )
     return FrechetCellFilter(atoms, constant_volume=cell == "shape", scalar_pressure=pressure / GPA)
 
@@ -144,14 +144,14 @@ def relax(
         if progress is not None:
             progress(len(energies) - 1, steps)
         if not np.isfinite(energies[-1]):
-            raise EquistrideError("the energy is not finite in the relaxation", mend="start from a better structure")
+            raise EquistrideError("the energy is not finite in the relaxation", hint="start from a better structure")
     largest = float(np.linalg.norm(work.get_forces(), axis=1).max())
     if not converged:
         raise EquistrideError(
             f"the relaxation did not converge in {steps} steps",
             expected=f"forces below {max_force:g} eV/A",
             found=f"{largest:.2g} eV/A",
-            mend="allow more steps or a larger force",
+            hint="allow more steps or a larger force",
         )
     stress = stress_of(work) if work.cell.rank == 3 and "stress" in calculator.implemented_properties else np.zeros(6)
     if progress is not None:

@@ -103,7 +103,7 @@ def write_report(
             "a report is an HTML file",
             expected="a name that ends in .html",
             found=target.name,
-            mend="rename it",
+            hint="rename it",
         )
     result = analyse(
         trajectory,

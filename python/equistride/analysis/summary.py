@@ -189,11 +189,11 @@ def analyse(
     """
     if trajectory is None and not segments:
         raise EquistrideError(
-            "there is nothing to analyse", expected="a trajectory or segments", mend="pass one or the other"
+            "there is nothing to analyse", expected="a trajectory or segments", hint="pass one or the other"
         )
     count = atoms if trajectory is None else trajectory.atoms
     if count is None:
-        raise EquistrideError("the number of atoms is unknown", mend="pass atoms=N or a trajectory")
+        raise EquistrideError("the number of atoms is unknown", hint="pass atoms=N or a trajectory")
     result = Analysis(count, bounds or Bounds(), trajectory, reference, list(segments))
     if trajectory is not None and not segments:
         own = segment_of(trajectory)
@@ -201,7 +201,7 @@ def analyse(
     names = [s.name for s in result.segments]
     if len(set(names)) < len(names):
         raise EquistrideError(
-            "two segments share a name", expected="different names", found=", ".join(names), mend="rename one"
+            "two segments share a name", expected="different names", found=", ".join(names), hint="rename one"
         )
     _energies(result)
     if trajectory is not None:

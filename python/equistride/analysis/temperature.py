@@ -139,7 +139,7 @@ def degrees_of_freedom(trajectory: Trajectory, element: str | None = None) -> fl
             "no degree of freedom is left",
             expected="two atoms or more that move",
             found=f"{trajectory.atoms} atom(s)",
-            mend="use a larger system",
+            hint="use a larger system",
         )
     return freedom
 
@@ -179,7 +179,7 @@ def equipartition(trajectory: Trajectory) -> Equipartition:
     whole = kinetic_series(trajectory)
     mean = float(whole.mean())
     if mean <= 0.0:
-        raise EquistrideError("nothing moves", expected="a temperature above 0 K", found="0 K", mend="run it warm")
+        raise EquistrideError("nothing moves", expected="a temperature above 0 K", found="0 K", hint="run it warm")
     ratio, temperature = {}, {}
     for element in trajectory.elements:
         series = kinetic_series(trajectory, element)
@@ -217,7 +217,7 @@ def maxwell_test(trajectory: Trajectory, *, temperature: float | None = None) ->
     kelvin = float(kinetic_series(trajectory).mean()) if temperature is None else float(temperature)
     if kelvin <= 0.0:
         raise EquistrideError(
-            "the temperature must be positive", found=f"{kelvin} K", mend="pass the bath's temperature"
+            "the temperature must be positive", found=f"{kelvin} K", hint="pass the bath's temperature"
         )
     masses = trajectory.masses
     share = np.maximum(1.0 - lost_freedom(trajectory) / 3.0, 1e-9)

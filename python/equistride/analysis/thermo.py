@@ -115,14 +115,14 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
     """
     file = Path(path)
     if not file.is_file():
-        raise EquistrideError(f"there is no file {file}", mend="check the path")
+        raise EquistrideError(f"there is no file {file}", hint="check the path")
     lines = [line for line in file.read_text().splitlines() if line.strip()]
     if not lines or "Time (ps)" not in lines[0]:
         raise EquistrideError(
             f"{file.name} is no state-data table",
             expected='a first line with "Time (ps)"',
             found=lines[0][:60] if lines else "an empty file",
-            mend="make the reporter with StateDataReporter(..., time=True)",
+            hint="make the reporter with StateDataReporter(..., time=True)",
         )
     separator = "\t" if "\t" in lines[0] else ("," if "," in lines[0] else lines[0].split('"')[2])
     header = [
@@ -139,7 +139,7 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
                 f"{file.name}, line {number} is broken",
                 expected=f"{len(header)} fields",
                 found=len(fields),
-                mend="remove that line",
+                hint="remove that line",
             )
         rows.append(fields)
     values: dict[str, Floats] = {}
@@ -152,7 +152,7 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
                 raise EquistrideError(
                     f'{file.name}: column "{title}" holds something else than numbers',
                     found=str(error),
-                    mend="look at the file",
+                    hint="look at the file",
                 ) from error
     speeds = values.pop("speed", np.zeros(0))
     speeds = speeds[np.isfinite(speeds)]

@@ -65,7 +65,7 @@ class Trajectory:
         frames, atoms = positions.shape[:2]
         if atoms == 0:
             raise EquistrideError(
-                f"{self.name} holds no atoms", expected="one atom or more", found=0, mend="read another file"
+                f"{self.name} holds no atoms", expected="one atom or more", found=0, hint="read another file"
             )
         set_("positions", positions)
         set_("symbols", tuple(str(s) for s in self.symbols))
@@ -74,7 +74,7 @@ class Trajectory:
                 f"{self.name}: symbols and positions disagree",
                 expected=f"{atoms} symbols",
                 found=len(self.symbols),
-                mend="use the topology that the run was written with",
+                hint="use the topology that the run was written with",
             )
         set_("time", check_series(self.time, f"{self.name}: time", minimum=frames, shape=(frames,)))
         cell = np.asarray(self.cell, dtype=np.float64)
@@ -97,7 +97,7 @@ class Trajectory:
                 raise EquistrideError(
                     f"{self.name}: masses must be positive",
                     found=f"{masses.min()} amu",
-                    mend="leave massless sites out of the trajectory",
+                    hint="leave massless sites out of the trajectory",
                 )
             set_("masses", masses)
         if self.pieces_of is not None:
@@ -108,7 +108,7 @@ class Trajectory:
                 raise EquistrideError(
                     f"{self.name}: time must grow by equal steps within a piece",
                     found=f"steps of {steps.min():.6g} to {steps.max():.6g} fs",
-                    mend="split the trajectory where the run was interrupted (pieces_of)",
+                    hint="split the trajectory where the run was interrupted (pieces_of)",
                 )
 
     @property
@@ -162,7 +162,7 @@ class Trajectory:
             f"{self.name} has no two consecutive frames",
             expected="two frames or more",
             found=f"{self.frames} frame(s) in {len(self.pieces())} piece(s)",
-            mend="write more frames",
+            hint="write more frames",
         )
 
     def pieces(self) -> list[slice]:
@@ -186,7 +186,7 @@ class Trajectory:
                 f"{self.name} has no {element}",
                 expected=f"one of {', '.join(self.elements)}",
                 found=element,
-                mend="name an element that is there",
+                hint="name an element that is there",
             )
         return found
 
@@ -197,7 +197,7 @@ class Trajectory:
                 f"{purpose} needs velocities",
                 expected=f"velocities in {self.name}",
                 found="positions only",
-                mend="write velocities (npz or extxyz; DCD and XTC have none)",
+                hint="write velocities (npz or extxyz; DCD and XTC have none)",
             )
         return self.velocities
 
@@ -208,7 +208,7 @@ class Trajectory:
                 f"{purpose} needs a periodic box",
                 expected="a cell that spans a volume",
                 found=f"none in {self.name}",
-                mend="pass the cell of the run",
+                hint="pass the cell of the run",
             )
         return self.cells
 
@@ -245,6 +245,6 @@ def standard_masses(symbols: tuple[str, ...]) -> Floats:
             raise EquistrideError(
                 "a symbol is no chemical element",
                 found=repr(symbol),
-                mend="use symbols such as Si, not atom names",
+                hint="use symbols such as Si, not atom names",
             )
     return np.array([atomic_masses[atomic_numbers[s]] for s in symbols])

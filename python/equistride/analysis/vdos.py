@@ -118,7 +118,7 @@ def vibrational_density(
             "the trajectory is too short for a spectrum",
             expected="8 consecutive frames or more",
             found=longest,
-            mend="write a longer run",
+            hint="write a longer run",
         )
     dt = trajectory.interval
     nyquist = 0.5 * _THZ_FS / dt
@@ -129,7 +129,7 @@ def vibrational_density(
             "the run is too short for this resolution",
             expected=f"{finest:.3g} THz or more",
             found=f"{width:.3g} THz",
-            mend="write a longer run or ask for a coarser resolution",
+            hint="write a longer run or ask for a coarser resolution",
         )
     lags = int(np.clip(np.ceil(_PARZEN_WIDTH * _THZ_FS / (width * dt)), 4, longest - 1))
     grid = 1 << int(np.ceil(np.log2(8 * lags)))
@@ -156,7 +156,7 @@ def vibrational_density(
     total = np.asarray(sum(spectra.values()))
     area = float(np.trapezoid(total, frequency))
     if area <= 0.0:
-        raise EquistrideError("nothing moves", expected="vibrations", found="no motion", mend="run it warm")
+        raise EquistrideError("nothing moves", expected="vibrations", found="no motion", hint="run it warm")
     return VDOS(
         frequency,
         total / area,

@@ -89,7 +89,7 @@ def _checked(model: nn.Module, metadata: Metadata) -> nn.Module:
     """Return a copy in the precision that it will run in, which looks at no value."""
     if isinstance(model, DirectPotential):
         raise EquistrideError(
-            "a network with direct forces cannot be compiled", expected="forces that are a gradient", mend=TORCHSCRIPT
+            "a network with direct forces cannot be compiled", expected="forces that are a gradient", hint=TORCHSCRIPT
         )
     model = copy.deepcopy(model).to(getattr(torch, metadata.dtype)).eval().requires_grad_(False)
     for part in model.modules():
@@ -127,7 +127,7 @@ def trace(model: nn.Module, metadata: Metadata) -> tuple[GraphModule, tuple[Tens
 
 def _refusal(error: Exception) -> EquistrideError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return EquistrideError(f"the model cannot be compiled ({reason})", mend=TORCHSCRIPT)
+    return EquistrideError(f"the model cannot be compiled ({reason})", hint=TORCHSCRIPT)
 
 
 def _settings(made_for: Compiled) -> dict[str, Any]:
@@ -137,13 +137,13 @@ def _settings(made_for: Compiled) -> dict[str, Any]:
     if not hasattr(config.cpp, "march"):
         raise EquistrideError(
             "this torch cannot compile for a given instruction set", expected="torch 2.13 or newer",
-            found=torch.__version__, mend=f"update torch, or {TORCHSCRIPT}",
+            found=torch.__version__, hint=f"update torch, or {TORCHSCRIPT}",
         )  # fmt: skip
     try:
         get_cpp_compiler()
     except RuntimeError:
         raise EquistrideError(
-            "there is no C++ compiler", found=str(config.cpp.cxx[-1]), mend=f"install g++ or set CXX, or {TORCHSCRIPT}"
+            "there is no C++ compiler", found=str(config.cpp.cxx[-1]), hint=f"install g++ or set CXX, or {TORCHSCRIPT}"
         ) from None
     # not for the builder's own processor: every one with the same instruction set shall run it. One thread, because its sums
     # over neighbours would be atomic on several and differ from run to run; operators that it calls use all threads.

@@ -71,7 +71,7 @@ def open_script(path: str | Path) -> Any:
     if is_compiled(path):
         raise EquistrideError(
             f"{path} is a compiled program, which cannot be changed or taken apart", expected="a TorchScript artifact",
-            mend="export the checkpoint with --container torchscript",
+            hint="export the checkpoint with --container torchscript",
         )  # fmt: skip
     return torch.jit.load(str(path), map_location="cpu")
 
@@ -98,7 +98,7 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
     check_container(container)
     path = Path(path)
     if not path.parent.is_dir():
-        raise EquistrideError(f"the folder {path.parent} does not exist", mend="make it first")
+        raise EquistrideError(f"the folder {path.parent} does not exist", hint="make it first")
     module = module.cpu().double().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)

@@ -47,7 +47,7 @@ class Script:
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise EquistrideError(
-                f"the artifact {path} cannot be read again ({reason})", mend="keep the file"
+                f"the artifact {path} cannot be read again ({reason})", hint="keep the file"
             ) from None
         self._module = module.to(device=device, dtype=dtype).eval()
         self.device, self.dtype = device, dtype

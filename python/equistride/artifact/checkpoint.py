@@ -26,21 +26,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise EquistrideError(
-            f"the checkpoint {path} does not exist", mend="give the file that `equistride train` wrote"
+            f"the checkpoint {path} does not exist", hint="give the file that `equistride train` wrote"
         )
-    mend = "give checkpoints/last.ckpt of a run of `equistride train`"
+    hint = "give checkpoints/last.ckpt of a run of `equistride train`"
     if not zipfile.is_zipfile(path):
         raise EquistrideError(
-            f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", mend=mend
+            f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", hint=hint
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", mend=mend) from None
+        raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", hint=hint) from None
     if not isinstance(checkpoint, dict) or "equistride" not in checkpoint or "state_dict" not in checkpoint:
         raise EquistrideError(
-            f"{path} is no checkpoint of equistride", expected="keys 'equistride' and 'state_dict'", mend=mend
+            f"{path} is no checkpoint of equistride", expected="keys 'equistride' and 'state_dict'", hint=hint
         )
     return checkpoint
 
@@ -50,7 +50,7 @@ def unreadable(checkpoint: Path, error: Exception) -> EquistrideError:
     reason = str(error).splitlines()[0]
     return EquistrideError(
         f"{checkpoint} is no checkpoint of equistride: its configuration cannot be read ({reason})",
-        mend="give checkpoints/last.ckpt of a run of `equistride train`",
+        hint="give checkpoints/last.ckpt of a run of `equistride train`",
     )
 
 
@@ -70,7 +70,7 @@ def load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) ->
         ) from None
     if any(not bool(torch.isfinite(w).all()) for w in weights.values()):
         raise EquistrideError(
-            f"{checkpoint} has weights that are not finite", mend="the training diverged: lower the learning rate"
+            f"{checkpoint} has weights that are not finite", hint="the training diverged: lower the learning rate"
         )
 
 

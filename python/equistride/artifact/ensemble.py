@@ -84,7 +84,7 @@ def _check_different(paths: Sequence[Path], models: Sequence[Model]) -> None:
             if (mine - theirs).abs().max() <= ROUNDING * theirs.abs().max():
                 raise EquistrideError(
                     f"{other} and {path} have the same forces: they are one network, exported twice",
-                    mend="equal members have no disagreement: give networks that were trained apart",
+                    hint="equal members have no disagreement: give networks that were trained apart",
                 )
         forces.append(mine)
 
@@ -95,7 +95,7 @@ def _check_alike(paths: Sequence[Path], facts: Sequence[Metadata]) -> None:
         if one.kind != "potential":
             raise EquistrideError(f"{path} cannot be a member", expected="a potential", found=f"a {one.kind}")
         if one.members > 1:
-            raise EquistrideError(f"{path} is an ensemble itself", mend="give its members")
+            raise EquistrideError(f"{path} is an ensemble itself", hint="give its members")
         same = {
             "elements": (one.species, facts[0].species),
             "cutoff": (one.cutoff, facts[0].cutoff),
@@ -107,7 +107,7 @@ def _check_alike(paths: Sequence[Path], facts: Sequence[Metadata]) -> None:
                     f"{path} has not the {name} of {paths[0]}, and members share one graph",
                     expected=first,
                     found=mine,
-                    mend="train the members with one configuration and different seeds",
+                    hint="train the members with one configuration and different seeds",
                 )
 
 
@@ -145,7 +145,7 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
     if len(set(hashes)) < len(hashes):
         first = next(k for k, h in enumerate(hashes) if h in hashes[:k])
         raise EquistrideError(
-            f"{paths[first]} is in the ensemble twice", mend="equal members have no disagreement: give different ones"
+            f"{paths[first]} is in the ensemble twice", hint="equal members have no disagreement: give different ones"
         )
     members = [open_script(path) for path in paths]
     _check_different(paths, models)

@@ -58,7 +58,7 @@ def require_conservative(config: PotentialConfig, name: object, allow: bool) -> 
     if config.caveats and not allow:
         raise EquistrideError(
             f"{name} cannot conserve energy in molecular dynamics ({'; '.join(config.caveats)})",
-            mend=f"{_CONSERVING[config.architecture]}, or add --allow-nonconservative",
+            hint=f"{_CONSERVING[config.architecture]}, or add --allow-nonconservative",
         )
 
 

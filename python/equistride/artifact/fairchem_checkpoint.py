@@ -77,10 +77,10 @@ def read_file(path: Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise EquistrideError(f"the checkpoint {path} does not exist", mend=MEND)
+        raise EquistrideError(f"the checkpoint {path} does not exist", hint=MEND)
     if not zipfile.is_zipfile(path):
         raise EquistrideError(
-            f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", mend=MEND
+            f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", hint=MEND
         )
     try:
         foreign = _stand_ins(torch.serialization.get_unsafe_globals_in_checkpoint(path))
@@ -88,7 +88,7 @@ def read_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", mend=MEND) from None
+        raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", hint=MEND) from None
 
 
 @dataclass
@@ -185,7 +185,7 @@ def _first_generation(content: Mapping[str, Any]) -> Checkpoint:
     backbone = model.get("backbone") if isinstance(model, Mapping) else None
     if not isinstance(backbone, Mapping):
         raise EquistrideError(
-            "the checkpoint is of a model without a backbone", expected="an eSEN model of fairchem-core 1", mend=MEND
+            "the checkpoint is of a model without a backbone", expected="an eSEN model of fairchem-core 1", hint=MEND
         )
     state = _weights(content["state_dict"])
     ema = content.get("ema")
@@ -198,7 +198,7 @@ def _first_generation(content: Mapping[str, Any]) -> Checkpoint:
         else:
             raise EquistrideError(
                 "the averaged weights of the checkpoint do not fit its model", expected=f"{len(names)} tensors",
-                found=len(averages), mend="save the model under its averaged weights, without the key 'ema'",
+                found=len(averages), hint="save the model under its averaged weights, without the key 'ema'",
             )  # fmt: skip
     normalisers, references = content.get("normalizers") or {}, content.get("elementrefs") or {}
     facts = Normalisation()
@@ -232,4 +232,4 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if isinstance(content, Mapping):
         found = "the keys " + ", ".join(map(str, list(content)[:4]))
     raise EquistrideError(f"{path} is no checkpoint of fairchem-core", expected="a model and its configuration", found=found,
-                          mend=MEND)  # fmt: skip
+                          hint=MEND)  # fmt: skip

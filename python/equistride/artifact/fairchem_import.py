@@ -58,7 +58,7 @@ def _refuse_experts(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) ->
         "the checkpoint is a UMA model, whose experts are mixed anew for each composition, charge and spin",
         expected="an eSEN model with one set of weights",
         found=f"{backbone.get('num_experts') or 'some'} experts",
-        mend="merge its experts for one composition with fairchem and save the merged model",
+        hint="merge its experts for one composition with fairchem and save the merged model",
     )
 
 
@@ -82,7 +82,7 @@ def config_of(backbone: Mapping[str, Any], generation: int = 2) -> ESENConfig:
         _need(
             not backbone.get(key),
             "the checkpoint shares the total charge or spin among its atoms, which couples them at any distance",
-            expected=f"no {key}", found=backbone.get(key), mend="choose an eSEN model without it",
+            expected=f"no {key}", found=backbone.get(key), hint="choose an eSEN model without it",
         )  # fmt: skip
     cap = backbone.get("max_neighbors")
     direct = bool(backbone.get("direct_forces", True))
@@ -126,7 +126,7 @@ class _Reader:
 
     def tensor(self, key: str) -> Tensor:
         _need(key in self.state, "the checkpoint lacks weights that its configuration needs", expected=key,
-              mend="give the file of an eSEN model")  # fmt: skip
+              hint="give the file of an eSEN model")  # fmt: skip
         return self.state[key]
 
     def copy(self, source: str, target: str, kinds: Sequence[str] = ("weight", "bias")) -> None:
@@ -158,7 +158,7 @@ def _system(reader: _Reader, config: ESENConfig, dataset: str) -> None:
         known = [k.split(".")[-2] for k in reader.state if k.startswith("backbone.dataset_embedding.")]
         _need(
             dataset in known, "the checkpoint was trained on several datasets and does not know this one",
-            expected=", ".join(known), found=dataset or "none", mend="name one with --dataset",
+            expected=", ".join(known), found=dataset or "none", hint="name one with --dataset",
         )  # fmt: skip
         row = reader.tensor(f"backbone.dataset_embedding.dataset_emb_dict.{dataset}.weight")[0]
         bias = bias.double() + weight[:, width:].double() @ row.double()
@@ -220,7 +220,7 @@ def _head(state: Mapping[str, Tensor], ending: str, dataset: str) -> str:
     chosen = [k for k in found if dataset and dataset in k] if len(found) > 1 else found
     _need(
         len(chosen) == 1, f"the checkpoint has no single output head with {ending}", expected="one",
-        found=", ".join(found) or "none", mend="name a dataset with --dataset" if found else "give the file of an eSEN model",
+        found=", ".join(found) or "none", hint="name a dataset with --dataset" if found else "give the file of an eSEN model",
     )  # fmt: skip
     return chosen[0]
 
@@ -230,7 +230,7 @@ def _dataset(checkpoint: Checkpoint, wanted: str) -> tuple[str, Normalisation]:
     name = wanted or (next(iter(known)) if len(known) == 1 else "")
     _need(
         name in known, "the checkpoint was trained on several datasets" if not wanted else "the dataset is not known",
-        expected=", ".join(known), found=wanted or "no choice", mend="name one with --dataset",
+        expected=", ".join(known), found=wanted or "no choice", hint="name one with --dataset",
     )  # fmt: skip
     return name, known[name]
 
@@ -288,7 +288,7 @@ def potential_of(
     table = facts.references
     _need(
         not table or len(table) > max(numbers), "the checkpoint lacks a reference energy",
-        expected=f"{max(numbers) + 1} of them", found=len(table), mend="name fewer elements with --elements",
+        expected=f"{max(numbers) + 1} of them", found=len(table), hint="name fewer elements with --elements",
     )  # fmt: skip
     references = [table[z] for z in numbers] if table else [0.0] * len(numbers)
     network = ESEN(config, len(species)).double()
@@ -349,7 +349,7 @@ def import_fairchem(
         system = {"charge": float(charge), "spin": float(multiplicity)}
     _need(
         bool(system) or (charge == 0 and not spin), "the model knows no charge and no spin",
-        found=f"charge {charge}, spin {spin}", mend="leave --charge and --spin out",
+        found=f"charge {charge}, spin {spin}", hint="leave --charge and --spin out",
     )  # fmt: skip
     return save_potential(
         potential, config, output, dtype=dtype, fused=fused, system=system,

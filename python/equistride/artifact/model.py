@@ -78,7 +78,7 @@ class Model:
             if self.metadata.compiled:
                 raise sentence(error) from None
             reason = str(error).splitlines()[0]
-            raise EquistrideError(f"the device {device!r} cannot be used ({reason})", mend="use device='cpu'") from None
+            raise EquistrideError(f"the device {device!r} cannot be used ({reason})", hint="use device='cpu'") from None
 
     def __deepcopy__(self, memo: object) -> Model:
         """Copies of what holds a model share it: it does not change."""
@@ -98,7 +98,7 @@ class Model:
             raise EquistrideError(
                 f"the model does not know the element {', '.join(unknown)}",
                 expected=f"only {', '.join(self.metadata.species)}",
-                mend="choose or train a model that has it",
+                hint="choose or train a model that has it",
             )
         return torch.tensor([self.metadata.species.index(s) for s in symbols], dtype=torch.int64)
 
@@ -122,7 +122,7 @@ class Model:
                 "the model was trained on periodic systems alone",
                 expected="a box along all three axes",
                 found=f"pbc = {pbc.tolist()}",
-                mend="give the structure a cell, or use another model",
+                hint="give the structure a cell, or use another model",
             )
         # an axis that is open has no lattice vector: propagators keep angular momentum where there is none
         return positions, species, torch.where(pbc.to(cell.device)[:, None], cell, 0.0), pbc
@@ -150,7 +150,7 @@ class Model:
         wrong = torch.nonzero((species < 0) | (species > last)).flatten()
         if len(wrong):
             raise EquistrideError(f"the species index of atom {int(wrong[0])} is not one of the model", expected=f"0 to {last}",
-                                  found=int(species[wrong[0]]), mend="take it from Model.species_index")  # fmt: skip
+                                  found=int(species[wrong[0]]), hint="take it from Model.species_index")  # fmt: skip
         return species.long()
 
     def compute(self, positions: Any, species: Any, cell: Any = None, pbc: Any = False) -> Outputs:
@@ -243,14 +243,14 @@ class Model:
                 "this artifact has no uncertainty",
                 expected="an ensemble",
                 found=f"{self.metadata.members} set of weights",
-                mend="join artifacts with `equistride ensemble`",
+                hint="join artifacts with `equistride ensemble`",
             )
         frame = Frame(*self._checked(positions, species, cell, pbc))
         deviations = self._script.uncertainty(frame, self.metadata.cutoff)
         if deviations is None or not bool(torch.isfinite(deviations).all()):
             self.compute(*frame)  # says which atom is at fault
             raise EquistrideError(
-                "the uncertainty of the ensemble is not finite", mend="look at its members one by one"
+                "the uncertainty of the ensemble is not finite", hint="look at its members one by one"
             )
         return deviations
 

@@ -28,12 +28,12 @@ def open_native(path: str | Path, verify: bool = True) -> Any:
         As :func:`equistride.artifact.model.load`.
     """
     if not Path(path).is_file():
-        raise EquistrideError(f"the artifact {path} does not exist", mend="write it with `equistride export`")
+        raise EquistrideError(f"the artifact {path} does not exist", hint="write it with `equistride export`")
     try:
         return torch.classes.equistride.Model(str(path), verify)
     except (RuntimeError, ValueError, IndexError) as error:
         reason = sentence(error)
         if str(path) in str(reason):
             raise reason from None
-        mend = "it is damaged: copy or export it again"
-        raise EquistrideError(f"the artifact {path} fails its self-test ({reason})", mend=mend) from None
+        hint = "it is damaged: copy or export it again"
+        raise EquistrideError(f"the artifact {path} fails its self-test ({reason})", hint=hint) from None

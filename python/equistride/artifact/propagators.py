@@ -70,7 +70,7 @@ def save_propagator(
         )
     for name, weight in network.named_parameters():
         if not bool(torch.isfinite(weight).all()):
-            raise EquistrideError(f"the weights {name} are not finite", mend="the training diverged: lower its rate")
+            raise EquistrideError(f"the weights {name} are not finite", hint="the training diverged: lower its rate")
     config = network.config
     network = network.pruned().double()
     count = sum(p.numel() for p in network.parameters())

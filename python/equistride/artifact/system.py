@@ -51,7 +51,7 @@ def with_system(
     metadata = Metadata.model_validate_json(open_native(path, verify=False).metadata())
     if not metadata.system:
         raise EquistrideError(
-            f"the model of {path} knows no charge and no spin", mend="choose a model that was trained with them"
+            f"the model of {path} knows no charge and no spin", hint="choose a model that was trained with them"
         )
     charge = metadata.system["charge"] if charge is None else _checked(charge, "charge", -CHARGE_LIMIT, CHARGE_LIMIT)
     spin = metadata.system["spin"] if spin is None else _checked(spin, "spin multiplicity", 0, SPIN_LIMIT)

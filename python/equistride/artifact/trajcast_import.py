@@ -48,7 +48,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[int, int]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise EquistrideError(f"the configuration {path} does not exist", mend="give upstream's YAML file")
+        raise EquistrideError(f"the configuration {path} does not exist", hint="give upstream's YAML file")
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[int, int]]:
             f"{path} is no configuration of an EfficientTrajCast model",
             expected=f"the key {missing[0]}",
             found=", ".join(map(str, model)) if isinstance(model, dict) else type(model).__name__,
-            mend="give the YAML file that belongs to the weights",
+            hint="give the YAML file that belongs to the weights",
         )
     data = content.get("data")
     mapper = data.get("atom_type_mapper") if isinstance(data, dict) else None
@@ -81,19 +81,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise EquistrideError(f"the weights {path} do not exist", mend="give the file of upstream's state dict")
-    mend = "save model.state_dict() with upstream's code and import that"
+        raise EquistrideError(f"the weights {path} do not exist", hint="give the file of upstream's state dict")
+    hint = "save model.state_dict() with upstream's code and import that"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EquistrideError(f"{path} cannot be read as weights ({reason})", mend=mend) from None
+        raise EquistrideError(f"{path} cannot be read as weights ({reason})", hint=hint) from None
     for key in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise EquistrideError(
-            f"{path} is no state dict", expected="tensors by name", found=type(state).__name__, mend=mend
+            f"{path} is no state dict", expected="tensors by name", found=type(state).__name__, hint=hint
         )
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
@@ -112,7 +112,7 @@ def read_config(model: Mapping[str, Any], state: Mapping[str, Tensor]) -> TrajCa
     if activations != list(GATES.values()) or any(network.get("activation", "silu") != "silu" for network in networks):
         raise EquistrideError(
             "the checkpoint has activations that the import does not know", expected="silu, and tanh for odd scalars",
-            found=f"{activations}, {[n.get('activation') for n in networks]}", mend="no other way: train the model anew",
+            found=f"{activations}, {[n.get('activation') for n in networks]}", hint="no other way: train the model anew",
         )  # fmt: skip
     if model.get("units", "real") != "real":
         raise EquistrideError("the checkpoint is in units that the import does not know", expected="real (A, fs)",
@@ -165,7 +165,7 @@ def build_network(config: TrajCastConfig, num_species: int, state: Mapping[str, 
     """
     network = TrajCast(config, num_species, complete=True).double()
     names = upstream_keys(config)
-    mend = "give the YAML file that belongs to these weights"
+    hint = "give the YAML file that belongs to these weights"
     trained = {key for key, value in state.items() if key.endswith((".weight", ".bias")) and value.numel() > 0}
     missing, unknown = sorted(set(names.values()) - set(state)), sorted(trained - set(names.values()))
     if missing or unknown:
@@ -173,18 +173,18 @@ def build_network(config: TrajCastConfig, num_species: int, state: Mapping[str, 
             "the weights do not fit the configuration",
             expected=f"{missing[0]}" if missing else "no other weights",
             found="none" if missing else unknown[0],
-            mend=mend,
+            hint=hint,
         )
     own = network.state_dict()
     for ours, theirs in names.items():
         if state[theirs].numel() != own[ours].numel():
             raise EquistrideError(
                 f"the weights {theirs} do not fit the configuration", expected=f"{own[ours].numel()} numbers",
-                found=state[theirs].numel(), mend=mend,
+                found=state[theirs].numel(), hint=hint,
             )  # fmt: skip
         if not bool(torch.isfinite(state[theirs]).all()):
             raise EquistrideError(
-                f"the weights {theirs} are not finite", mend="the training diverged: give an earlier file"
+                f"the weights {theirs} are not finite", hint="the training diverged: give an earlier file"
             )
     network.load_state_dict({ours: state[theirs].reshape(own[ours].shape) for ours, theirs in names.items()})
     return network
@@ -219,7 +219,7 @@ def read_trajcast(
     if len(symbols) != count or len(set(symbols)) != count or not set(symbols) <= set(chemical_symbols[1:]):
         raise EquistrideError(
             "the elements of the model are not known", expected=f"{count} different symbols in the order of its training",
-            found=", ".join(symbols) or "none", mend="name them, as in --species O,Si",
+            found=", ".join(symbols) or "none", hint="name them, as in --species O,Si",
         )  # fmt: skip
     if masses and len(masses) != count:
         raise EquistrideError("each element needs one mass", expected=count, found=len(masses))
@@ -230,7 +230,7 @@ def read_trajcast(
             "the weights have no scale of the outputs",
             expected="rms_targets with 2 numbers",
             found=f"{scales.numel()} numbers",
-            mend="save the state dict of the model that was trained",
+            hint="save the state dict of the model that was trained",
         )
     rms = [float(value) for value in scales.double().flatten()]
     return Propagator(

@@ -60,12 +60,12 @@ def parse(name: str) -> Benchmark:
     except EquistrideError as error:
         known = [test.name for test in standard()]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        if kind in KINDS and error.mend != "see --list":
+        if kind in KINDS and error.hint != "see --list":
             raise
         raise EquistrideError(
             f"there is no test {name!r}",
             expected=f"{', '.join(near)}" if near else "a kind and a system, as potential-quartz-576",
-            mend="equistride bench --list shows them",
+            hint="equistride bench --list shows them",
         ) from None
     return Benchmark(kind, system)
 
@@ -90,7 +90,7 @@ def on_structure(path: Path, kinds: str | None, kind: str | None) -> list[Benchm
             "on a structure of one's own a test is named by its kind alone",
             expected=", ".join(KINDS),
             found=unknown[0],
-            mend="leave out --test, or --structure",
+            hint="leave out --test, or --structure",
         )
     return [Benchmark(name, f"{FILE}{path.resolve()}") for name in dict.fromkeys(wanted)]
 

@@ -237,7 +237,7 @@ def measure(test: Benchmark, chosen: Chosen, settings: Settings) -> dict[str, An
         raise EquistrideError(
             f"{chosen.path.name} was exported in {stored.dtype}, and an integrator runs a propagator as it was exported",
             expected=f"--precision {settings.precision} of an artifact of that precision",
-            mend=f"export it again with --precision {str(dtype).removeprefix('torch.')}",
+            hint=f"export it again with --precision {str(dtype).removeprefix('torch.')}",
         )
     atoms = structure(test.system)
     check_fits(stored, chosen.title, test.title, atoms)
@@ -253,10 +253,10 @@ def measure(test: Benchmark, chosen: Chosen, settings: Settings) -> dict[str, An
     except openmm.OpenMMException as error:
         raise EquistrideError(
             f"{test.name} broke off: {' '.join(str(error).split())}",
-            mend="give a system like those it was trained on, with --structure FILE",
+            hint="give a system like those it was trained on, with --structure FILE",
         ) from None
     if not np.isfinite(frame[0]).all():
-        raise EquistrideError(f"{test.name} broke off: positions are not finite", mend="try another model")
+        raise EquistrideError(f"{test.name} broke off: positions are not finite", hint="try another model")
     on_cpu = device == "cpu"
     step = (run.cpu if on_cpu else run.wall) / run.steps
     top = limits(dtype, device)

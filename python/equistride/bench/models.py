@@ -84,7 +84,7 @@ def choose(test: Benchmark, artifact: Path | None, *, random: bool, precision: s
             raise EquistrideError(
                 f"{path.name} is a {metadata.kind}",
                 expected=f"a {test.kind} for {test.name}",
-                mend=f"name tests of the kind {metadata.kind}, or another artifact",
+                hint=f"name tests of the kind {metadata.kind}, or another artifact",
             )
         return Chosen(path, path.stem, True)
     dtype = "float64" if precision == "double" else "float32"
@@ -161,11 +161,11 @@ def check_fits(metadata: Metadata, title: str, system: str, atoms: Atoms) -> Non
             f"{title} does not know all elements of {system}",
             expected=", ".join(sorted(symbols)),
             found=", ".join(metadata.species),
-            mend="choose tests of another system with --test, or another artifact",
+            hint="choose tests of another system with --test, or another artifact",
         )
     if metadata.periodic == "required" and not atoms.pbc.all():
         raise EquistrideError(
-            f"{title} was trained on periodic systems alone, and {system} has no box", mend="choose another test"
+            f"{title} was trained on periodic systems alone, and {system} has no box", hint="choose another test"
         )
     if atoms.pbc.all():
         height = float(1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0).max())
@@ -174,5 +174,5 @@ def check_fits(metadata: Metadata, title: str, system: str, atoms: Atoms) -> Non
                 f"{system} is too small for {title}: atoms would meet their own images",
                 expected=f"a cell at least {metadata.cutoff:g} A wide, the cutoff",
                 found=f"{height:.2f} A",
-                mend="choose a larger system",
+                hint="choose a larger system",
             )

@@ -32,7 +32,7 @@ def plot(paths: Iterable[Path], output: Path) -> None:
             "the format of the plot is not known", expected=" or ".join(FORMATS), found=output.suffix or "none"
         )
     if not output.parent.is_dir():
-        raise EquistrideError(f"the folder {output.parent} does not exist", mend="make it first")
+        raise EquistrideError(f"the folder {output.parent} does not exist", hint="make it first")
     lines: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for path in paths:
         for result in read(path)["results"]:
@@ -46,7 +46,7 @@ def plot(paths: Iterable[Path], output: Path) -> None:
             )
             lines[label].append((result["atoms"], figure))
     if not lines:
-        raise EquistrideError("the files hold no potential and no propagator to plot", mend="run such tests first")
+        raise EquistrideError("the files hold no potential and no propagator to plot", hint="run such tests first")
     import matplotlib
 
     matplotlib.use("Agg")

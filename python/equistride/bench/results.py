@@ -34,9 +34,9 @@ class Outfile:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         if not path.parent.is_dir():
-            raise EquistrideError(f"the folder {path.parent} does not exist", mend="make it first")
+            raise EquistrideError(f"the folder {path.parent} does not exist", hint="make it first")
         if path.is_dir():
-            raise EquistrideError(f"{path} is a folder", expected="the path of a file", mend="add the name of the file")
+            raise EquistrideError(f"{path} is a folder", expected="the path of a file", hint="add the name of the file")
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self._keep("")  # what cannot be written is said before the first test
         chosen = settings.summary()
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
-        raise EquistrideError(f"the results {path} cannot be read ({error.strerror})", mend="check the path") from None
+        raise EquistrideError(f"the results {path} cannot be read ({error.strerror})", hint="check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise EquistrideError(f"{path} is no JSON file", expected="a file of equistride bench --outfile") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -197,7 +197,7 @@ def markdown(paths: Iterable[Path]) -> str:
     contents = [read(path) for path in paths]
     found = [result for content in contents for result in content["results"] if "error" not in result]
     if not found:
-        raise EquistrideError("the files hold no results", mend="run equistride bench --outfile first")
+        raise EquistrideError("the files hold no results", hint="run equistride bench --outfile first")
     blocks = []
     moving = [r for r in found if r["kind"] != "kernels"]
     if moving:

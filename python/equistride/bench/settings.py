@@ -55,24 +55,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
-            raise EquistrideError("the time of a test must be above 0 s", found=self.seconds, mend="give --seconds 10")
+            raise EquistrideError("the time of a test must be above 0 s", found=self.seconds, hint="give --seconds 10")
         if self.precision not in (None, "single", "double"):
             raise EquistrideError("the precision is not known", expected="single or double", found=self.precision)
         if self.threads < 1:
             raise EquistrideError("the number of threads must be 1 or more", found=self.threads)
         if self.artifact is not None and not Path(self.artifact).is_file():
-            raise EquistrideError(f"the artifact {self.artifact} does not exist", mend="check the path")
+            raise EquistrideError(f"the artifact {self.artifact} does not exist", hint="check the path")
         if self.artifact is not None and self.random:
-            raise EquistrideError("random weights are wanted of an artifact", mend="leave out --artifact or --random")
+            raise EquistrideError("random weights are wanted of an artifact", hint="leave out --artifact or --random")
         for python in self.peer_pythons:
             if not os.access(python, os.X_OK):
-                raise EquistrideError(f"the Python of the peers, {python}, cannot be run", mend="check --peer-python")
+                raise EquistrideError(f"the Python of the peers, {python}, cannot be run", hint="check --peer-python")
         if self.device is not None and self.device >= torch.cuda.device_count():
             raise EquistrideError(
                 f"there is no GPU {self.device}",
                 expected=f"0 to {torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "a GPU",
                 found=f"{torch.cuda.device_count()} that torch sees",
-                mend="leave out --device",
+                hint="leave out --device",
             )
 
     def summary(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Settings:
                 f"OpenMM has no platform {self.platform} here{reason}",
                 expected=" or ".join(there),
                 found=self.platform,
-                mend="install it (pip install openmm-cuda-13 for CUDA), or choose another --platform",
+                hint="install it (pip install openmm-cuda-13 for CUDA), or choose another --platform",
             )
         return self.platform
 

@@ -42,12 +42,12 @@ def split(name: str) -> tuple[str, int | None]:
     family, _, count = name.partition("-")
     if family not in FAMILIES or (family == "aspirin") != (not count) or (count and not count.isdigit()):
         raise EquistrideError(
-            f"there is no system {name!r}", expected="quartz-N, water-N (N atoms) or aspirin", mend="see --list"
+            f"there is no system {name!r}", expected="quartz-N, water-N (N atoms) or aspirin", hint="see --list"
         )
     if family == "quartz":
         repeats_for(int(count))
     if family == "water" and (int(count) == 0 or int(count) % 3):
-        raise EquistrideError(f"no water has {count} atoms", expected="a multiple of 3 above 0", mend="try water-648")
+        raise EquistrideError(f"no water has {count} atoms", expected="a multiple of 3 above 0", hint="try water-648")
     return family, int(count) if count else None
 
 
@@ -85,7 +85,7 @@ def _read(path: Path) -> Atoms:
             f"{path.name} is periodic along some axes alone",
             expected="a box along all three, or none",
             found="".join("FT"[int(axis)] for axis in atoms.pbc),
-            mend="give it a box with vacuum, or none",
+            hint="give it a box with vacuum, or none",
         )
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell if atoms.pbc.all() else None, pbc=atoms.pbc)
 

@@ -77,11 +77,11 @@ def bench(
         from equistride.bench.plot import plot as draw
 
         if output is None:
-            raise EquistrideError("the plot has no file to go to", mend="add -o figure.png")
+            raise EquistrideError("the plot has no file to go to", hint="add -o figure.png")
         draw(plot, output)
         return
     if output is not None:
-        raise EquistrideError("-o is the picture of --plot", mend="use --outfile for results")
+        raise EquistrideError("-o is the picture of --plot", hint="use --outfile for results")
     from equistride.bench.settings import Settings
 
     settings = Settings(
@@ -115,7 +115,7 @@ def _for_artifact(path: Path) -> str:
             continue
         return Benchmark(metadata.kind, system).name
     raise EquistrideError(
-        f"no system of the benchmark suits {path.name} ({reason})", mend="give one of your own with --structure FILE"
+        f"no system of the benchmark suits {path.name} ({reason})", hint="give one of your own with --structure FILE"
     )
 
 

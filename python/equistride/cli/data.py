@@ -140,12 +140,12 @@ def pairs(
             raise EquistrideError(
                 f"it is not known of which time the velocities of {path.name} are",
                 expected="--velocities synchronous or half-step",
-                mend=f"{engine}'s leapfrog integrators write them half a time step before the positions",
+                hint=f"{engine}'s leapfrog integrators write them half a time step before the positions",
             )
         if velocities is Velocities.half_step:
             if timestep_fs is None:
                 raise EquistrideError(
-                    "half a time step is not known", mend="give --timestep-fs, the step of the integrator"
+                    "half a time step is not known", hint="give --timestep-fs, the step of the integrator"
                 )
             frames = synchronise(frames, timestep_fs)
         parts.append(frames)

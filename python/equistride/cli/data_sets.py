@@ -42,7 +42,7 @@ def md17(
             before = len(frames)
             frames = without(frames, others)
             if not len(frames):
-                raise EquistrideError(f"every frame of {path} is in the files to drop", mend="choose other files")
+                raise EquistrideError(f"every frame of {path} is in the files to drop", hint="choose other files")
             for other in keep or []:
                 refuse_overlap([(str(other), f) for f in read_published(other)[:1]] + [(str(path), frames)])
             if segment is not None:

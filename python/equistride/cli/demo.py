@@ -120,7 +120,7 @@ def demo(
         raise EquistrideError(
             f"{model} is a {metadata.kind}, which has no forces",
             expected="an artifact of the kind potential",
-            mend="run it with TrajCastIntegrator, as examples/quartz_stride.py does",
+            hint="run it with TrajCastIntegrator, as examples/quartz_stride.py does",
         )
     torch.set_num_threads(threads or os.cpu_count() or 1)
     used = torch.get_num_threads()  # the reference, run by LAMMPS below, sets another number

@@ -54,7 +54,7 @@ def _refuse_artifact(path: Path) -> None:
     raise EquistrideError(
         f"{path} is an artifact of a {kind} already",
         expected="a checkpoint of `equistride train`",
-        mend=f"{uses}; for another precision or container, export the checkpoint that it was made from",
+        hint=f"{uses}; for another precision or container, export the checkpoint that it was made from",
     )
 
 
@@ -119,11 +119,11 @@ def export(
         )
         return
     if container != "torchscript":
-        raise EquistrideError("a TorchForce is TorchScript", found=f"--container {container}", mend="leave it out")
+        raise EquistrideError("a TorchForce is TorchScript", found=f"--container {container}", hint="leave it out")
     if structure is None:
         raise EquistrideError(
             "a TorchForce needs to know the system",
-            mend="add --structure FILE with the atoms in the order of the topology",
+            hint="add --structure FILE with the atoms in the order of the topology",
         )
     from equistride.data.structures import read_atoms
     from equistride.engines.openmm_export import write_torchforce

@@ -41,7 +41,7 @@ def about_file(error: OSError) -> EquistrideError | None:
     if error.errno is None or not (isinstance(name, str | bytes | os.PathLike) or error.errno in FULL):
         return None
     what = "a file" if name is None else os.fsdecode(name)
-    return EquistrideError(f"{what} cannot be read or written ({error.strerror})", mend="check the path and the disk")
+    return EquistrideError(f"{what} cannot be read or written ({error.strerror})", hint="check the path and the disk")
 
 
 class Verbs(TyperGroup):

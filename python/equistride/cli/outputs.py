@@ -22,7 +22,7 @@ def file(path: Path | None) -> Path | None:
     if path is not None:
         _no_folder(path)
         if not path.parent.exists():
-            raise EquistrideError(f"the folder {path.parent} does not exist", mend="make it first")
+            raise EquistrideError(f"the folder {path.parent} does not exist", hint="make it first")
         _open_folder(path.parent)
     return path
 
@@ -50,7 +50,7 @@ def folder(path: Path | None) -> Path | None:
 
 def _no_folder(path: Path) -> None:
     if path.is_dir():
-        raise EquistrideError(f"{path} is a folder", expected="the path of a file", mend="add the name of the file")
+        raise EquistrideError(f"{path} is a folder", expected="the path of a file", hint="add the name of the file")
 
 
 def _standing(path: Path) -> Path:
@@ -61,11 +61,11 @@ def _standing(path: Path) -> Path:
 def _open_folder(path: Path) -> None:
     """Refuse a folder in which no file can be made; one is made and taken away: permissions do not tell all."""
     if not path.is_dir():
-        raise EquistrideError(f"{path} is a file", expected="a folder", mend="choose another place for the output")
+        raise EquistrideError(f"{path} is a file", expected="a folder", hint="choose another place for the output")
     try:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise EquistrideError(
-            f"no file can be made in the folder {path} ({error.strerror})", mend="choose another place for the output"
+            f"no file can be made in the folder {path} ({error.strerror})", hint="choose another place for the output"
         ) from None

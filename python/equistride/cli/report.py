@@ -86,6 +86,6 @@ def _segment(text: str) -> Segment:
             "a log needs its ensemble",
             expected="FILE=NVE, FILE=NVT or FILE=NPT",
             found=text,
-            mend="write nve.csv=NVE, say",
+            hint="write nve.csv=NVE, say",
         )
     return read_state_csv(file, ensemble=ensemble)

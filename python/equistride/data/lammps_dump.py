@@ -83,7 +83,7 @@ def _frames(handle: TextIO, path: Path) -> Iterator[_Frame]:
             table = np.array(rows)
             if "id" not in names:
                 raise EquistrideError(
-                    f"{path.name} has no atom ids, so atoms cannot be followed", expected="a column id", mend="dump id too"
+                    f"{path.name} has no atom ids, so atoms cannot be followed", expected="a column id", hint="dump id too"
                 )  # fmt: skip
             table = table[np.argsort(table[:, names.index("id")].astype(np.int64), kind="stable")]
             columns = {name: table[:, k] for k, name in enumerate(names)}
@@ -118,7 +118,7 @@ def _elements(frame: _Frame, elements: Sequence[str], path: Path) -> list[str]:
     if not elements or "type" not in frame.columns:
         raise EquistrideError(
             f"{path.name} names no elements", expected="a column element, or the elements of the types",
-            found=" ".join(frame.columns), mend="give --elements, for example Si,O for types 1 and 2",
+            found=" ".join(frame.columns), hint="give --elements, for example Si,O for types 1 and 2",
         )  # fmt: skip
     types = frame.columns["type"].astype(np.int64)
     if types.max() > len(elements):
@@ -162,7 +162,7 @@ def read_dump(
             raise
         except (StopIteration, RuntimeError, ValueError, IndexError, EOFError, OSError) as error:
             raise EquistrideError(
-                f"{path.name} is damaged or cut off ({type(error).__name__})", mend="dump it again"
+                f"{path.name} is damaged or cut off ({type(error).__name__})", hint="dump it again"
             ) from None
     if not frames:
         raise EquistrideError(f"{path.name} holds no frames")
@@ -171,7 +171,7 @@ def read_dump(
     if name not in UNITS:
         raise EquistrideError(
             f"the units of {path.name} are not known", expected="metal or real", found=name or "none",
-            mend="give --units, or dump with dump_modify units yes",
+            hint="give --units, or dump with dump_modify units yes",
         )  # fmt: skip
     if units is not None and name != units:
         raise EquistrideError(f"{path.name} says other units than were given", expected=name, found=units)
@@ -192,7 +192,7 @@ def read_dump(
         raise EquistrideError(
             f"{path.name} does not tell the time",
             expected="ITEM: TIME",
-            mend="give --timestep-fs, or dump_modify time yes",
+            hint="give --timestep-fs, or dump_modify time yes",
         )
     velocities = [f.numbers("vx", "vy", "vz") for f in frames]
     forces = [f.numbers("fx", "fy", "fz") for f in frames]

@@ -57,7 +57,7 @@ def check_fingerprint(arrays: Any, path: Path) -> None:
     if wanted not in found:
         raise EquistrideError(
             f"the arrays of {path} are not those that were published", expected=f"fingerprint {wanted}", found=found[0],
-            mend="download the file again",
+            hint="download the file again",
         )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def read_published(path: str | Path) -> list[Frames]:
     """
     path = Path(path)
     if not path.is_file():
-        raise EquistrideError(f"the data file {path} does not exist", mend="download it, or check its name")
+        raise EquistrideError(f"the data file {path} does not exist", hint="download it, or check its name")
     if path.suffix == ".db":
         return _iso17(path)
     if path.suffix != ".npz":
@@ -116,7 +116,7 @@ def _iso17(path: Path) -> list[Frames]:
     except EquistrideError:
         raise
     except Exception as error:  # sqlite and ASE raise what they like on damaged files
-        raise EquistrideError(f"{path} cannot be read as an ASE database ({error})", mend="unpack it again") from error
+        raise EquistrideError(f"{path} cannot be read as an ASE database ({error})", hint="unpack it again") from error
     if not groups:
         raise EquistrideError(f"{path} holds no frames")
     return [
@@ -150,7 +150,7 @@ def unpack_iso17(archive: Path, folder: Path) -> list[Path]:
                         f.write(block)
                 written.append(partial.replace(folder / name))
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise EquistrideError(f"{archive} cannot be unpacked ({error})", mend="download it again") from error
+        raise EquistrideError(f"{archive} cannot be unpacked ({error})", hint="download it again") from error
     if not written:
         raise EquistrideError(f"{archive} holds none of ISO17's databases", expected=", ".join(sorted(wanted)))
     return written
@@ -183,7 +183,7 @@ def consecutive(frames: Frames, spacing_fs: float) -> Frames:
     if jumps.sum() > 0.5 * count:
         raise EquistrideError(
             "the frames do not follow each other in time", expected="frames of a trajectory in their order",
-            found=f"jumps after {int(jumps.sum())} of {count} frames", mend="use them unpaired",
+            found=f"jumps after {int(jumps.sum())} of {count} frames", hint="use them unpaired",
         )  # fmt: skip
     segment = np.concatenate([[0], np.cumsum(jumps)]).astype(np.int64)
     return replace(frames, time_fs=np.arange(count, dtype=float) * spacing_fs, segment=segment)
@@ -202,7 +202,7 @@ def cut(frames: Frames, length: int, guard: int = 0) -> Frames:
     """
     if frames.time_fs is None:
         raise EquistrideError(
-            "the frames have no time stamps", mend="add them with consecutive(), or read the published file"
+            "the frames have no time stamps", hint="add them with consecutive(), or read the published file"
         )
     segment = np.zeros(len(frames), np.int64) if frames.segment is None else frames.segment
     picked: list[NDArray[np.int64]] = []
@@ -212,7 +212,7 @@ def cut(frames: Frames, length: int, guard: int = 0) -> Frames:
     if not picked:
         raise EquistrideError(
             "no piece is long enough", expected=f"{length} frames in a row",
-            found=f"{int(np.bincount(np.unique(segment, return_inverse=True)[1]).max())}", mend="cut shorter pieces",
+            found=f"{int(np.bincount(np.unique(segment, return_inverse=True)[1]).max())}", hint="cut shorter pieces",
         )  # fmt: skip
     labels = np.repeat(np.arange(len(picked)), length)
     return replace(frames[np.concatenate(picked)], segment=labels)
@@ -256,7 +256,7 @@ def refuse_overlap(sets: Iterable[tuple[str, Frames]]) -> None:
                 raise EquistrideError(
                     f"{len(shared)} frames of {name} are in {other} too", expected="sets that share no frame",
                     found=f"frames {', '.join(map(str, shared[:5]))}{' ...' if len(shared) > 5 else ''}",
-                    mend="drop them with `equistride data md17 --drop`, or choose other frames",
+                    hint="drop them with `equistride data md17 --drop`, or choose other frames",
                 )  # fmt: skip
         seen.append((name, frames))
 

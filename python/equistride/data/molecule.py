@@ -48,7 +48,7 @@ class MoleculeRecipe:
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-9 * steps:
             raise EquistrideError(
                 "the stride must be a whole number of time steps", expected=f"a multiple of {self.timestep_fs:g} fs",
-                found=f"{self.stride_fs:g} fs", mend="choose another time step",
+                found=f"{self.stride_fs:g} fs", hint="choose another time step",
             )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def write(recipe: MoleculeRecipe, path: Path, progress: Callable[[int, int], Non
     folder.mkdir(parents=True, exist_ok=True)
     note, text = folder / "recipe.txt", repr(asdict(recipe))
     if note.is_file() and note.read_text() != text:
-        raise EquistrideError(f"{folder} holds walks of another recipe", mend="delete it, or choose another file")
+        raise EquistrideError(f"{folder} holds walks of another recipe", hint="delete it, or choose another file")
     note.write_text(text)
     parts = []
     for number in range(recipe.walks):

@@ -64,7 +64,7 @@ def parse(smiles: str) -> tuple[list[str], list[tuple[int, int, int]]]:
                 f"{smiles!r} has a {letter!r} that is not understood", expected="C, N, O, F, = # ( ) and digits"
             )
     if rings or stack or not elements:
-        raise EquistrideError(f"{smiles!r} has an open ring or branch, or no atom", mend="close it")
+        raise EquistrideError(f"{smiles!r} has an open ring or branch, or no atom", hint="close it")
     for atom, element in enumerate(elements):
         used = sum(n for a, b, n in bonds if atom in (a, b))
         if used > _VALENCE[element]:
@@ -120,7 +120,7 @@ def build(smiles: str, rng: np.random.Generator) -> Molecule:
     assert best is not None
     molecule = Molecule(numbers, best[1], np.array([(a, b) for a, b, _ in bonds], np.int64))
     if not same_bonds(molecule, molecule.positions):
-        raise EquistrideError(f"no structure of {smiles!r} was found", mend="try another seed")
+        raise EquistrideError(f"no structure of {smiles!r} was found", hint="try another seed")
     return molecule
 
 

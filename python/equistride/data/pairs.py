@@ -26,14 +26,14 @@ def spacing(frames: Frames) -> float:
     if frames.velocities is None:
         raise EquistrideError(
             "the data has no velocities", expected="velocities [frames, atoms, 3] in A/fs",
-            mend="make the data with `equistride data pairs` from a trajectory that has them",
+            hint="make the data with `equistride data pairs` from a trajectory that has them",
         )  # fmt: skip
     if not np.isfinite(frames.velocities).all():
         bad = int(np.argwhere(~np.isfinite(frames.velocities))[0][0])
-        raise EquistrideError(f"the velocities of frame {bad} are not finite", mend="drop that frame")
+        raise EquistrideError(f"the velocities of frame {bad} are not finite", hint="drop that frame")
     if frames.time_fs is None:
         raise EquistrideError(
-            "the data has no time stamps", expected="time_fs [frames]", mend="add them to the npz file"
+            "the data has no time stamps", expected="time_fs [frames]", hint="add them to the npz file"
         )
     steps = np.diff(frames.time_fs)
     steps = steps if frames.segment is None else steps[np.diff(frames.segment) == 0]
@@ -43,7 +43,7 @@ def spacing(frames: Frames) -> float:
     if usual <= 0 or np.abs(steps - usual).max() > 1e-3 * abs(usual):
         raise EquistrideError(
             "the frames of a segment are not evenly spaced in time", expected=f"{usual:g} fs",
-            found=f"{steps.min():g} to {steps.max():g} fs", mend="give every stretch without a gap a segment of its own",
+            found=f"{steps.min():g} to {steps.max():g} fs", hint="give every stretch without a gap a segment of its own",
         )  # fmt: skip
     return usual
 
@@ -55,7 +55,7 @@ def frames_apart(frames: Frames, stride_fs: float) -> int:
     if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-3:
         raise EquistrideError(
             "the stride is no multiple of the time between frames", expected=f"a multiple of {usual:g} fs",
-            found=f"{stride_fs:g} fs", mend="choose another stride, or write frames more often",
+            found=f"{stride_fs:g} fs", hint="choose another stride, or write frames more often",
         )  # fmt: skip
     return round(ratio)
 
@@ -87,11 +87,11 @@ def synchronise(frames: Frames, timestep_fs: float) -> Frames:
     """
     if frames.velocities is None or frames.masses is None:
         lacking = "velocities" if frames.velocities is None else "masses"
-        raise EquistrideError(f"the trajectory has no {lacking}", mend="write them while the simulation runs")
+        raise EquistrideError(f"the trajectory has no {lacking}", hint="write them while the simulation runs")
     if not np.isfinite(frames.forces).all():
         raise EquistrideError(
             "velocities half a step old cannot be corrected without forces", expected="forces in every frame",
-            mend="write forces too, or use an integrator that reports synchronous velocities (velocity Verlet)",
+            hint="write forces too, or use an integrator that reports synchronous velocities (velocity Verlet)",
         )  # fmt: skip
     kick = ACCELERATION * frames.forces / frames.masses[:, None] * (0.5 * timestep_fs)
     return replace(frames, velocities=frames.velocities + kick)
@@ -147,7 +147,7 @@ def select_pairs(
     if not parts:
         raise EquistrideError(
             "no pair of frames is left", expected=f"a trajectory of more than {skip_fs + stride_fs:g} fs",
-            found=f"{usual * max(p.stop - p.start - 1 for p in _stretches(frames)):g} fs", mend="lower skip or stride",
+            found=f"{usual * max(p.stop - p.start - 1 for p in _stretches(frames)):g} fs", hint="lower skip or stride",
         )  # fmt: skip
     return Frames.concatenate(parts)
 
@@ -166,14 +166,14 @@ def _followed(path: Frames) -> Frames:
     if change > 1e-5 * max(1.0, float(np.abs(path.cell[0]).max())):
         raise EquistrideError(
             "the cell changes along the trajectory", expected="constant volume: a propagator moves atoms, not the cell",
-            found=f"a change of {change:.3g} A", mend="run NVE, or NVT with a weak thermostat, from a frame of this run",
+            found=f"a change of {change:.3g} A", hint="run NVE, or NVT with a weak thermostat, from a frame of this run",
         )  # fmt: skip
     if not path.pbc.any():
         return path
     if not path.pbc.all():
         raise EquistrideError(
             "pairs need a box along all three axes or none", found=f"pbc = {path.pbc.tolist()}",
-            mend="give the open axes a cell that leaves room, and mark them periodic",
+            hint="give the open axes a cell that leaves room, and mark them periodic",
         )  # fmt: skip
     return replace(path, positions=np.asarray(unwrap(path.positions, path.cell), np.float64))
 

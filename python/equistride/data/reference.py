@@ -27,7 +27,7 @@ def lower_triangular(cell: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
         raise EquistrideError(
             "the cell must have three lattice vectors, right-handed",
             found=f"a volume of {np.linalg.det(cell):.3g} A^3",
-            mend="give the structure a periodic cell",
+            hint="give the structure a periodic cell",
         )
     q, r = np.linalg.qr(cell.T)
     signs = np.sign(np.diag(r))

@@ -24,5 +24,5 @@ def read_atoms(path: str | Path) -> Atoms:
     if isinstance(atoms, list) or len(atoms) == 0:
         raise EquistrideError(f"{path} holds no atoms", expected="one atom or more", found="an empty system")
     if not np.isfinite(atoms.positions).all():
-        raise EquistrideError(f"{path} has positions that are not finite", mend="repair the file")
+        raise EquistrideError(f"{path} has positions that are not finite", hint="repair the file")
     return atoms

@@ -50,7 +50,7 @@ class TightBinding:
             from tblite.interface import Calculator
         except ImportError:
             raise EquistrideError(
-                "tblite is needed for GFN2-xTB and is not installed", mend="pip install 'equistride[isomers]'"
+                "tblite is needed for GFN2-xTB and is not installed", hint="pip install 'equistride[isomers]'"
             ) from None
         self._calculator: Any = Calculator("GFN2-xTB", numbers, positions / Bohr)
         self._calculator.set("verbosity", 0)
@@ -63,7 +63,7 @@ class TightBinding:
             with _one_thread():
                 self._last = self._calculator.singlepoint(self._last)
         except RuntimeError as error:
-            raise EquistrideError(f"GFN2-xTB does not converge ({error})", mend="lower the temperature") from error
+            raise EquistrideError(f"GFN2-xTB does not converge ({error})", hint="lower the temperature") from error
         return float(self._last.get("energy")) * Hartree, -np.asarray(self._last.get("gradient")) * (Hartree / Bohr)
 
 
@@ -173,5 +173,5 @@ class MoleculeRun:
     def _check_bonds(self, where: str) -> None:
         if not same_bonds(self._molecule, self._r):
             raise EquistrideError(
-                f"{self._name} has broken a bond in {where}", mend="lower the temperature or take another seed"
+                f"{self._name} has broken a bond in {where}", hint="lower the temperature or take another seed"
             )

@@ -96,7 +96,7 @@ def read_motion(path: Path, source: Source | None = None) -> Frames:
         raise EquistrideError(
             f"{path.name} is of no known kind that holds velocities",
             expected=".dump, .lammpstrj, .traj, .extxyz, .h5, .trr, .nc or .npz", found=ending or "no ending",
-            mend="DCD and XTC hold no velocities: write another format while the simulation runs",
+            hint="DCD and XTC hold no velocities: write another format while the simulation runs",
         )  # fmt: skip
     return _with_masses(frames, source.masses)
 
@@ -127,7 +127,7 @@ def _from_ase(path: Path, interval_fs: float | None) -> Frames:
     first = images[0]
     if any(not np.array_equal(i.numbers, first.numbers) or (i.pbc != first.pbc).any() for i in images):
         raise EquistrideError(
-            f"{path.name} mixes systems", expected="the same atoms in every frame", mend="split the file"
+            f"{path.name} mixes systems", expected="the same atoms in every frame", hint="split the file"
         )
     if all("time" in image.info for image in images):
         time = np.array([float(image.info["time"]) for image in images])
@@ -136,7 +136,7 @@ def _from_ase(path: Path, interval_fs: float | None) -> Frames:
     else:
         raise EquistrideError(
             f"{path.name} does not tell the time", expected="time=... [fs] in every frame",
-            mend="give --interval-fs, the time between frames",
+            hint="give --interval-fs, the time between frames",
         )  # fmt: skip
     moving = all(image.has("momenta") for image in images)
     results = [image.calc.results if image.calc is not None else {} for image in images]
@@ -186,7 +186,7 @@ def _numbers(topology: Any, path: Path) -> NDArray[np.int64]:
 
 def _topology(path: Path, topology: Path | None) -> NDArray[np.int64]:
     if topology is None:
-        raise EquistrideError(f"{path.name} holds no elements", mend="give --topology, a structure file of the system")
+        raise EquistrideError(f"{path.name} holds no elements", hint="give --topology, a structure file of the system")
     if topology.suffix.lower() == ".pdb":
         import mdtraj
 

@@ -47,7 +47,7 @@ def unwrap(positions: Floats, cell: Floats) -> Floats:
             "unwrapping needs a box",
             expected="three lattice vectors that span a volume",
             found="a flat or empty cell",
-            mend="pass the cell of the run; without a box positions are unwrapped already",
+            hint="pass the cell of the run; without a box positions are unwrapped already",
         )
     steps = np.diff(positions, axis=0)
     fractions = np.einsum("fni,fij->fnj", steps, np.linalg.inv(cells[1:]))
@@ -58,7 +58,7 @@ def unwrap(positions: Floats, cell: Floats) -> Floats:
             "an atom moves almost half the cell between two frames, so its path cannot be followed",
             expected="steps below 0.45 of a lattice vector",
             found=f"{farthest:.2f}",
-            mend="write frames more often, or write unwrapped positions",
+            hint="write frames more often, or write unwrapped positions",
         )
     steps -= np.einsum("fni,fij->fnj", turns, cells[1:])
     return np.concatenate([positions[:1], positions[:1] + np.cumsum(steps, axis=0)])

@@ -53,7 +53,7 @@ def potential(
         raise EquistrideError(
             f"this artifact is a {model.metadata.kind}, which moves atoms and has no forces",
             expected="a potential",
-            mend="choose another artifact",
+            hint="choose another artifact",
         )
     return model
 
@@ -118,7 +118,7 @@ class EquistrideCalculator(Calculator):
                 "a structure without a cell has no stress",
                 expected="three lattice vectors",
                 found=f"a cell of rank {atoms.cell.rank}",
-                mend="ask for energy and forces, or give the structure a cell",
+                hint="ask for energy and forces, or give the structure a cell",
             )
         outputs = self.model.compute(atoms.positions, self._species_of(atoms), atoms.cell.array, atoms.pbc)
         energies = outputs.atomic_energies.double().cpu().numpy()

@@ -88,7 +88,7 @@ class TrajCastDynamics(MolecularDynamics):
         if atoms.constraints:
             found = type(atoms.constraints[0]).__name__
             raise EquistrideError("a propagator moves free atoms", expected="no constraints", found=found,
-                                  mend="take them off with atoms.set_constraint()")  # fmt: skip
+                                  hint="take them off with atoms.set_constraint()")  # fmt: skip
         self._artifact = os.fspath(artifact)
         self._thermostat, self._temperature, self._seed, self._device = thermostat, float(temperature_K), seed, device
         self._run = self._native(atoms)

@@ -63,7 +63,7 @@ class Guard:
         if not 0 < self.substep < math.inf:
             raise EquistrideError("the substep of a guard is a time", expected="more than 0 fs", found=self.substep)
         if not Path(self.potential).is_file():
-            raise EquistrideError(f"the guard's potential {self.potential} does not exist", mend="check the path")
+            raise EquistrideError(f"the guard's potential {self.potential} does not exist", hint="check the path")
 
     @property
     def settings(self) -> tuple[str, int, float, bool, float]:
@@ -112,7 +112,7 @@ def guard_statistics(values: dict[str, float]) -> GuardStatistics:
         Where there is no guard, or no run yet.
     """
     if not values:
-        raise EquistrideError("there is no guard at work", mend="give guard=Guard(...), and make the Context first")
+        raise EquistrideError("there is no guard at work", hint="give guard=Guard(...), and make the Context first")
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name.endswith("_change"):

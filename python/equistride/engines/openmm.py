@@ -96,9 +96,9 @@ def choose_backend(backend: Backend = "auto") -> Backend:
     if backend not in BACKENDS:
         raise EquistrideError("the backend is not known", expected=" or ".join(BACKENDS), found=backend)
     if backend == "openmm-torch" and not usable():
-        raise EquistrideError(f"openmm-torch cannot run here: {why_not()}", mend="use backend='auto'")
+        raise EquistrideError(f"openmm-torch cannot run here: {why_not()}", hint="use backend='auto'")
     if backend == "plugin" and not _plugin_built():
-        raise EquistrideError("the compiled plugin was not built", mend="use backend='python'")
+        raise EquistrideError("the compiled plugin was not built", hint="use backend='python'")
     if backend != "auto":
         return backend
     if usable():
@@ -127,7 +127,7 @@ def _check_kind(metadata: Any, path: Path) -> None:
         raise EquistrideError(
             f"{path.name} is a {metadata.kind}, which moves atoms and has no forces",
             expected="a potential",
-            mend="use the propagating integrator for it",
+            hint="use the propagating integrator for it",
         )
 
 
@@ -214,7 +214,7 @@ def _set_system(force: Force, **values: float | None) -> None:
         if name not in known:
             raise EquistrideError(
                 f"the model of {force.getFile()} knows no charge and no spin",
-                mend="choose a model that was trained with them",
+                hint="choose a model that was trained with them",
             )
         force.setGlobalParameterDefaultValue(known.index(name), value)
 
@@ -235,7 +235,7 @@ def _plugin_force(
         raise EquistrideError(
             f"{path.name} is a plain TorchScript module",
             expected="an equistride artifact",
-            mend="use equistride.engines.openmm.Force for a module of the TorchForce contract",
+            hint="use equistride.engines.openmm.Force for a module of the TorchForce contract",
         )
     metadata = force.getMetadata()
     force.setElements(element_symbols(topology, chosen, metadata["species"]))
@@ -312,7 +312,7 @@ def create_system(
             raise EquistrideError(
                 "a propagator moves all atoms of a System and adds no force to it",
                 expected="neither system nor atoms",
-                mend="give your System and a TrajCastIntegrator to the Simulation",
+                hint="give your System and a TrajCastIntegrator to the Simulation",
             )
         element_symbols(topology, choose_atoms(topology, None), list(masses))
         made = _with_remover(bare_system(topology, masses), remove_cm_motion)

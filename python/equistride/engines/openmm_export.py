@@ -120,7 +120,7 @@ def write_torchforce(
         raise EquistrideError(
             f"{path.name} is a {metadata.kind}, which has no forces",
             expected="a potential",
-            mend="run it with the propagating integrator",
+            hint="run it with the propagating integrator",
         )
     if dtype not in (None, "float32", "float64"):
         raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
@@ -133,7 +133,7 @@ def write_torchforce(
     else:
         box = bool(periodic)
         if required and not box:
-            raise EquistrideError("the model was trained on periodic systems alone", mend="set periodic=True")
+            raise EquistrideError("the model was trained on periodic systems alone", hint="set periodic=True")
     precision = getattr(torch, dtype or metadata.dtype)
     species = torch.tensor([metadata.species.index(symbol) for symbol in symbols])
     with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def write_torchforce(
     if foreign:
         raise EquistrideError(
             f"{path.name} uses operators that openmm-torch has not ({', '.join(foreign)})",
-            mend="export the model without fused operators (--plain)",
+            hint="export the model without fused operators (--plain)",
         )
     partial = target.with_name(target.name + ".partial")
     try:

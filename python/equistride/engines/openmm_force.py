@@ -35,14 +35,14 @@ def _read(model: str | os.PathLike[str] | bytes | torch.jit.ScriptModule) -> tup
             "the model of a force is given by its file",
             expected="a path, the bytes of a file or a scripted module",
             found=type(model).__name__,
-            mend="script a torch.nn.Module with torch.jit.script first",
+            hint="script a torch.nn.Module with torch.jit.script first",
         )
     path = Path(model)
     try:
         return path.read_bytes(), str(path)
     except OSError as error:
         raise EquistrideError(
-            f"the model file {path} cannot be read ({error.strerror})", mend="check the path"
+            f"the model file {path} cannot be read ({error.strerror})", hint="check the path"
         ) from None
 
 

@@ -67,7 +67,7 @@ class Harvester:
     ) -> None:
         self.file = Path(file)
         if not self.file.absolute().parent.is_dir():
-            raise EquistrideError(f"the folder of {self.file} does not exist", mend="make it first")
+            raise EquistrideError(f"the folder of {self.file} does not exist", hint="make it first")
         for name, value in (("threshold", threshold), ("stop", stop)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise EquistrideError(
@@ -135,7 +135,7 @@ class Harvester:
                 f" ({atoms.symbols[atom]}) at step {simulation.currentStep}",
                 expected=f"less than {self.stop:g} eV/A",
                 found=f"{largest:.3g} eV/A",
-                mend=f"label the frames in {self.file}, train on them and start again",
+                hint=f"label the frames in {self.file}, train on them and start again",
             )
 
 
@@ -158,7 +158,7 @@ def _watch(simulation: Any, artifact: str | os.PathLike[str] | Model | None) -> 
     if artifact is None and force is None:
         raise EquistrideError(
             "the System has no force of the compiled plugin that could tell its model",
-            mend="give the Harvester the ensemble with artifact=...",
+            hint="give the Harvester the ensemble with artifact=...",
         )
     if isinstance(artifact, Model):
         model = artifact
@@ -171,7 +171,7 @@ def _watch(simulation: Any, artifact: str | os.PathLike[str] | Model | None) -> 
             "the System's model has no uncertainty" if artifact is None else "this artifact has no uncertainty",
             expected="an ensemble",
             found="one set of weights",
-            mend="join artifacts with `equistride ensemble`, or give an ensemble with artifact=...",
+            hint="join artifacts with `equistride ensemble`, or give an ensemble with artifact=...",
         )
     if force is not None:
         count = simulation.system.getNumParticles()

@@ -22,7 +22,7 @@ class EquistrideFactory(MLPotentialImplFactory):
         if "modelPath" not in args:
             raise EquistrideError(
                 f"MLPotential('{name}') needs an artifact",
-                mend=f"call MLPotential('{name}', modelPath='model.pt')",
+                hint=f"call MLPotential('{name}', modelPath='model.pt')",
             )
         return EquistrideImpl(args["modelPath"])
 

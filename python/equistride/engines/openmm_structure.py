@@ -30,7 +30,7 @@ def reduced_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:
         raise EquistrideError(
             "OpenMM needs a lower triangular cell with a positive diagonal",
             found=np.array2string(np.asarray(cell)).replace("\n", " "),
-            mend="rotate cell and atoms together (ASE: atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True))",
+            hint="rotate cell and atoms together (ASE: atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True))",
         )
     b -= a * np.round(b[0] / a[0])
     c -= b * np.round(c[1] / b[1])

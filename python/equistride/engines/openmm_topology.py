@@ -38,21 +38,21 @@ def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[in
             "the structure is given by its topology",
             expected="an openmm.app.Topology",
             found=type(topology).__name__,
-            mend="give pdb.topology of a PDBFile; of ASE's Atoms, openmm_structure.topology_from_ase makes one",
+            hint="give pdb.topology of a PDBFile; of ASE's Atoms, openmm_structure.topology_from_ase makes one",
         )
     count = topology.getNumAtoms()
     if count == 0:
-        raise EquistrideError("the topology has no atoms", mend="read the structure into it first")
+        raise EquistrideError("the topology has no atoms", hint="read the structure into it first")
     if atoms is None:
         return list(range(count))
     chosen = _indices(atoms)
     if not chosen:
-        raise EquistrideError("no atoms were chosen for the model", mend="leave atoms out to choose all of them")
+        raise EquistrideError("no atoms were chosen for the model", hint="leave atoms out to choose all of them")
     for atom in chosen:
         if not 0 <= atom < count:
             raise EquistrideError("an atom is not in the topology", expected=f"0 to {count - 1}", found=atom)
     if len(set(chosen)) < len(chosen):
-        raise EquistrideError("an atom was chosen twice", mend="give each index once")
+        raise EquistrideError("an atom was chosen twice", hint="give each index once")
     return chosen
 
 
@@ -96,7 +96,7 @@ def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequenc
             raise EquistrideError(
                 f"atom {index} ({atom.name} of {atom.residue.name}) has no element: it is a virtual site or "
                 "an extra particle, which a model of atoms cannot see",
-                mend="leave it out with atoms=...",
+                hint="leave it out with atoms=...",
             )
         symbols.append(atom.element.symbol)
     unknown = sorted(set(symbols) - set(known))
@@ -105,7 +105,7 @@ def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequenc
             f"the structure has elements that the model does not know ({', '.join(unknown)})",
             expected=", ".join(known),
             found=", ".join(sorted(set(symbols))),
-            mend="choose another model, or leave these atoms out with atoms=...",
+            hint="choose another model, or leave these atoms out with atoms=...",
         )
     return symbols
 
@@ -129,15 +129,15 @@ def has_box(topology: app.Topology, periodic: bool | None, required: bool) -> bo
     """
     box = topology.getPeriodicBoxVectors() is not None
     wanted = box if periodic is None else bool(periodic)
-    mend = "set topology.setPeriodicBoxVectors(...)"
+    hint = "set topology.setPeriodicBoxVectors(...)"
     if wanted and not box:
-        raise EquistrideError("periodic=True needs a box, and the topology has none", mend=mend)
+        raise EquistrideError("periodic=True needs a box, and the topology has none", hint=hint)
     if required and not wanted:
         raise EquistrideError(
             "the model was trained on periodic systems alone, and this one has no box",
             expected="a topology with box vectors",
             found="periodic=False" if box else "a topology without them",
-            mend=mend,
+            hint=hint,
         )
     return wanted
 
@@ -156,7 +156,7 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
             "the System does not fit the topology",
             expected=f"{topology.getNumAtoms()} particles",
             found=system.getNumParticles(),
-            mend="make the System from this topology",
+            hint="make the System from this topology",
         )
     box = topology.getPeriodicBoxVectors()
     if periodic and box is not None:
@@ -169,14 +169,14 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
                 "the System has the box that OpenMM gives where none is set",
                 expected=f"that of the topology, with edges of {_edges(expected)} nm",
                 found=f"{_edges(found)} nm",
-                mend="call system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())",
+                hint="call system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())",
             )
     ours = set(atoms)
     for atom in atoms:
         if system.isVirtualSite(atom):
             raise EquistrideError(
                 f"particle {atom} is a virtual site, which a model of atoms cannot see",
-                mend="leave it out with atoms=...",
+                hint="leave it out with atoms=...",
             )
     for index in range(system.getNumConstraints()):
         first, second, _ = system.getConstraintParameters(index)
@@ -186,7 +186,7 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
                 f"the distance between particles {first} and {second} is constrained, and the model sees "
                 f"{'both' if len(touched) == 2 else f'particle {touched.pop()}'}",
                 expected="free atoms, as the model was trained",
-                mend="make the System with constraints=None and rigidWater=False",
+                hint="make the System with constraints=None and rigidWater=False",
             )
 
 

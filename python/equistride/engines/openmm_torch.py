@@ -105,7 +105,7 @@ def torch_force(
 
     reason = why_not()
     if reason is not None:
-        raise EquistrideError(f"openmm-torch cannot run here: {reason}", mend="use backend='plugin'")
+        raise EquistrideError(f"openmm-torch cannot run here: {reason}", hint="use backend='plugin'")
     openmmtorch = importlib.import_module("openmmtorch")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "torchforce.pt"

@@ -39,12 +39,12 @@ def relaxation_times(
         )
     if thermostat is None and (tau is not None or friction is not None):
         raise EquistrideError(
-            "tau and friction are those of a thermostat", found="thermostat=None", mend="leave them out"
+            "tau and friction are those of a thermostat", found="thermostat=None", hint="leave them out"
         )
     if thermostat == "langevin" and tau is not None and friction is not None:
-        raise EquistrideError("friction is 1 / tau", expected="one of them", found="both", mend="leave one out")
+        raise EquistrideError("friction is 1 / tau", expected="one of them", found="both", hint="leave one out")
     if friction is not None and thermostat == "csvr":
-        raise EquistrideError("csvr has no friction", expected="tau", found=f"friction={friction}", mend="give tau")
+        raise EquistrideError("csvr has no friction", expected="tau", found=f"friction={friction}", hint="give tau")
     for name, value in (("tau", tau), ("friction", friction)):
         if value is not None and not 0 < value < math.inf:
             raise EquistrideError(f"{name} makes no sense", expected="more than 0", found=value)

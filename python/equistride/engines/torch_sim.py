@@ -16,7 +16,7 @@ try:
     from torch_sim.models.interface import ModelInterface
 except ImportError as error:
     raise EquistrideError(
-        f"torch-sim cannot be imported ({error})", mend="install it with pip install 'equistride[torch-sim]'"
+        f"torch-sim cannot be imported ({error})", hint="install it with pip install 'equistride[torch-sim]'"
     ) from None
 
 
@@ -97,7 +97,7 @@ class EquistrideModel(ModelInterface):
                 "the state has not the model's precision",
                 expected=self._dtype,
                 found=positions.dtype,
-                mend="make the state with dtype=model.dtype",
+                hint="make the state with dtype=model.dtype",
             )
         counts = torch.bincount(owner, minlength=len(cells)).tolist()
         volumes = torch.linalg.det(cells).abs()
@@ -106,7 +106,7 @@ class EquistrideModel(ModelInterface):
                 "a system without a cell has no stress",
                 expected="three lattice vectors",
                 found=f"a volume of 0 for system {int(torch.nonzero(volumes == 0)[0])}",
-                mend="set compute_stress=False",
+                hint="set compute_stress=False",
             )
         species = self.model.species_index(numbers.tolist()).to(positions.device)
         atoms = zip(positions.split(counts), species.split(counts), cells, strict=True)
@@ -125,7 +125,7 @@ def _parts(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
     def part(name: str) -> Any:
         value = state.get(name) if isinstance(state, dict) else getattr(state, name, None)
         if value is None and name != "system_idx":
-            raise EquistrideError(f"the state lacks {name}", mend="make it with torch_sim.io.atoms_to_state")
+            raise EquistrideError(f"the state lacks {name}", hint="make it with torch_sim.io.atoms_to_state")
         return value
 
     positions, owner, pbc = part("positions"), part("system_idx"), part("pbc")
@@ -135,7 +135,7 @@ def _parts(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
         raise EquistrideError("the state has no atoms", expected="one atom or more", found="an empty system")
     if bool((owner[1:] < owner[:-1]).any()):
         raise EquistrideError(
-            "the atoms of a state must be ordered by system", mend="make it with torch_sim.io.atoms_to_state"
+            "the atoms of a state must be ordered by system", hint="make it with torch_sim.io.atoms_to_state"
         )
     cells = part("cell").reshape(-1, 3, 3).mT
     flags = pbc if isinstance(pbc, bool) else torch.as_tensor(pbc, dtype=torch.bool).cpu()

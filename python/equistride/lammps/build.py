@@ -23,7 +23,7 @@ def sources() -> Path:
     for folder in (installed, tree):
         if (folder / "CMakeLists.txt").is_file():
             return folder
-    raise EquistrideError("the sources of the plugin are missing", mend="install equistride again")
+    raise EquistrideError("the sources of the plugin are missing", hint="install equistride again")
 
 
 def build(output: Path, lmp: Path | None = None, headers: Path | None = None, mpi_headers: Path | None = None) -> Path:
@@ -52,7 +52,7 @@ def build(output: Path, lmp: Path | None = None, headers: Path | None = None, mp
             host = installed_host()
         elif lmp is None or headers is None or mpi_headers is None:
             raise EquistrideError(
-                "a LAMMPS is described by three things", expected="--lmp, --headers and --mpi", mend=MEND
+                "a LAMMPS is described by three things", expected="--lmp, --headers and --mpi", hint=MEND
             )
         else:
             host = Host(*facts_of(Path(lmp)), Path(headers), Path(mpi_headers))
@@ -60,9 +60,9 @@ def build(output: Path, lmp: Path | None = None, headers: Path | None = None, mp
         raise EquistrideError(str(reason)) from None
     for folder, file in ((host.headers, "pair.h"), (host.mpi_headers, "mpi.h")):
         if not (folder / file).is_file():
-            raise EquistrideError(f"{folder} has no {file}", expected="the folder of the header", mend=MEND)
+            raise EquistrideError(f"{folder} has no {file}", expected="the folder of the header", hint=MEND)
     if shutil.which("cmake") is None:
-        raise EquistrideError("cmake is not installed", mend="pip install cmake")
+        raise EquistrideError("cmake is not installed", hint="pip install cmake")
     source = sources()
     include = source / "include" if (source / "include").is_dir() else source.parent / "csrc"
     facts: dict[str, object] = {

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from equistride.nn.exchange import every, exchange, first_rows, own
+from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
 from equistride.nn.nearest import nearest
 from equistride.nn.radial import BesselBasis, GaussianBasis, RadialNetwork, polynomial_envelope
 from equistride.nn.rotation import WignerRotation, coefficient_order
@@ -155,7 +155,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, edges: Edges, system: Tensor | None) -> Tensor:
         """Return the updated features [n, (l_max+1)^2, C] of own atoms; ``system`` [C] is of charge and spin."""
-        x = x + first_rows(self.edgewise(exchange(self.norm1(x, system)), edges), x)
+        x = x + head_rows(self.edgewise(exchange(self.norm1(x, system)), edges), x)
         return x + self.feed_forward(self.norm2(x))
 
 
@@ -230,7 +230,7 @@ class ESEN(nn.Module):
         degree = self.edge_degree(edges.basis, edges.sender, edges.receiver, edges.pair)
         degree = degree.view(-1, self.l_max + 1, self.channels)
         message = torch.bmm(edges.back[:, :, : self.l_max + 1], degree) / self.edge_degree_scale
-        x = own(x.index_add(0, edges.receiver_sender[0], message.to(x.dtype)))
+        x = local_rows(x.index_add(0, edges.receiver_sender[0], message.to(x.dtype)))
         for block in self.blocks:
             x = block(x, edges, system)
         return self.norm(x)
@@ -245,7 +245,7 @@ class ESEN(nn.Module):
         species [N], edge_index [2, E]
             Element indices; receiver and sender of each edge.
         """
-        return every(self.energies(self.features(species, self.edges(vectors, species, edge_index))), species)
+        return pad_to_all(self.energies(self.features(species, self.edges(vectors, species, edge_index))), species)
 
     def energies(self, features: Tensor) -> Tensor:
         """Return atomic energies [N] of the atoms' features."""

@@ -11,7 +11,7 @@ from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, Block
 from equistride.models.potential import ConservativePotential
 from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines
-from equistride.nn.exchange import every, exchange, first_rows, own
+from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.nearest import nearest
 from equistride.nn.radial import RadialNetwork, polynomial_envelope
@@ -63,7 +63,7 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor, bonds: Bonds, lengths: Tensor, pair: Tensor, system: Tensor | None) -> Tensor:
         """Return the updated features [n, (l_max+1)^2, C] of own atoms; ``system`` [C] is of charge and spin."""
         messages = self.edgewise(exchange(self.norm1(x, system)), bonds, self.radial(lengths, pair))
-        x = x + first_rows(messages, x)
+        x = x + head_rows(messages, x)
         return x + self.feed_forward(self.norm2(x))
 
 
@@ -153,10 +153,10 @@ class FusedESEN(nn.Module):
         x = self.spread(torch.ones_like(scalars), y, self.degree(r, pair), edge_index).view(
             -1, self.size, self.channels
         )
-        x = own(torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], 1))
+        x = local_rows(torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], 1))
         for block in self.blocks:
             x = block(x, bonds, r, pair, system)
-        return every(self.plain.energies(self.plain.norm(x)), species)
+        return pad_to_all(self.plain.energies(self.plain.norm(x)), species)
 
 
 def fusable(network: nn.Module) -> TypeGuard[ESEN]:
@@ -188,7 +188,7 @@ def fuse(network: ESEN, splines: float | None = TOLERANCE) -> FusedESEN:
             "the network cannot be fused",
             expected="an eSEN with gate activations, conservative forces and l_max up to 4",
             found=type(network).__name__,
-            mend="serve it in plain torch",
+            hint="serve it in plain torch",
         )
     fused = FusedESEN(network, splines)
     weight = network.embedding.weight

@@ -355,7 +355,7 @@ class TrajCast(nn.Module):
             weighted = source.messages
             if not isinstance(weighted, WeightedConvolution):
                 raise EquistrideError(
-                    "the network has tables already", mend="make them from the network with its own weights"
+                    "the network has tables already", hint="make them from the network with its own weights"
                 )
             weights = nn.Sequential(exact.lengths, weighted.network)
             with torch.enable_grad():

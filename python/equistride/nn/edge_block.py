@@ -111,7 +111,7 @@ class EdgeBlock(nn.Module):
                 "the edge block cannot be fused",
                 expected=f"{self.l_max * self.hidden_channels} gates",
                 found=first.num_gates,
-                mend="serve this network in plain torch",
+                hint="serve this network in plain torch",
             )
         self.mirror = all(isinstance(layer, MirrorOrderLinear) for layer in (*first.orders, *second.orders))
         self.register_buffer("weights", pack(first, second, radial))

@@ -18,7 +18,7 @@ _wanted = ContextVar("exchanging", default=False)
 
 def exchange(features: Tensor) -> Tensor:
     """Return features [N, ...] of all atoms, those that another process owns brought up to date by it, from features of the own
-    atoms, as :func:`own` gives them, or of all.
+    atoms, as :func:`local_rows` gives them, or of all.
 
     In an exported model this is the operator ``equistride::exchange``, to which an engine lends its communication, forward
     and, for the gradient, backward. Everywhere else nothing happens. Call it before every layer in which atoms read their
@@ -30,7 +30,7 @@ def exchange(features: Tensor) -> Tensor:
         return torch.ops.equistride.exchange(features) if _wanted.get() else features
 
 
-def own(features: Tensor) -> Tensor:
+def local_rows(features: Tensor) -> Tensor:
     """Return the rows of the atoms that this process owns, which come first: all, but in an engine that divides the atoms."""
     if torch.jit.is_scripting():
         return torch.ops.equistride.own(features)
@@ -38,13 +38,13 @@ def own(features: Tensor) -> Tensor:
         return features
 
 
-def first_rows(features: Tensor, like: Tensor) -> Tensor:
+def head_rows(features: Tensor, like: Tensor) -> Tensor:
     """Return as many of the first rows as ``like`` has."""
     # a slice is free, but its gradient is not
     return features if features.size(0) == like.size(0) else features.narrow(0, 0, like.size(0))
 
 
-def every(values: Tensor, like: Tensor) -> Tensor:
+def pad_to_all(values: Tensor, like: Tensor) -> Tensor:
     """Return values [n] as values of all atoms [N], zeros where another process owns them; ``like`` has a row an atom."""
     missing = like.size(0) - values.size(0)
     return values if missing == 0 else torch.cat([values, values.new_zeros(missing)])

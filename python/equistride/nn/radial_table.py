@@ -42,7 +42,7 @@ class RadialTable(nn.Module):
                 "the coefficients are no spline",
                 expected="[K >= 4, columns], a start and a step above 0",
                 found=f"{list(coefficients.shape)}, {start}, {step}",
-                mend="make the table with RadialTable.tabulate",
+                hint="make the table with RadialTable.tabulate",
             )
         self.register_buffer("coefficients", coefficients)
         self.start, self.step, self.error, self.slope_error = float(start), float(step), error, slope_error
@@ -134,7 +134,7 @@ def fewest_intervals(
             "the range or the tolerance makes no table",
             expected="0 <= start < stop and a tolerance above 0",
             found=(start, stop, tolerance),
-            mend="give the shortest length that can occur, and the cutoff",
+            hint="give the shortest length that can occur, and the cutoff",
         )
     intervals, error = 32, math.inf
     while intervals <= max_intervals:
@@ -152,7 +152,7 @@ def fewest_intervals(
         "the function is too rough for a table",
         expected=f"an error of at most {tolerance} with {max_intervals} intervals",
         found=error,
-        mend="allow more intervals or a larger error, or start the table at a larger length",
+        hint="allow more intervals or a larger error, or start the table at a larger length",
     )
 
 

@@ -31,7 +31,7 @@ def grid_shape(l_max: int, m_max: int, resolution: int | None) -> tuple[int, int
             "the grid on the sphere does not fit the degrees",
             expected=f"an even number, {least} or more for l_max {l_max}",
             found=resolution,
-            mend="set model.s2_resolution",
+            hint="set model.s2_resolution",
         )
     return resolution, resolution
 

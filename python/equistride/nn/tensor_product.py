@@ -99,7 +99,7 @@ def all_instructions(
             "no path leads from the features to the output",
             expected=f"an irrep of {irreps_in} x {irreps_sh}",
             found=keep,
-            mend="keep an irrep that the product contains",
+            hint="keep an irrep that the product contains",
         )
     irreps_out, place, _ = Irreps(blocks).sort()
     return irreps_out, sorted((p._replace(i_out=place[p.i_out]) for p in paths), key=lambda p: p.i_out)
@@ -116,7 +116,7 @@ def _merged(irreps_out: Irreps) -> tuple[Irreps, list[tuple[int, int]]]:
                 "an irrep has no channels",
                 expected="multiplicities above 0",
                 found=str(irreps_out),
-                mend="leave it out",
+                hint="leave it out",
             )
         if before == joined[group].mul:
             group, before = group + 1, 0
@@ -136,7 +136,7 @@ def _compile(
             "a block of the output has no path, or a path has no block",
             expected=f"a path to each of {len(irreps_out)} blocks",
             found=sorted({p.i_out for p in instructions}),
-            mend="leave blocks without a path out of irreps_out",
+            hint="leave blocks without a path out of irreps_out",
         )
     paths: list[int] = []
     couplings: list[float] = []
@@ -149,7 +149,7 @@ def _compile(
                 "an instruction is no 'uvu' path",
                 expected=f"harmonics with multiplicity 1, an output with that of x, degrees to {MAX_DEGREE}",
                 found=f"{mul}x{a} x {mul_sh}x{b} -> {mul_out}x{c}",
-                mend="make the instructions with all_instructions",
+                hint="make the instructions with all_instructions",
             )
         sharing = sum(other.i_out == i_out for other in instructions)
         key = (a.l, b.l, c.l, math.sqrt(path_weight * c.dim / sharing))
@@ -255,7 +255,7 @@ class TensorProductConvolution(nn.Module):
                 "instructions came without irreps_out",
                 expected="both or neither",
                 found=None,
-                mend="give irreps_out too",
+                hint="give irreps_out too",
             )
         else:
             self.irreps_paths = Irreps(irreps_out)
@@ -312,7 +312,7 @@ class TabulatedConvolution(nn.Module):
                 "the table does not fit the convolution",
                 expected=f"{convolution.weight_numel} columns",
                 found=table.coefficients.size(1),
-                mend="tabulate the radial network of this layer",
+                hint="tabulate the radial network of this layer",
             )
         self.table, self.fused = table, convolution.fused
         self.paths, self.couplings = convolution.paths, convolution.couplings

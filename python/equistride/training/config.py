@@ -211,9 +211,9 @@ def _sentence(error: ValidationError, path: Path, kind: type[BaseModel]) -> Equi
     first = error.errors()[0]
     where = ".".join(str(p) for p in first["loc"]) or "the file"
     if first["type"] == "extra_forbidden":
-        return EquistrideError(f"{path} has an unknown key {where!r}", mend=f"check its spelling: {_near(where, kind)}")
+        return EquistrideError(f"{path} has an unknown key {where!r}", hint=f"check its spelling: {_near(where, kind)}")
     if first["type"] == "missing":
-        return EquistrideError(f"{path} lacks the key {where!r}", mend="add it; examples are in models/*/config.yaml")
+        return EquistrideError(f"{path} lacks the key {where!r}", hint="add it; examples are in models/*/config.yaml")
     if first["type"] == "value_error" and not first["loc"]:
         return EquistrideError(f"{path} does not hold together", expected=first["msg"].removeprefix("Value error, "))
     return EquistrideError(
@@ -261,7 +261,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> AnyConf
     """
     path = Path(path)
     if not path.is_file():
-        raise EquistrideError(f"the config {path} does not exist", mend="see models/*/config.yaml for examples")
+        raise EquistrideError(f"the config {path} does not exist", hint="see models/*/config.yaml for examples")
     try:
         tree = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -119,7 +119,7 @@ def _check_apart(vectors: Tensor, edges: Tensor, frames: Frames, k: int) -> None
         raise EquistrideError(
             f"atoms {i} and {j} of frame {k if frames.row is None else frames.row[k]} of a data file are on top of each other",
             found=f"{float(shortest):g} A apart",
-            mend="drop that frame",
+            hint="drop that frame",
         )
 
 

@@ -28,7 +28,7 @@ def require_bfloat16(device: torch.device) -> None:
         has = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if not has:
         raise EquistrideError(
-            f"the device {device.type} has no bfloat16", mend="train with trainer.bfloat16=false or on another machine"
+            f"the device {device.type} has no bfloat16", hint="train with trainer.bfloat16=false or on another machine"
         )
 
 

@@ -105,7 +105,7 @@ def degree_channels(network: Any) -> list[int]:
     if len(found) < 2:
         raise EquistrideError(
             "the network has no vectors, from which a displacement could be read", expected="features of degree 1",
-            found="degree 0 alone", mend="raise model.l_max, or give model.channels a second number",
+            found="degree 0 alone", hint="raise model.l_max, or give model.channels a second number",
         )  # fmt: skip
     return found
 
@@ -216,7 +216,7 @@ def rows_apart(frames: Frames, spacing_fs: float | None) -> int:
     if frames.time_fs is None:
         raise EquistrideError(
             "the data has no time stamps, so that no frames can be paired", expected="time_fs [frames]",
-            mend="make it with `equistride data md17` or `equistride data pairs`, or add time_fs and segment to the npz file",
+            hint="make it with `equistride data md17` or `equistride data pairs`, or add time_fs and segment to the npz file",
         )  # fmt: skip
     same = np.ones(len(frames) - 1, bool) if frames.segment is None else np.diff(frames.segment) == 0
     steps = np.diff(frames.time_fs)[same]
@@ -224,7 +224,7 @@ def rows_apart(frames: Frames, spacing_fs: float | None) -> int:
     if usual <= 0 or np.abs(steps - usual).max() > 1e-3 * usual:
         raise EquistrideError(
             "the frames of a segment are not evenly spaced in time", found=f"a median of {usual:g} fs",
-            mend="give every stretch without a gap a segment of its own",
+            hint="give every stretch without a gap a segment of its own",
         )  # fmt: skip
     ratio = 1.0 if spacing_fs is None else spacing_fs / usual
     if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-3:
@@ -308,7 +308,7 @@ class FramesTask(nn.Module):
             raise EquistrideError(
                 "no frame of the data has its partners in the same segment",
                 expected=f"segments of {max(self.inputs + self.reads) - min(self.inputs + self.reads) + 1} frames or more",
-                mend="make longer segments, or lower frames.frames or frames.spacing_fs",
+                hint="make longer segments, or lower frames.frames or frames.spacing_fs",
             )  # fmt: skip
         channels = degree_channels(network)
         seen = len(self.inputs)
@@ -341,9 +341,9 @@ class FramesTask(nn.Module):
                 f"the trajectories have elements that the model does not know: {', '.join(unknown)}", expected=", ".join(index)
             )  # fmt: skip
         if self.config.target == "velocity" and frames.velocities is None:
-            raise EquistrideError("the data has no velocities", mend="choose frames.target=displacement")
+            raise EquistrideError("the data has no velocities", hint="choose frames.target=displacement")
         if self.config.control == "dens" and not np.isfinite(frames.forces).all():
-            raise EquistrideError("dens needs the forces of its frames", mend="choose another control")
+            raise EquistrideError("dens needs the forces of its frames", hint="choose another control")
         step = 1 if self.config.control == "dens" else rows_apart(frames, self.config.spacing_fs)
         rows = anchors(frames, [step * k for k in {*self.inputs, *self.reads}])
         kinds = torch.tensor([index[chemical_symbols[z]] for z in frames.numbers])
@@ -370,7 +370,7 @@ class FramesTask(nn.Module):
             squares.append(float((self._target(chain, rows, target) ** 2).sum(2).mean()))
         found = math.sqrt(sum(squares) / len(squares))
         if found <= 0:
-            raise EquistrideError(f"the atoms do not move: the {target} is zero everywhere", mend="check the data")
+            raise EquistrideError(f"the atoms do not move: the {target} is zero everywhere", hint="check the data")
         return found
 
     def weight(self, step: int) -> float:

@@ -34,7 +34,7 @@ def _check(path: Path, before: dict[str, Any], now: dict[str, Any], may_change: 
     if other:
         raise EquistrideError(
             f"the weights of {path} do not fit the model", expected=", ".join(f"{k} = {before.get(k)}" for k in other),
-            found=", ".join(f"{k} = {now[k]}" for k in other), mend="give both runs the same sizes",
+            found=", ".join(f"{k} = {now[k]}" for k in other), hint="give both runs the same sizes",
         )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def _check_species(path: Path, known: list[str], wanted: list[str]) -> None:
     if unknown:
         raise EquistrideError(
             f"the weights of {path} know no {', '.join(unknown)}", expected=", ".join(known),
-            mend="pretrain on data with all elements",
+            hint="pretrain on data with all elements",
         )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def check_masses(path: Path, known: list[float], found: list[float]) -> None:
     if known != found:
         raise EquistrideError(
             f"the weights of {path} belong to other masses", expected=", ".join(f"{m:g} amu" for m in known),
-            found=", ".join(f"{m:g} amu" for m in found), mend="train on data with the same isotopes",
+            found=", ".join(f"{m:g} amu" for m in found), hint="train on data with the same isotopes",
         )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def take_over_propagator(
     earlier = content["equistride"]
     before = earlier.get("config", {}).get("model", {})
     if before.get("architecture") != config.architecture:
-        raise EquistrideError(f"{path} is no checkpoint of a propagator", mend="check initialise_from")
+        raise EquistrideError(f"{path} is no checkpoint of a propagator", hint="check initialise_from")
     now = config.model_dump(mode="json")
     _check(path, before, now, {k for k in ("max_speed", "avg_num_neighbors") if not now[k]})
     _check_species(path, earlier["species"], species)
@@ -114,7 +114,7 @@ def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tup
     try:
         before = model_config(earlier["config"]["model"]).model_dump()
     except (ValidationError, KeyError, TypeError):
-        raise EquistrideError(f"{path} is no checkpoint of a potential", mend="check initialise_from") from None
+        raise EquistrideError(f"{path} is no checkpoint of a potential", hint="check initialise_from") from None
     now = config.model_dump()
     silent: dict[str, Tensor] = {}
     if isinstance(config, ESENConfig) and config.num_layers > before.get("num_layers", config.num_layers):

@@ -114,7 +114,7 @@ class ChainDataset(Dataset[PairBatch]):
                 raise EquistrideError(
                     "no pair of frames lies within one segment",
                     expected=f"segments of {stride_fs * rollout:g} fs or more ({rollout} times {stride_fs:g} fs)",
-                    mend="make longer segments, or lower the stride or the roll-out",
+                    hint="make longer segments, or lower the stride or the roll-out",
                 )
             self.starts.append(found[::thin])
 
@@ -230,7 +230,7 @@ def masses_of(groups: Sequence[Frames], species: Sequence[str], given: dict[str,
         if len(seen) > 1 and max(seen) > min(seen) * (1 + 1e-6):
             raise EquistrideError(
                 f"atoms of {symbol} have different masses in the data", expected="one mass an element",
-                found=", ".join(f"{m:g}" for m in sorted(seen)), mend="a propagator is valid for one set of masses",
+                found=", ".join(f"{m:g}" for m in sorted(seen)), hint="a propagator is valid for one set of masses",
             )  # fmt: skip
         found.append(min(seen) if seen else float(atomic_masses[number]))
     return found
@@ -285,7 +285,7 @@ def cooler(frames: Frames, limit: float | None) -> Frames:
     if not len(kept):
         raise EquistrideError(
             f"no frame is of a run at {limit:g} K or below", found=f"{frames.temperature_K.min():g} K or more",
-            mend="raise data.max_temperature_K",
+            hint="raise data.max_temperature_K",
         )  # fmt: skip
     return kept
 
@@ -299,5 +299,5 @@ def check_speeds(groups: Sequence[Frames], max_speed: float) -> None:
             frame, atom = np.unravel_index(int(speed.argmax()), speed.shape)
             raise EquistrideError(
                 f"atom {atom} of frame {frame} is faster than the model covers", expected=f"below {max_speed:g} A/fs",
-                found=f"{speed.max():g} A/fs", mend="raise model.max_speed, or leave out the hottest data",
+                found=f"{speed.max():g} A/fs", hint="raise model.max_speed, or leave out the hottest data",
             )  # fmt: skip

@@ -27,10 +27,10 @@ def _before(output: Path, resume: bool) -> dict[str, Any]:
     last = output / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise EquistrideError(
-            f"there is nothing to resume in {output}", expected=str(last), mend="train without --resume"
+            f"there is nothing to resume in {output}", expected=str(last), hint="train without --resume"
         )
     if not resume and last.is_file():
-        raise EquistrideError(f"{output} already holds a run", mend="add --resume to go on, or choose another folder")
+        raise EquistrideError(f"{output} already holds a run", hint="add --resume to go on, or choose another folder")
     return read_checkpoint(last) if resume else {}
 
 
@@ -42,7 +42,7 @@ def _check_same_model(output: Path, facts: dict[str, Any], config: AnyConfig) ->
             f"the run in {output} is of another model",
             expected=", ".join(f"{k} = {before[k]}" for k in changed),
             found=", ".join(f"{k} = {now[k]}" for k in changed),
-            mend="start a new run in another folder",
+            hint="start a new run in another folder",
         )
 
 
@@ -170,7 +170,7 @@ def train(
     if not all(map(math.isfinite, results.values())):
         raise EquistrideError(
             f"the run has diverged: errors of {last} are not finite",
-            mend="lower optimiser.learning_rate, and look for frames with impossible labels",
+            hint="lower optimiser.learning_rate, and look for frames with impossible labels",
         )
     return results
 

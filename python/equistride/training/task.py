@@ -88,7 +88,7 @@ def _check_count(count: int, config: TrainConfig | PropagatorConfig, what: str) 
     if count < config.data.batch_size:
         raise EquistrideError(
             f"there are fewer training {what} than a batch holds", expected=f"{config.data.batch_size} or more",
-            found=count, mend="lower data.batch_size or data.thin, or add data",
+            found=count, hint="lower data.batch_size or data.thin, or add data",
         )  # fmt: skip
 
 

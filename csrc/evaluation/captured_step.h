@@ -8,12 +8,12 @@
 
 namespace equistride {
 
-class Repeated {
+class CapturedStep {
 public:
     /// Called with `mark`, which it calls once: at the place that wait() waits for.
     using Work = std::function<void(const std::function<void()> &mark)>;
 
-    virtual ~Repeated() = default;
+    virtual ~CapturedStep() = default;
     /// Do the work, in order with what the current stream is doing; returns before a GPU has done it.
     virtual void run() = 0;
     /// Wait until the last run() has come to its mark.
@@ -26,6 +26,6 @@ public:
 
 /// On a GPU the work is done twice to warm up and then captured, so it must not wait for the device; raises c10::Error
 /// where it does.
-std::unique_ptr<Repeated> repeat(c10::Device device, Repeated::Work work);
+std::unique_ptr<CapturedStep> repeat(c10::Device device, CapturedStep::Work work);
 
 } // namespace equistride

@@ -1,9 +1,9 @@
-#include "model/evaluation.h"
+#include "evaluation/evaluation.h"
 
+#include "evaluation/placement.h"
+#include "gil.h"
 #include "matmul_precision.h"
 #include "model/checks.h"
-#include "model/gil.h"
-#include "model/placement.h"
 #include "neighbors/status.h"
 
 #include <ATen/ATen.h>
@@ -20,7 +20,7 @@ constexpr std::int64_t MORE_ROOM = 64; // edges
 constexpr double SPARE_BOND = 0.75;    // length of edges between spare atoms, in cutoffs: as of true ones
 
 // What the host is told of a step: the columns of report_.
-enum Told : std::int64_t { SERIAL, EDGES, STATUS, SHORTEST, FASTEST, TOLD };
+enum StepReport : std::int64_t { SERIAL, EDGES, STATUS, SHORTEST, FASTEST, REPORT_SIZE };
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> padded_list(const at::Tensor &positions, const at::Tensor &cell,
                                                            const at::Tensor &pbc, double cutoff, std::int64_t capacity,
@@ -51,12 +51,13 @@ at::Tensor sound(const Outputs &outputs, const Metadata &metadata) {
 
 } // namespace
 
-Evaluation::Evaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists)
+SystemEvaluation::SystemEvaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists)
     : model_(model), species_(outside_inference(species).to(model.device())),
       pbc_(outside_inference(pbc).to(model.device())), wrap_(pbc.all().item<bool>()),
-      padded_(model.pads() && (lists == Lists::padded || (lists == Lists::automatic && model.device().is_cuda()))) {}
+      padded_(model.supports_padding() &&
+              (lists == Lists::padded || (lists == Lists::automatic && model.device().is_cuda()))) {}
 
-Outputs Evaluation::compute(const Moment &now, bool forces) {
+Outputs SystemEvaluation::compute(const Coordinates &now, bool forces) {
     const c10::InferenceMode no_inference(false); // what is kept here is used in any mode
     const c10::AutoGradMode no_gradients(false);
     if (!padded_ || !compute_padded(now, forces))
@@ -72,7 +73,7 @@ Outputs Evaluation::compute(const Moment &now, bool forces) {
     return model_.keep_momenta(frame, outputs); // a molecule's angular momentum, for which the host must wait
 }
 
-Outputs Evaluation::compute_exactly(const Moment &now, bool forces) {
+Outputs SystemEvaluation::compute_exactly(const Coordinates &now, bool forces) {
     const auto options = at::TensorOptions().device(model_.device());
     Frame frame;
     frame.labels = now.labels;
@@ -90,7 +91,7 @@ Outputs Evaluation::compute_exactly(const Moment &now, bool forces) {
     return model_.compute(frame, forces);
 }
 
-bool Evaluation::compute_padded(const Moment &now, bool forces) {
+bool SystemEvaluation::compute_padded(const Coordinates &now, bool forces) {
     const GilRelease released;
     const bool rounds = products_may_round();
     if (version_ != model_.version() || rounds_ != rounds) { // what was captured is another model's
@@ -98,7 +99,7 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
         version_ = model_.version();
         rounds_ = rounds;
     }
-    for (const std::unique_ptr<Repeated> &step : steps_)
+    for (const std::unique_ptr<CapturedStep> &step : steps_)
         if (step)
             step->join();
     upload(now);
@@ -111,7 +112,7 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
             find_edges(frame, pbc_, model_.metadata().cutoff);
             make_room(frame.edge_index.size(1));
         }
-        std::unique_ptr<Repeated> &step = steps_[forces];
+        std::unique_ptr<CapturedStep> &step = steps_[forces];
         try {
             if (!step) {
                 step =
@@ -137,19 +138,19 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
             return false;
         }
         step->wait();
-        const double *told = host_report_.const_data_ptr<double>();
-        if (told[SERIAL] != static_cast<double>(serial_))
+        const double *report = host_report_.const_data_ptr<double>();
+        if (report[SERIAL] != static_cast<double>(serial_))
             step->finish();
-        TORCH_CHECK(told[SERIAL] == static_cast<double>(serial_), "a step was not done; the GPU may have failed");
+        TORCH_CHECK(report[SERIAL] == static_cast<double>(serial_), "a step was not done; the GPU may have failed");
         if (model_.device().is_cuda())
             check(); // of the step before, which is done now
-        const auto status = static_cast<int>(told[STATUS]);
+        const auto status = static_cast<int>(report[STATUS]);
         if (status == TOO_MANY_EDGES) {
-            make_room(static_cast<std::int64_t>(told[EDGES]));
+            make_room(static_cast<std::int64_t>(report[EDGES]));
             continue;
         }
-        const bool fine = status == FINE && told[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
-                          (limits_.fastest == 0 || told[FASTEST] < limits_.fastest);
+        const bool fine = status == FINE && report[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
+                          (limits_.fastest == 0 || report[FASTEST] < limits_.fastest);
         if (!fine)
             start_over(); // what comes next says what is wrong
         else if (model_.device().is_cpu())
@@ -158,7 +159,7 @@ bool Evaluation::compute_padded(const Moment &now, bool forces) {
     }
 }
 
-void Evaluation::upload(const Moment &now) {
+void SystemEvaluation::upload(const Coordinates &now) {
     const auto options = at::TensorOptions().device(model_.device()).dtype(at::kDouble);
     const std::int64_t n = species_.size(0);
     TORCH_CHECK_VALUE(now.positions.dim() == 2 && now.positions.size(0) == n && now.positions.size(1) == 3,
@@ -173,9 +174,9 @@ void Evaluation::upload(const Moment &now) {
         inverse_ = at::zeros({3, 3}, options);
         host_cell_ = at::zeros({3, 3}, at::kDouble);
         const auto pinned = at::TensorOptions().dtype(at::kDouble).pinned_memory(model_.device().is_cuda());
-        host_report_ = at::zeros({TOLD}, pinned);
+        host_report_ = at::zeros({REPORT_SIZE}, pinned);
         host_failed_ = at::zeros({}, pinned);
-        report_ = at::zeros({TOLD}, options);
+        report_ = at::zeros({REPORT_SIZE}, options);
         failed_ = at::zeros({}, options);
         if (moves) {
             masses_ = at::tensor(model_.metadata().masses, options).index_select(0, species_).unsqueeze(1);
@@ -193,7 +194,7 @@ void Evaluation::upload(const Moment &now) {
     }
 }
 
-void Evaluation::make_room(std::int64_t edges) {
+void SystemEvaluation::make_room(std::int64_t edges) {
     const std::int64_t n = species_.size(0);
     capacity_ = edges + static_cast<std::int64_t>(ROOM * static_cast<double>(edges)) + MORE_ROOM;
     // As many spare atoms as have the neighbours that others have: nobody waits for one with a thousand.
@@ -207,7 +208,7 @@ void Evaluation::make_room(std::int64_t edges) {
     steps_ = {};
 }
 
-void Evaluation::work(bool forces, const std::function<void()> &mark) {
+void SystemEvaluation::work(bool forces, const std::function<void()> &mark) {
     const c10::InferenceMode no_inference(false);
     const c10::AutoGradMode no_gradients(false);
     const Metadata &metadata = model_.metadata();
@@ -233,7 +234,7 @@ void Evaluation::work(bool forces, const std::function<void()> &mark) {
     outputs_[forces] = outputs;
 }
 
-void Evaluation::tell(const Frame &frame, const at::Tensor &summary) {
+void SystemEvaluation::tell(const Frame &frame, const at::Tensor &summary) {
     const at::Tensor shortest = edge_vectors(frame).square().sum(1).min().sqrt().to(at::kDouble);
     const at::Tensor fastest = velocities_.defined() && velocities_.size(0) > 0
                                    ? velocities_.square().sum(1).max().sqrt()
@@ -243,7 +244,7 @@ void Evaluation::tell(const Frame &frame, const at::Tensor &summary) {
     host_report_.copy_(report_, /*non_blocking=*/true);
 }
 
-void Evaluation::keep_momentum(Outputs &outputs) const {
+void SystemEvaluation::keep_momentum(Outputs &outputs) const {
     const double stride = model_.metadata().stride_fs;
     const auto mean = [&](const at::Tensor &values) { return (masses_ * values).sum(0, /*keepdim=*/true) / mass_; };
     const at::Tensor drift = mean(velocities_);
@@ -252,25 +253,25 @@ void Evaluation::keep_momentum(Outputs &outputs) const {
 }
 
 // Forget failures, also of steps that are still under way, and count steps from 0.
-void Evaluation::start_over() {
+void SystemEvaluation::start_over() {
     wait_for_steps();
-    for (const at::Tensor *told : {&report_, &failed_, &host_report_, &host_failed_})
-        told->zero_();
+    for (const at::Tensor *report : {&report_, &failed_, &host_report_, &host_failed_})
+        report->zero_();
     serial_ = 0;
 }
 
-void Evaluation::finish() {
+void SystemEvaluation::finish() {
     wait_for_steps();
     check();
 }
 
-void Evaluation::wait_for_steps() {
-    for (const std::unique_ptr<Repeated> &step : steps_)
+void SystemEvaluation::wait_for_steps() {
+    for (const std::unique_ptr<CapturedStep> &step : steps_)
         if (step)
             step->finish();
 }
 
-void Evaluation::check() {
+void SystemEvaluation::check() {
     if (!host_failed_.defined() || host_failed_.item<double>() == 0)
         return;
     start_over();

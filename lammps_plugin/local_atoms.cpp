@@ -1,4 +1,4 @@
-#include "surroundings.h"
+#include "local_atoms.h"
 
 #include "host.h"
 
@@ -10,12 +10,12 @@
 
 namespace equistride::lammps {
 
-int hops_of(const Model &model) {
+int message_passing_steps_of(const Model &model) {
     const Metadata &metadata = model.metadata();
     return std::max(1, static_cast<int>(std::lround(metadata.interaction_range / metadata.cutoff)));
 }
 
-void Surroundings::choose(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, int count) {
+void LocalAtoms::choose(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, int count) {
     atom.clear();
     owned = 0;
     for (int i = 0; i < count; i++)
@@ -38,12 +38,13 @@ void Surroundings::choose(const LAMMPS_NS::Atom &atoms, const std::vector<std::i
     frame.labels = &labels;
 }
 
-void Surroundings::take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species) {
+void LocalAtoms::take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species) {
     choose(atoms, species, atoms.nlocal + atoms.nghost);
 }
 
-// Keep what the owned atoms' energies depend on: receivers within hops - 1 edges of them, senders within hops.
-void Surroundings::prune(int hops) {
+// Keep what the owned atoms' energies depend on: receivers within message_passing_steps - 1 edges of them, senders
+// within message_passing_steps.
+void LocalAtoms::prune(int message_passing_steps) {
     const std::int64_t n = rows(), count = frame.edge_index.size(1);
     const at::Tensor edges = frame.edge_index.contiguous();
     const auto *receiver = edges.const_data_ptr<std::int64_t>(), *sender = receiver + count;
@@ -58,7 +59,7 @@ void Surroundings::prune(int hops) {
         level[static_cast<std::size_t>(i)] = 0;
         shell.push_back(i);
     }
-    for (int hop = 1; hop <= hops; hop++, shell.swap(next)) {
+    for (int hop = 1; hop <= message_passing_steps; hop++, shell.swap(next)) {
         next.clear();
         for (const std::int64_t i : shell)
             for (std::int64_t e = start[static_cast<std::size_t>(i)]; e < start[static_cast<std::size_t>(i) + 1]; e++)
@@ -74,7 +75,7 @@ void Surroundings::prune(int hops) {
             kept.push_back(i);
         }
     for (const std::int64_t i : kept)
-        if (level[static_cast<std::size_t>(i)] < hops)
+        if (level[static_cast<std::size_t>(i)] < message_passing_steps)
             for (std::int64_t e = start[static_cast<std::size_t>(i)]; e < start[static_cast<std::size_t>(i) + 1]; e++) {
                 ends.push_back(place[static_cast<std::size_t>(i)]);
                 froms.push_back(place[static_cast<std::size_t>(sender[e])]);
@@ -92,14 +93,15 @@ void Surroundings::prune(int hops) {
     labels.resize(kept.size());
 }
 
-void Surroundings::find(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain,
-                        const std::vector<std::int64_t> &species, double cutoff, Ghosts ghosts, int hops) {
+void LocalAtoms::find(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain,
+                      const std::vector<std::int64_t> &species, double cutoff, Ghosts ghosts,
+                      int message_passing_steps) {
     const bool local = ghosts == Ghosts::local;
     choose(atoms, species, local ? atoms.nlocal : atoms.nlocal + atoms.nghost);
     frame.cell = local ? cell_of(domain) : at::zeros({3, 3}, at::kDouble);
     find_edges(frame, local ? periodicity_of(domain) : at::zeros({3}, at::kBool), cutoff);
     if (!local)
-        prune(ghosts == Ghosts::exchange ? 1 : hops);
+        prune(ghosts == Ghosts::exchange ? 1 : message_passing_steps);
 }
 
 } // namespace equistride::lammps

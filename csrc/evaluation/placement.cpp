@@ -1,4 +1,4 @@
-#include "model/placement.h"
+#include "evaluation/placement.h"
 
 #include <ATen/ATen.h>
 

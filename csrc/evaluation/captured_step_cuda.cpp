@@ -1,5 +1,5 @@
 // Work captured as a CUDA graph. One launch replays it, whatever the number of its kernels.
-#include "model/repeated.h"
+#include "evaluation/captured_step.h"
 
 #include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
@@ -41,11 +41,11 @@ template <class Allocator> void forget_pinned(Allocator *allocator, at::cuda::Me
 template <class Call> void quietly(Call &&call) noexcept {
     try {
         call();
-    } catch (...) { // another error is told
+    } catch (...) { // another error is reported
     }
 }
 
-class Captured final : public Repeated {
+class Captured final : public CapturedStep {
 public:
     Captured(c10::Device device, Work work)
         : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())),
@@ -112,7 +112,7 @@ private:
 
 } // namespace
 
-std::unique_ptr<Repeated> capture(c10::Device device, Repeated::Work work) {
+std::unique_ptr<CapturedStep> capture(c10::Device device, CapturedStep::Work work) {
     const c10::cuda::CUDAGuard guard(device);
     return std::make_unique<Captured>(device, std::move(work));
 }

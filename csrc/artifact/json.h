@@ -1,7 +1,7 @@
 // A small strict JSON reader (RFC 8259): an artifact's metadata need no library.
 #pragma once
 
-#include "model/export.h"
+#include "visibility.h"
 
 #include <cstdint>
 #include <map>

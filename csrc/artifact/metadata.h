@@ -1,7 +1,7 @@
 // What an artifact says of itself (metadata.json).
 #pragma once
 
-#include "model/export.h"
+#include "visibility.h"
 
 #include <optional>
 #include <string>

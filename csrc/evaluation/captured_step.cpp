@@ -1,16 +1,16 @@
-#include "model/repeated.h"
+#include "evaluation/captured_step.h"
 
 #include <c10/util/Exception.h>
 
 namespace equistride {
 
 #ifdef EQUISTRIDE_CUDA
-std::unique_ptr<Repeated> capture(c10::Device device, Repeated::Work work);
+std::unique_ptr<CapturedStep> capture(c10::Device device, CapturedStep::Work work);
 #endif
 
 namespace {
 
-class Done final : public Repeated {
+class Done final : public CapturedStep {
 public:
     explicit Done(Work work) : work_(std::move(work)) {}
     void run() override {
@@ -26,7 +26,7 @@ private:
 
 } // namespace
 
-std::unique_ptr<Repeated> repeat(c10::Device device, Repeated::Work work) {
+std::unique_ptr<CapturedStep> repeat(c10::Device device, CapturedStep::Work work) {
 #ifdef EQUISTRIDE_CUDA
     if (device.is_cuda())
         return capture(device, std::move(work));

@@ -1,6 +1,6 @@
-#include "model/reference.h"
+#include "model/self_test.h"
 
-#include "model/json.h"
+#include "artifact/json.h"
 
 #include <ATen/ATen.h>
 

@@ -1,29 +1,43 @@
 // A model on one system, evaluated at every step of a simulation.
 #pragma once
 
+#include "evaluation/captured_step.h"
 #include "model/model.h"
-#include "model/repeated.h"
 
 #include <array>
 
 namespace equistride {
 
 /// Where the atoms are, in any precision and on any device.
-struct Moment {
+struct Coordinates {
     at::Tensor positions;                              ///< [N, 3] A
     at::Tensor velocities;                             ///< [N, 3] A/fs, propagators only
     at::Tensor cell;                                   ///< [3, 3] A on the CPU; undefined where there is no box
     const std::vector<std::int64_t> *labels = nullptr; ///< the engine's own numbers of the atoms, for messages
 };
 
-/// Places atoms, finds their neighbours and calls the model.
+/// A model on the atoms of a run, wherever they are.
+class EQUISTRIDE_API Evaluation {
+public:
+    virtual ~Evaluation() = default;
+
+    virtual const Model &model() const = 0;
+    /// Outputs of this process's atoms; a propagator's keep the momenta of all. Raises as Model::compute() does; that
+    /// outputs are not finite is raised by check() or the next call where the device was not waited for.
+    /// @param forces  whether a potential's forces are wanted
+    virtual Outputs compute(const Coordinates &now, bool forces = true) = 0;
+    /// Raise c10::ValueError where outputs so far were not finite. For a caller that has waited for the device.
+    virtual void check() {}
+};
+
+/// All atoms of a system on one process: places them, finds their neighbours and calls the model.
 ///
 /// On the CPU, lists are as long as they must be. On a GPU everything has a fixed size: a list has room for some edges
 /// more, which lie between atoms that nothing else sees, so that a whole step is captured once and replayed. While the
 /// network works, the host reads how many edges there are and whether positions are fine. Where they are not, or the
 /// room does not suffice, the step is done again at leisure; so no list is ever cut short and every error names its
 /// atom.
-class EQUISTRIDE_API Evaluation {
+class EQUISTRIDE_API SystemEvaluation final : public Evaluation {
 public:
     enum class Lists { automatic, exact, padded };
 
@@ -31,16 +45,12 @@ public:
     /// @param species  [N] int64, index into the model's species
     /// @param pbc      bool [3]
     /// @param lists    `automatic` pads on a GPU
-    Evaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists = Lists::automatic);
+    SystemEvaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists = Lists::automatic);
 
+    const Model &model() const override { return model_; }
     /// The outputs on the model's device; on a GPU they may still be under way, and the next call overwrites them.
-    /// Raises as Model::compute() does; that outputs are not finite is raised by check() or the next call where the
-    /// device was not waited for.
-    /// @param forces  whether a potential's forces and virial are wanted
-    Outputs compute(const Moment &now, bool forces = true);
-
-    /// Raise c10::ValueError where outputs so far were not finite. For a caller that has waited for the device.
-    void check();
+    Outputs compute(const Coordinates &now, bool forces = true) override;
+    void check() override;
     /// Wait for the device, then check().
     void finish();
 
@@ -48,9 +58,9 @@ public:
     std::int64_t capacity() const { return capacity_; }
 
 private:
-    Outputs compute_exactly(const Moment &now, bool forces);
-    bool compute_padded(const Moment &now, bool forces);
-    void upload(const Moment &now);
+    Outputs compute_exactly(const Coordinates &now, bool forces);
+    bool compute_padded(const Coordinates &now, bool forces);
+    void upload(const Coordinates &now);
     void make_room(std::int64_t edges);
     void work(bool forces, const std::function<void()> &mark);
     void tell(const Frame &frame, const at::Tensor &summary);
@@ -70,7 +80,7 @@ private:
     Model::Limits limits_;
     std::int64_t serial_ = 0; // of the last step
     at::Tensor report_, failed_, host_report_, host_failed_;
-    std::array<std::unique_ptr<Repeated>, 2> steps_; // without and with forces
+    std::array<std::unique_ptr<CapturedStep>, 2> steps_; // without and with forces
     std::array<Outputs, 2> outputs_;
 };
 

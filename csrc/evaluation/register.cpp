@@ -1,5 +1,5 @@
 // torch.classes.equistride.Model: the C++ model interface for Python, so that both faces check and fail alike.
-#include "model/evaluation.h"
+#include "evaluation/evaluation.h"
 
 #include <ATen/ATen.h>
 #include <torch/custom_class.h>
@@ -71,8 +71,8 @@ private:
     Outputs take_step(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
                       const at::Tensor &cell) {
         if (!evaluation_)
-            evaluation_ = std::make_unique<Evaluation>(*model, species_, pbc_, Evaluation::Lists::padded);
-        Moment now;
+            evaluation_ = std::make_unique<SystemEvaluation>(*model, species_, pbc_, SystemEvaluation::Lists::padded);
+        Coordinates now;
         now.positions = positions;
         now.velocities = velocities.value_or(at::Tensor());
         now.cell = cell.to(at::kCPU, at::kDouble);
@@ -99,7 +99,7 @@ private:
     }
 
     std::mutex stepping_;
-    std::unique_ptr<Evaluation> evaluation_;
+    std::unique_ptr<SystemEvaluation> evaluation_;
     at::Tensor species_, pbc_;
 };
 

@@ -1,4 +1,4 @@
-#include "model/json.h"
+#include "artifact/json.h"
 
 #include <c10/util/Exception.h>
 

@@ -1,4 +1,4 @@
-#include "messenger.h"
+#include "ghost_exchange.h"
 
 #include <ATen/ATen.h>
 
@@ -9,23 +9,23 @@ namespace equistride::lammps {
 // LAMMPS's messages are of doubles, of which each carries two single-precision numbers: copied as bytes, never read.
 static_assert(sizeof(double) == 2 * sizeof(float));
 
-void Messenger::begin(const Surroundings &surroundings, int all) {
-    surroundings_ = &surroundings;
+void GhostExchange::begin(const LocalAtoms &local, int all) {
+    local_ = &local;
     all_ = all;
     place_.assign(static_cast<std::size_t>(all), -1);
     std::int64_t next = 0;
-    for (const int atom : surroundings.atom)
+    for (const int atom : local.atom)
         place_[static_cast<std::size_t>(atom)] = next++;
     for (std::int64_t &place : place_)
         if (place < 0)
             place = next++;
 }
 
-at::Tensor Messenger::forward(const at::Tensor &features) { return carry(features, false); }
-at::Tensor Messenger::backward(const at::Tensor &gradient) { return carry(gradient, true); }
+at::Tensor GhostExchange::forward(const at::Tensor &features) { return carry(features, false); }
+at::Tensor GhostExchange::backward(const at::Tensor &gradient) { return carry(gradient, true); }
 
-at::Tensor Messenger::carry(const at::Tensor &rows, bool back) {
-    const std::int64_t given = rows.size(0), n = surroundings_->rows(), owned = surroundings_->owned;
+at::Tensor GhostExchange::carry(const at::Tensor &rows, bool back) {
+    const std::int64_t given = rows.size(0), n = local_->rows(), owned = local_->owned;
     const std::int64_t width = c10::multiply_integers(rows.sizes().slice(1));
     const at::ScalarType type = rows.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const at::Tensor in = rows.to(at::kCPU, type).reshape({given, width});
@@ -52,24 +52,24 @@ at::Tensor Messenger::carry(const at::Tensor &rows, bool back) {
     return out.reshape(shape).to(rows.options());
 }
 
-int Messenger::pack_forward(int n, const int *list, double *buf) const {
+int GhostExchange::pack_forward(int n, const int *list, double *buf) const {
     for (int k = 0; k < n; k++, buf += slots_)
         std::copy_n(row(list[k]), bytes_, reinterpret_cast<char *>(buf));
     return n * slots_;
 }
 
-void Messenger::unpack_forward(int n, int first, const double *buf) {
+void GhostExchange::unpack_forward(int n, int first, const double *buf) {
     for (int k = 0; k < n; k++, buf += slots_)
         std::copy_n(reinterpret_cast<const char *>(buf), bytes_, row(first + k));
 }
 
-int Messenger::pack_reverse(int n, int first, double *buf) const {
+int GhostExchange::pack_reverse(int n, int first, double *buf) const {
     for (int k = 0; k < n; k++, buf += slots_)
         std::copy_n(row(first + k), bytes_, reinterpret_cast<char *>(buf));
     return n * slots_;
 }
 
-template <class Number> void Messenger::add(int n, const int *list, const double *buf) {
+template <class Number> void GhostExchange::add(int n, const int *list, const double *buf) {
     for (int k = 0; k < n; k++, buf += slots_) {
         auto *sum = reinterpret_cast<Number *>(row(list[k]));
         const auto *part = reinterpret_cast<const Number *>(buf);
@@ -78,7 +78,7 @@ template <class Number> void Messenger::add(int n, const int *list, const double
     }
 }
 
-void Messenger::unpack_reverse(int n, const int *list, const double *buf) {
+void GhostExchange::unpack_reverse(int n, const int *list, const double *buf) {
     single_ ? add<float>(n, list, buf) : add<double>(n, list, buf);
 }
 

@@ -1,4 +1,4 @@
-#include "propagation/motion.h"
+#include "model/momenta.h"
 
 #include "equistride/units.h"
 
@@ -13,9 +13,9 @@ constexpr double LINEAR = 1e-4, POINT = 1e-6;
 
 } // namespace
 
-RigidMotion::RigidMotion(const at::Tensor &positions, const at::Tensor &masses, bool turns)
+RigidMotion::RigidMotion(const at::Tensor &positions, const at::Tensor &masses, bool conserves_angular_momentum)
     : masses_(masses), total_(masses.sum().item<double>()) {
-    if (!turns)
+    if (!conserves_angular_momentum)
         return;
     arms_ = positions - (masses * positions).sum(0, /*keepdim=*/true) / total_;
     const at::Tensor identity = at::eye(3, positions.options());

@@ -21,7 +21,7 @@ enum class Ghosts {
 };
 
 /// The atoms that a model is given: rows 0 ... owned - 1 are this process's, ghosts follow.
-struct Surroundings {
+struct LocalAtoms {
     Frame frame; ///< positions in double precision on the CPU; labels are set
     std::int64_t owned = 0;
     std::vector<int> atom;            ///< LAMMPS's index of each row
@@ -33,16 +33,16 @@ struct Surroundings {
     void take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species);
 
     /// @param species  index into the model's species for each type of LAMMPS, -1 for types that the model does not see
-    /// @param hops     how far messages travel, in cutoffs; ghosts beyond are left out
+    /// @param message_passing_steps     how far messages travel, in cutoffs; ghosts beyond are left out
     void find(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain, const std::vector<std::int64_t> &species,
-              double cutoff, Ghosts ghosts, int hops);
+              double cutoff, Ghosts ghosts, int message_passing_steps);
 
 private:
     void choose(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, int count);
-    void prune(int hops);
+    void prune(int message_passing_steps);
 };
 
 /// How far a message of the model travels, in cutoffs.
-int hops_of(const Model &model);
+int message_passing_steps_of(const Model &model);
 
 } // namespace equistride::lammps

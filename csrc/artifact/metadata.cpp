@@ -1,6 +1,6 @@
-#include "model/metadata.h"
+#include "artifact/metadata.h"
 
-#include "model/json.h"
+#include "artifact/json.h"
 
 #include <c10/util/Exception.h>
 

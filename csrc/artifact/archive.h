@@ -1,7 +1,7 @@
 // Look into a model file without running or unpickling anything.
 #pragma once
 
-#include "model/export.h"
+#include "visibility.h"
 
 #include <caffe2/serialize/inline_container.h>
 

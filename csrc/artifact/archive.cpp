@@ -1,4 +1,4 @@
-#include "model/archive.h"
+#include "artifact/archive.h"
 
 #include <c10/util/Exception.h>
 

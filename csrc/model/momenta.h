@@ -1,7 +1,7 @@
 // The motion of atoms as a whole, and what is left: the internal motion, which has a temperature.
 #pragma once
 
-#include "model/export.h"
+#include "visibility.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -10,7 +10,7 @@
 namespace equistride {
 
 /// Atoms in motion; float64 on the CPU.
-struct Phase {
+struct State {
     at::Tensor positions;  ///< [N, 3] A
     at::Tensor velocities; ///< [N, 3] A/fs
 };
@@ -20,13 +20,13 @@ class EQUISTRIDE_API RigidMotion {
 public:
     /// @param positions  [N, 3] A
     /// @param masses     [N, 1] amu
-    /// @param turns      whether angular momentum is kept, as it is without a box
-    RigidMotion(const at::Tensor &positions, const at::Tensor &masses, bool turns);
+    /// @param conserves_angular_momentum      whether angular momentum is kept, as it is without a box
+    RigidMotion(const at::Tensor &positions, const at::Tensor &masses, bool conserves_angular_momentum);
 
-    /// Velocities [N, 3] of the rigid body that has the momentum, and where it turns the angular momentum, of
+    /// Velocities [N, 3] of the rigid body that has the momentum, and where it is to rotate the angular momentum, of
     /// `velocities`.
     at::Tensor part(const at::Tensor &velocities) const;
-    /// 3, and 2 or 3 more where it turns (none for one atom).
+    /// 3, and 2 or 3 more where it is to rotate (none for one atom).
     std::int64_t degrees() const { return degrees_; }
 
 private:

@@ -1,8 +1,8 @@
 // The exchange of features through LAMMPS's own communication.
 #pragma once
 
+#include "local_atoms.h"
 #include "model/exchange.h"
-#include "surroundings.h"
 
 #include "comm.h"
 
@@ -14,19 +14,19 @@ namespace equistride::lammps {
 /// Carries rows of features to the processes that see their atoms as ghosts, and gradients back, some columns at a
 /// time, in the precision they have: two of single precision in a double. They go from rows to LAMMPS's buffer and back
 /// without a copy between. The style that owns it passes LAMMPS's pack and unpack calls on.
-class Messenger final : public Exchange {
+class GhostExchange final : public Exchange {
 public:
     /// Doubles of an atom in one message; a style's comm_forward and comm_reverse.
     static constexpr int SLOTS = 256;
 
     /// @param forward, reverse  make LAMMPS send so many doubles an atom for the style
-    Messenger(std::function<void(int)> forward, std::function<void(int)> reverse)
+    GhostExchange(std::function<void(int)> forward, std::function<void(int)> reverse)
         : send_(std::move(forward)), send_back_(std::move(reverse)) {}
 
     /// The atoms of this step; `all` counts LAMMPS's own and ghost atoms.
-    void begin(const Surroundings &surroundings, int all);
+    void begin(const LocalAtoms &local, int all);
 
-    std::int64_t owned() const override { return surroundings_->owned; }
+    std::int64_t owned() const override { return local_->owned; }
     at::Tensor forward(const at::Tensor &features) override;
     at::Tensor backward(const at::Tensor &gradient) override;
 
@@ -41,7 +41,7 @@ private:
     char *row(int atom) const { return values_ + place_[static_cast<std::size_t>(atom)] * stride_; }
 
     std::function<void(int)> send_, send_back_;
-    const Surroundings *surroundings_ = nullptr;
+    const LocalAtoms *local_ = nullptr;
     int all_ = 0;
     std::vector<std::int64_t> place_; // row of each of LAMMPS's atoms; those that the model does not see come last
 
