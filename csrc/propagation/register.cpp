@@ -1,4 +1,4 @@
-// torch.classes.equistride.Propagation: strides, thermostats and guard for engines in Python.
+// torch.classes.equistride.Propagation: strides, thermostats and guard for engines in Python; and the momenta.
 #include "propagation/propagation.h"
 
 #include <ATen/ATen.h>
@@ -63,9 +63,18 @@ struct TorchPropagation : torch::CustomClassHolder {
     void set_state(const std::vector<std::int64_t> &state) { run->set_state(state); }
 };
 
+std::tuple<at::Tensor, at::Tensor> kept(const at::Tensor &positions, const at::Tensor &velocities,
+                                        const at::Tensor &displacements, const at::Tensor &after,
+                                        const at::Tensor &masses, double stride_fs, bool conserves_angular_momentum) {
+    const Stride stride =
+        keep_momenta({positions, velocities}, {displacements, after}, masses, stride_fs, conserves_angular_momentum);
+    return {stride.displacements, stride.velocities};
+}
+
 } // namespace
 
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
+    m.def("keep_momenta", kept);
     m.class_<TorchPropagation>("Propagation")
         .def(torch::init<const std::string &, const std::vector<std::string> &, const at::Tensor &, const at::Tensor &,
                          const std::string &, double, double, std::int64_t, const std::string &>())
