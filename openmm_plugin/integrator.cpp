@@ -74,7 +74,7 @@ void TrajCastIntegrator::setThermostat(const Thermostat &thermostat) {
     rethrow_as_openmm([&] {
         thermostat.check();
         if (run_)
-            run_->set_thermostat(thermostat);
+            run_->run().set_thermostat(thermostat);
     });
     thermostat_ = thermostat;
 }
@@ -93,7 +93,7 @@ void TrajCastIntegrator::setGuard(const Watch &watch) {
 }
 
 std::map<std::string, double> TrajCastIntegrator::getGuardStatistics() const {
-    Guard *guard = run_ ? run_->guard() : nullptr;
+    Guard *guard = run_ ? run_->run().guard() : nullptr;
     return guard ? guard->statistics() : std::map<std::string, double>{};
 }
 
@@ -124,8 +124,8 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
         const at::Device automatic = at::hasCUDA() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
         const Atoms atoms{elements_, at::tensor(masses, at::kDouble).unsqueeze(1), at::full({3}, periodic_, at::kBool)};
         const auto seed = seed_ == 0 ? std::random_device()() : static_cast<std::uint64_t>(seed_);
-        run_ = std::make_unique<Propagation>(Model::from_bytes(model_, name_of(file_), /*verify=*/false), atoms,
-                                             thermostat_, seed, choose_device(device_, automatic));
+        run_ = std::make_unique<SystemPropagation>(Model::from_bytes(model_, name_of(file_), /*verify=*/false), atoms,
+                                                   thermostat_, seed, choose_device(device_, automatic));
         if (watch_)
             run_->set_guard(watch_->settings, Model::from_bytes(watch_->model, name_of(watch_->file), false));
     });
@@ -141,8 +141,8 @@ void TrajCastIntegrator::stateChanged(OpenMM::State::DataType changed) {
     if (changed == OpenMM::State::Energy) // the last one of a checkpoint that was loaded
         loading_ = false;
     const bool moved = changed == OpenMM::State::Positions || changed == OpenMM::State::Velocities;
-    if (moved && !own_change_ && !loading_ && run_ && run_->guard())
-        run_->guard()->reset();
+    if (moved && !own_change_ && !loading_ && run_ && run_->run().guard())
+        run_->run().guard()->reset();
 }
 
 void TrajCastIntegrator::step(int steps) {
@@ -161,8 +161,8 @@ void TrajCastIntegrator::stride() {
     context->getPeriodicBoxVectors(box[0], box[1], box[2]);
     const bool other = next_step_ >= 0 && number != next_step_; // another integrator was at work between
     const bool strained = !box_.empty() && box != box_;
-    if ((other || strained) && run_->guard())
-        run_->guard()->reset();
+    if ((other || strained) && run_->run().guard())
+        run_->run().guard()->reset();
     box_ = box;
     rethrow_as_openmm([&] {
         const GilRelease released;
@@ -204,58 +204,52 @@ std::vector<Vec3> TrajCastIntegrator::getVelocitiesForTemperature(const OpenMM::
         throw OpenMMException("velocities without angular momentum need positions, and these are not set; call "
                               "setPositions() first");
     return rethrow_as_openmm([&] {
-        SplitMix64 random(static_cast<std::uint64_t>(randomSeed));
-        return vectors_of(thermal_velocities(tensor_of(positions, units::ANGSTROM_PER_NM), run_->atoms().masses,
-                                             run_->conserves_angular_momentum(), temperature, random),
+        return vectors_of(run_->thermal_velocities(tensor_of(positions, units::ANGSTROM_PER_NM), temperature,
+                                                   static_cast<std::uint64_t>(randomSeed)),
                           FS_NM_PER_PS_ANGSTROM);
     });
 }
 
-std::vector<std::int64_t> TrajCastIntegrator::state() const {
-    std::vector<std::int64_t> words = run_->state();
-    words.push_back(next_step_);
-    return words;
-}
+// The run's state, after the number of the step that comes next.
+std::string TrajCastIntegrator::state() const { return std::to_string(next_step_) + ' ' + run_->run().state(); }
 
-void TrajCastIntegrator::set_state(const std::vector<std::int64_t> &state) {
-    if (state.empty())
-        throw OpenMMException("the checkpoint has no state of this integrator");
-    rethrow_as_openmm([&] { run_->set_state({state.begin(), state.end() - 1}); });
-    next_step_ = state.back();
+void TrajCastIntegrator::set_state(const std::string &state) {
+    std::istringstream text(state);
+    std::int64_t next = 0;
+    text >> next >> std::ws;
+    const std::string rest(std::istreambuf_iterator<char>(text), {});
+    rethrow_as_openmm([&] { run_->run().set_state(rest); });
+    next_step_ = next;
 }
 
 void TrajCastIntegrator::createCheckpoint(std::ostream &stream) const {
-    const std::vector<std::int64_t> words = state();
-    const auto count = static_cast<std::int64_t>(words.size());
-    stream.write(reinterpret_cast<const char *>(&count), sizeof(count));
-    stream.write(reinterpret_cast<const char *>(words.data()), count * static_cast<std::int64_t>(sizeof(count)));
+    const std::string text = state();
+    const auto size = static_cast<std::int64_t>(text.size());
+    stream.write(reinterpret_cast<const char *>(&size), sizeof(size));
+    stream.write(text.data(), size);
 }
 
 void TrajCastIntegrator::loadCheckpoint(std::istream &stream) {
-    std::int64_t count = 0;
-    stream.read(reinterpret_cast<char *>(&count), sizeof(count));
-    if (!stream || count < 0 || count > 1000)
+    constexpr std::int64_t MOST = 100000;
+    std::int64_t size = 0;
+    stream.read(reinterpret_cast<char *>(&size), sizeof(size));
+    if (!stream || size < 0 || size > MOST)
         throw OpenMMException("the checkpoint was not written by this integrator; use one of the same kind of run");
-    std::vector<std::int64_t> words(static_cast<std::size_t>(count));
-    stream.read(reinterpret_cast<char *>(words.data()), count * static_cast<std::int64_t>(sizeof(count)));
+    std::string text(static_cast<std::size_t>(size), '\0');
+    stream.read(text.data(), size);
     if (!stream)
         throw OpenMMException("the checkpoint is truncated");
-    set_state(words);
+    set_state(text);
     loading_ = true;
 }
 
 void TrajCastIntegrator::serializeParameters(OpenMM::SerializationNode &node) const {
-    std::ostringstream text;
-    for (const std::int64_t word : state())
-        text << word << ' ';
-    node.setStringProperty("trajcast", text.str());
+    node.setStringProperty("trajcast", state());
 }
 
 void TrajCastIntegrator::deserializeParameters(const OpenMM::SerializationNode &node) {
-    if (!node.hasProperty("trajcast")) // the State of another integrator
-        return;
-    std::istringstream text(node.getStringProperty("trajcast"));
-    set_state({std::istream_iterator<std::int64_t>(text), {}});
+    if (node.hasProperty("trajcast")) // else it is the State of another integrator
+        set_state(node.getStringProperty("trajcast"));
 }
 
 } // namespace equistride

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "export.h"
-#include "propagation/propagation.h"
+#include "propagation/system_propagation.h"
 
 #include <openmm/Integrator.h>
 
@@ -79,8 +79,8 @@ protected:
 
 private:
     void stride();
-    std::vector<std::int64_t> state() const;
-    void set_state(const std::vector<std::int64_t> &state);
+    std::string state() const;
+    void set_state(const std::string &state);
 
     Bytes model_;
     std::string file_;
@@ -93,9 +93,9 @@ private:
     std::string device_ = "auto";
     std::optional<Watch> watch_;
 
-    std::unique_ptr<Propagation> run_; // while bound to a Context
-    std::int64_t next_step_ = -1;      // the Context's step count after our last stride
-    std::vector<OpenMM::Vec3> box_;    // [nm], of our last stride
+    std::unique_ptr<SystemPropagation> run_; // while bound to a Context
+    std::int64_t next_step_ = -1;            // the Context's step count after our last stride
+    std::vector<OpenMM::Vec3> box_;          // [nm], of our last stride
     bool own_change_ = false, loading_ = false;
 };
 

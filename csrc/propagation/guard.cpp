@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
-#include <array>
-#include <bit>
 #include <chrono>
 #include <cmath>
 
@@ -24,142 +22,149 @@ void GuardSettings::check() const {
                       "the substep of a guard makes no sense; expected more than 0 fs; found ", substep);
 }
 
-Guard::Guard(GuardSettings settings, Potential potential, at::Tensor masses, double stride)
-    : settings_(std::move(settings)), potential_(std::move(potential)), masses_(std::move(masses)), stride_(stride) {
+const std::map<std::string, double Guard::Counts::*> Guard::FIELDS = {{"strides", &Counts::strides},
+                                                                      {"checks", &Counts::checks},
+                                                                      {"violations", &Counts::violations},
+                                                                      {"corrected", &Counts::corrected},
+                                                                      {"rejected", &Counts::rejected},
+                                                                      {"refused", &Counts::refused},
+                                                                      {"evaluations", &Counts::evaluations},
+                                                                      {"sum", &Counts::sum},
+                                                                      {"squares", &Counts::squares},
+                                                                      {"largest", &Counts::largest},
+                                                                      {"compared", &Counts::compared},
+                                                                      {"guard_seconds", &Counts::guard_seconds},
+                                                                      {"network_seconds", &Counts::network_seconds}};
+
+Guard::Guard(GuardSettings settings, Potential potential, double stride_fs)
+    : settings_(std::move(settings)), potential_(std::move(potential)), stride_fs_(stride_fs) {
     settings_.check();
 }
 
-double Guard::energy(const State &state, const at::Tensor &cell) {
-    return potential_.evaluate(state.positions, cell, false).energy + kinetic_energy(state.velocities, masses_);
+double Guard::energy(const State &state, const Particles &particles) {
+    return potential_.evaluate(state.positions, particles, false).energy +
+           kinetic_energy(state.velocities, particles.masses, potential_.communicator());
 }
 
-State Guard::mechanics(const State &before, const at::Tensor &cell) {
-    const auto steps = static_cast<std::int64_t>(std::ceil(stride_ / settings_.substep - 1e-9));
-    return velocity_verlet(potential_, before, masses_, cell, stride_, std::max<std::int64_t>(steps, 1));
+State Guard::mechanics(const State &before, const Particles &particles) {
+    const auto steps = static_cast<std::int64_t>(std::ceil(stride_fs_ / settings_.substep - 1e-9));
+    return velocity_verlet(potential_, before, particles, stride_fs_, std::max<std::int64_t>(steps, 1));
 }
 
 // Scale the internal velocities so that the total energy is `energy`; false where that would take a factor beyond 2.
-bool Guard::scale(State &state, const at::Tensor &cell, bool conserves_angular_momentum, double energy) {
-    const RigidMotion rigid(state.positions, masses_, conserves_angular_momentum);
+bool Guard::scale(State &state, const Particles &particles, double energy) {
+    const Communicator &communicator = potential_.communicator();
+    const RigidMotion rigid(state.positions, particles.masses, particles.conserves_angular_momentum, communicator);
     const at::Tensor whole = rigid.part(state.velocities), internal = state.velocities - whole;
-    const double kinetic = kinetic_energy(internal, masses_);
-    const double square = 1.0 + (energy - this->energy(state, cell)) / kinetic;
+    const double kinetic = kinetic_energy(internal, particles.masses, communicator);
+    const double square = 1.0 + (energy - this->energy(state, particles)) / kinetic;
     if (!(square >= 0.25 && square <= 4.0))
         return false;
     state.velocities = whole + std::sqrt(square) * internal;
     return true;
 }
 
-void Guard::mend(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
-                 double energy) {
+void Guard::repair(State &after, const State &before, const Particles &particles, double energy) {
     bool done = false;
     if (settings_.mode == "correct")
-        done = scale(after, cell, conserves_angular_momentum, energy);
+        done = scale(after, particles, energy);
     else if (settings_.mode == "midpoint")
-        done = implicit_midpoint(potential_, before, after, masses_, cell, stride_);
+        done = implicit_midpoint(potential_, before, after, particles, stride_fs_);
     (done ? counts_.corrected : counts_.rejected)++;
     if (!done)
-        after = mechanics(before, cell);
+        after = mechanics(before, particles);
 }
 
-void Guard::look(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
-                 bool conserves, bool trusted) {
-    const bool whole_run = settings_.rescale && conserves, bounded = std::isfinite(settings_.bound);
+void Guard::check(State &after, const State &before, const Particles &particles, const StrideFacts &facts) {
+    const bool whole_run = settings_.rescale && facts.conserves_energy, bounded = std::isfinite(settings_.bound);
     double old = std::nan("");
     if (bounded || !whole_run || !start_)
-        old = (static_ ? *static_ : potential_.evaluate(before.positions, cell, false).energy) +
-              kinetic_energy(before.velocities, masses_);
+        old = (static_ ? *static_ : potential_.evaluate(before.positions, particles, false).energy) +
+              kinetic_energy(before.velocities, particles.masses, potential_.communicator());
     if (whole_run && !start_)
         start_ = old;
     const double wanted = whole_run ? *start_ : old;
-    if (trusted && std::isfinite(old)) {
-        const double change = (energy(after, cell) - old) / static_cast<double>(masses_.size(0));
+    const auto atoms = static_cast<double>(particles.count);
+    if (facts.by_network && std::isfinite(old)) {
+        const double change = (energy(after, particles) - old) / atoms;
         counts_.compared++;
         counts_.sum += change;
         counts_.squares += change * change;
         counts_.largest = std::max(counts_.largest, std::abs(change));
         if (!(std::abs(change) <= settings_.bound)) {
             counts_.violations++;
-            mend(after, before, cell, conserves_angular_momentum, wanted);
+            repair(after, before, particles, wanted);
         }
     }
-    if (settings_.rescale && !scale(after, cell, conserves_angular_momentum, wanted)) {
+    if (settings_.rescale && !scale(after, particles, wanted)) {
         counts_.rejected++;
-        after = mechanics(before, cell);
-        TORCH_CHECK_VALUE(scale(after, cell, conserves_angular_momentum, wanted), "the total energy is ",
-                          1000.0 * std::abs(energy(after, cell) - wanted) / static_cast<double>(masses_.size(0)),
-                          " meV/atom away from that of the start, more than scaling the velocities can mend; let the "
-                          "guard look more often (every), or use a better propagator");
+        after = mechanics(before, particles);
+        TORCH_CHECK_VALUE(scale(after, particles, wanted), "the total energy is ",
+                          1000.0 * std::abs(energy(after, particles) - wanted) / atoms,
+                          " meV/atom away from that of the start, more than scaling the velocities can make up for; "
+                          "let the guard look more often (every), or use a better propagator");
     }
 }
 
-State Guard::stride(const std::function<State()> &network, const State &before, const at::Tensor &cell,
-                    std::int64_t number, bool conserves_angular_momentum, bool conserves) {
+State Guard::stride(const std::function<State()> &network, const State &before, const Particles &particles,
+                    StrideFacts facts) {
     const double begin = seconds();
     counts_.strides++;
     const std::int64_t evaluations = potential_.evaluations();
     State after;
-    bool trusted = true;
     try {
         after = network();
     } catch (const c10::ValueError &) {
-        trusted = false;
+        facts.by_network = false;
     }
     const double middle = seconds();
-    if (!trusted) { // atoms too fast, or too near: the potential says whether that can be
+    if (!facts.by_network) { // atoms too fast, or too near: the potential says whether that can be
         counts_.refused++;
-        after = mechanics(before, cell);
+        after = mechanics(before, particles);
     }
-    if (number % settings_.every == 0 || (settings_.rescale && conserves && !start_)) {
+    if (facts.number % settings_.every == 0 || (settings_.rescale && facts.conserves_energy && !start_)) {
         counts_.checks++;
-        look(after, before, cell, conserves_angular_momentum, conserves, trusted);
+        check(after, before, particles, facts);
     }
     // Kept, and not looked up by positions: an engine's units round these, and a run that is resumed must not differ.
     static_.reset();
     if (settings_.every == 1)
-        static_ = potential_.evaluate(after.positions, cell, false).energy;
+        static_ = potential_.evaluate(after.positions, particles, false).energy;
     counts_.evaluations += static_cast<double>(potential_.evaluations() - evaluations);
     counts_.network_seconds += middle - begin;
     counts_.guard_seconds += seconds() - middle;
     return after;
 }
 
-std::vector<std::int64_t> Guard::state() const {
-    const auto words = std::bit_cast<Words>(counts_);
-    std::vector<std::int64_t> state(words.begin(), words.end());
-    for (const std::optional<double> &energy : {start_, static_})
-        state.push_back(std::bit_cast<std::int64_t>(energy.value_or(std::nan(""))));
-    return state;
+void Guard::save(Checkpoint &checkpoint) const {
+    for (const auto &[name, field] : FIELDS)
+        checkpoint.set("guard." + name, counts_.*field);
+    checkpoint.set("guard.start", start_.value_or(std::nan("")));
+    checkpoint.set("guard.static", static_.value_or(std::nan("")));
 }
 
-void Guard::set_state(const std::vector<std::int64_t> &state) {
-    Words words{};
-    TORCH_CHECK_VALUE(state.size() == words.size() + 2, "the checkpoint's guard is of another version of equistride");
-    std::copy_n(state.begin(), words.size(), words.begin());
-    counts_ = std::bit_cast<Counts>(words);
-    const auto energy = [&](std::size_t k) {
-        const auto value = std::bit_cast<double>(state[words.size() + k]);
+void Guard::load(const Checkpoint &checkpoint) {
+    for (const auto &[name, field] : FIELDS)
+        counts_.*field = checkpoint.number("guard." + name);
+    const auto energy = [&](const char *name) {
+        const double value = checkpoint.number(name);
         return std::isnan(value) ? std::nullopt : std::optional(value);
     };
-    start_ = energy(0);
-    static_ = energy(1);
+    start_ = energy("guard.start");
+    static_ = energy("guard.static");
 }
 
 std::map<std::string, double> Guard::statistics() const {
-    const Counts &c = counts_;
-    const double n = std::max(c.compared, 1.0);
-    return {{"strides", c.strides},
-            {"checks", c.checks},
-            {"violations", c.violations},
-            {"corrected", c.corrected},
-            {"rejected", c.rejected},
-            {"refused", c.refused},
-            {"evaluations", c.evaluations},
-            {"mean_change", c.sum / n},
-            {"rms_change", std::sqrt(c.squares / n)},
-            {"largest_change", c.largest},
-            {"guard_seconds", c.guard_seconds},
-            {"network_seconds", c.network_seconds}};
+    std::map<std::string, double> found;
+    for (const auto &[name, field] : FIELDS)
+        found[name] = counts_.*field;
+    for (const char *sum : {"sum", "squares", "largest", "compared"})
+        found.erase(sum);
+    const double n = std::max(counts_.compared, 1.0);
+    found["mean_change"] = counts_.sum / n;
+    found["rms_change"] = std::sqrt(counts_.squares / n);
+    found["largest_change"] = counts_.largest;
+    return found;
 }
 
 } // namespace equistride

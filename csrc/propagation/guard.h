@@ -1,12 +1,10 @@
-// The guard: checks strides of a propagator against the energy of a potential, and mends those that break a bound.
+// The guard: checks strides of a propagator against the energy of a potential, and repairs those that break a bound.
 #pragma once
 
+#include "propagation/checkpoint.h"
 #include "propagation/mechanics.h"
 
-#include <array>
-#include <cstdint>
 #include <functional>
-#include <map>
 #include <optional>
 
 namespace equistride {
@@ -27,46 +25,44 @@ struct EQUISTRIDE_API GuardSettings {
 
 class EQUISTRIDE_API Guard {
 public:
-    Guard(GuardSettings settings, Potential potential, at::Tensor masses, double stride);
+    struct StrideFacts {
+        std::int64_t number = 0;       ///< of the stride in the run
+        bool conserves_energy = false; ///< no thermostat, so that one energy holds for all of the run
+        bool by_network = true;        ///< not by mechanics, because the network refused
+    };
+
+    Guard(GuardSettings settings, Potential potential, double stride_fs);
 
     /// Make one stride and look after it.
-    /// @param network   makes the network's stride; may raise c10::ValueError
-    /// @param number    number of the stride in the run
-    /// @param conserves_angular_momentum     whether angular momentum is kept
-    /// @param conserves whether the run has no thermostat, so that one energy holds for all of it
-    State stride(const std::function<State()> &network, const State &before, const at::Tensor &cell,
-                 std::int64_t number, bool conserves_angular_momentum, bool conserves);
+    /// @param network  makes the network's stride; may raise c10::ValueError, then on all processes
+    State stride(const std::function<State()> &network, const State &before, const Particles &particles,
+                 StrideFacts facts);
 
     /// Forget the energies of before: positions, velocities or the cell were set from outside.
     void reset() { start_ = static_ = std::nullopt; }
 
-    /// strides, checks, violations, corrected, rejected, refused, iterations; mean, rms and largest change of energy
-    /// over a stride [eV/atom]; evaluations of the potential; seconds of the guard and of the network.
+    /// strides, checks, violations, corrected, rejected, refused; mean, rms and largest change of energy over a stride
+    /// [eV/atom]; evaluations of the potential; seconds of the guard and of the network.
     std::map<std::string, double> statistics() const;
-    /// All that changes in a run, bit by bit, for checkpoints.
-    std::vector<std::int64_t> state() const;
-    void set_state(const std::vector<std::int64_t> &state);
+    void save(Checkpoint &checkpoint) const;
+    void load(const Checkpoint &checkpoint);
 
 private:
     struct Counts {
         double strides = 0, checks = 0, violations = 0, corrected = 0, rejected = 0, refused = 0, evaluations = 0;
         double sum = 0, squares = 0, largest = 0, compared = 0, guard_seconds = 0, network_seconds = 0;
     };
+    static const std::map<std::string, double Counts::*> FIELDS;
 
-    using Words = std::array<std::int64_t, sizeof(Counts) / sizeof(std::int64_t)>;
-
-    void look(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
-              bool conserves, bool trusted);
-    void mend(State &after, const State &before, const at::Tensor &cell, bool conserves_angular_momentum,
-              double energy);
-    double energy(const State &state, const at::Tensor &cell);
-    bool scale(State &state, const at::Tensor &cell, bool conserves_angular_momentum, double energy);
-    State mechanics(const State &before, const at::Tensor &cell);
+    void check(State &after, const State &before, const Particles &particles, const StrideFacts &facts);
+    void repair(State &after, const State &before, const Particles &particles, double energy);
+    double energy(const State &state, const Particles &particles);
+    bool scale(State &state, const Particles &particles, double energy);
+    State mechanics(const State &before, const Particles &particles);
 
     GuardSettings settings_;
     Potential potential_;
-    at::Tensor masses_;
-    double stride_;
+    double stride_fs_;
     std::optional<double> start_;  // eV, total energy of the start
     std::optional<double> static_; // eV, potential energy where the last stride ended
     Counts counts_;

@@ -13,9 +13,26 @@ at::Tensor acceleration(const at::Tensor &forces, const at::Tensor &masses) {
     return forces * (units::ACCELERATION / masses);
 }
 
+double largest_of(const at::Tensor &values, const Communicator &communicator) {
+    return communicator.largest(values.numel() ? values.abs().max().item<double>() : 0.0);
+}
+
+// The least squares of a x = b [k, m], [k, 1], whose rows all processes share: their triangles say all that matters of
+// them, and are the same on each.
+at::Tensor least_squares(const at::Tensor &a, const at::Tensor &b, const Communicator &communicator) {
+    const std::int64_t m = a.size(1);
+    const at::Tensor triangle = std::get<1>(at::linalg_qr(at::cat({a, b}, 1), "r"));
+    at::Tensor blocks = at::zeros({communicator.size(), m + 1, m + 1}, a.options());
+    blocks[communicator.rank()].narrow(0, 0, triangle.size(0)).copy_(triangle);
+    blocks = communicator.sum(blocks).flatten(0, 1);
+    return std::get<0>(at::linalg_lstsq(blocks.narrow(1, 0, m), blocks.narrow(1, m, 1)));
+}
+
 // Anderson mixing of a fixed-point iteration (Walker and Ni 2011).
 class Anderson {
 public:
+    explicit Anderson(const Communicator &communicator) : communicator_(communicator) {}
+
     /// The next point, after `x` with the residual `f` = g(x) - x.
     at::Tensor next(const at::Tensor &x, const at::Tensor &f) {
         at::Tensor step = f;
@@ -28,8 +45,7 @@ public:
             }
             const at::Tensor dx = at::stack(std::vector(moves_.begin(), moves_.end()), 1);
             const at::Tensor df = at::stack(std::vector(changes_.begin(), changes_.end()), 1);
-            const at::Tensor gamma = std::get<0>(at::linalg_lstsq(df, f.flatten().unsqueeze(1)));
-            step = f - (dx + df).matmul(gamma).view_as(f);
+            step = f - (dx + df).matmul(least_squares(df, f.flatten().unsqueeze(1), communicator_)).view_as(f);
         }
         x_ = x;
         f_ = f;
@@ -38,76 +54,69 @@ public:
 
 private:
     static constexpr std::size_t DEPTH = 8;
+    const Communicator &communicator_;
     std::deque<at::Tensor> moves_, changes_;
     at::Tensor x_, f_;
 };
 
 } // namespace
 
-bool Atoms::open() const { return !pbc.any().item<bool>(); }
-bool Atoms::periodic() const { return pbc.all().item<bool>(); }
-
-Potential::Potential(std::unique_ptr<Model> model, const Atoms &atoms, at::Device device) : model_(std::move(model)) {
-    const Metadata &metadata = model_->metadata();
-    TORCH_CHECK_VALUE(metadata.kind == "potential", "a guard needs the energy of a potential; found a ", metadata.kind,
+Potential::Potential(Evaluation &evaluation, const Communicator &communicator)
+    : evaluation_(evaluation), communicator_(communicator) {
+    const std::string &kind = evaluation.model().metadata().kind;
+    TORCH_CHECK_VALUE(kind == "potential", "a guard needs the energy of a potential; found a ", kind,
                       "; give it the artifact of a potential of the same system");
-    TORCH_CHECK_VALUE(!metadata.requires_box || atoms.periodic(),
-                      "the guard's potential was trained on periodic systems alone, and this one has no box");
-    std::vector<std::int64_t> species;
-    for (const std::string &element : atoms.elements)
-        species.push_back(metadata.species_index(element));
-    model_->to(device, model_->dtype());
-    evaluation_ = std::make_unique<SystemEvaluation>(*model_, at::tensor(species, at::kLong), atoms.pbc);
 }
 
-const Potential::Value &Potential::evaluate(const at::Tensor &positions, const at::Tensor &cell, bool forces) {
-    const bool enough = value_.forces.defined() || !forces;
-    if (enough && positions_.defined() && at::equal(positions_, positions) && at::equal(cell_, cell))
+bool Potential::knows(const at::Tensor &positions, const at::Tensor &cell, bool forces) const {
+    const bool here = (value_.forces.defined() || !forces) && positions_.defined() &&
+                      at::equal(positions_, positions) && at::equal(cell_, cell);
+    return communicator_.largest(here ? 0 : 1) == 0;
+}
+
+const Potential::Value &Potential::evaluate(const at::Tensor &positions, const Particles &particles, bool forces) {
+    if (knows(positions, particles.cell, forces))
         return value_;
     positions_ = at::Tensor(); // an evaluation that fails leaves none
-    Coordinates now;
-    now.positions = positions;
-    now.cell = cell;
-    const Outputs outputs = evaluation_->compute(now, forces);
+    const Outputs outputs = evaluation_.compute({positions, at::Tensor(), particles.cell, particles.labels}, forces);
     evaluations_++;
-    value_.energy = outputs.atomic_energies.sum(at::kDouble).item<double>();
+    value_.energy = communicator_.sum(outputs.atomic_energies.sum(at::kDouble).item<double>());
     value_.forces = at::Tensor();
     if (forces) { // in a float32 model their sum is not quite zero, and the momentum would wander
-        const at::Tensor all = outputs.forces.to(at::kCPU, at::kDouble);
-        value_.forces = all - all.mean(0, /*keepdim=*/true);
+        const at::Tensor own = outputs.forces.to(at::kCPU, at::kDouble);
+        value_.forces = own - communicator_.sum(own.sum(0, /*keepdim=*/true)) / static_cast<double>(particles.count);
     }
-    evaluation_->check();
+    evaluation_.check();
     positions_ = positions.clone();
-    cell_ = cell.clone();
+    cell_ = particles.cell.clone();
     return value_;
 }
 
-State velocity_verlet(Potential &potential, const State &before, const at::Tensor &masses, const at::Tensor &cell,
-                      double dt, std::int64_t steps) {
+State velocity_verlet(Potential &potential, const State &before, const Particles &particles, double dt,
+                      std::int64_t steps) {
     const double h = dt / static_cast<double>(steps);
     State now = before;
-    at::Tensor a = acceleration(potential.evaluate(now.positions, cell, true).forces, masses);
+    at::Tensor a = acceleration(potential.evaluate(now.positions, particles, true).forces, particles.masses);
     for (std::int64_t k = 0; k < steps; k++) {
         now.velocities = now.velocities + 0.5 * h * a;
         now.positions = now.positions + h * now.velocities;
-        a = acceleration(potential.evaluate(now.positions, cell, true).forces, masses);
+        a = acceleration(potential.evaluate(now.positions, particles, true).forces, particles.masses);
         now.velocities = now.velocities + 0.5 * h * a;
     }
     return now;
 }
 
-bool implicit_midpoint(Potential &potential, const State &before, State &guess, const at::Tensor &masses,
-                       const at::Tensor &cell, double dt) {
+bool implicit_midpoint(Potential &potential, const State &before, State &guess, const Particles &particles, double dt) {
     constexpr int MOST = 50;
     // A; a float32 model's forces have six digits, of a midpoint that lies 0.1 A off the straight line
     const double tolerance = potential.dtype() == at::kDouble ? 1e-10 : 1e-6;
     const at::Tensor straight = before.positions + 0.5 * dt * before.velocities;
     at::Tensor middle = 0.5 * (before.positions + guess.positions);
-    Anderson mixing;
+    Anderson mixing(potential.communicator());
     for (int k = 0; k < MOST; k++) {
-        const at::Tensor a = acceleration(potential.evaluate(middle, cell, true).forces, masses);
+        const at::Tensor a = acceleration(potential.evaluate(middle, particles, true).forces, particles.masses);
         const at::Tensor residual = straight + 0.25 * dt * dt * a - middle;
-        if (residual.abs().max().item<double>() < tolerance) {
+        if (largest_of(residual, potential.communicator()) < tolerance) {
             guess.positions = before.positions + dt * (before.velocities + 0.5 * dt * a);
             guess.velocities = before.velocities + dt * a;
             return true;

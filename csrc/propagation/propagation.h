@@ -6,42 +6,33 @@
 
 namespace equistride {
 
+/// On this process's atoms; every process must call it together.
 class EQUISTRIDE_API Propagation {
 public:
-    /// Raises c10::ValueError where the model is no propagator, does not know an element, was trained with other masses
-    /// or needs a box that is not there.
-    ///
-    /// @param atoms   with the engine's masses, for which the trained ones are then used (tables differ in the fifth
-    ///                digit); where `elements` is empty, elements follow from the masses
-    /// @param device  where the network runs
-    Propagation(std::unique_ptr<Model> propagator, Atoms atoms, Thermostat thermostat, std::uint64_t seed,
-                at::Device device);
+    /// @param network  evaluates a propagator; it and the communicator must outlive this
+    Propagation(Evaluation &network, const Thermostat &thermostat, std::uint64_t seed,
+                const Communicator &communicator = Communicator::self());
 
-    void set_guard(const GuardSettings &settings, std::unique_ptr<Model> potential);
+    /// @param potential  of the same atoms; must outlive this
+    void set_guard(const GuardSettings &settings, Evaluation &potential);
     void set_thermostat(const Thermostat &thermostat);
 
-    /// One stride in a cell [3, 3] A (zeros along open axes); `number` counts the strides of the run.
-    void step(State &state, const at::Tensor &cell, std::int64_t number);
-    double stride_fs() const { return model_->metadata().stride_fs; }
-    const Atoms &atoms() const { return atoms_; }
-    /// Angular momentum is kept where there is no box.
-    bool conserves_angular_momentum() const { return conserves_angular_momentum_; }
+    /// One stride; `number` counts those of the run.
+    void step(State &state, const Particles &particles, std::int64_t number);
+    double stride_fs() const { return network_.model().metadata().stride_fs; }
     Guard *guard() { return guard_ ? &*guard_ : nullptr; }
 
-    /// Random state and the guard's: what a checkpoint needs beside the atoms.
-    std::vector<std::int64_t> state() const;
-    void set_state(const std::vector<std::int64_t> &state);
+    /// What goes on from here needs beside the atoms: random state and the guard's.
+    std::string state() const;
+    void set_state(const std::string &state);
 
 private:
-    State network(const State &before, const at::Tensor &cell);
+    State stride(const State &before, const Particles &particles);
 
-    std::unique_ptr<Model> model_;
-    std::unique_ptr<SystemEvaluation> evaluation_;
-    Atoms atoms_;
+    Evaluation &network_;
+    const Communicator &communicator_;
     Thermostat thermostat_;
     SplitMix64 random_;
-    at::Device device_;
-    bool conserves_angular_momentum_;
     std::optional<Guard> guard_;
 };
 

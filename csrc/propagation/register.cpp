@@ -1,5 +1,5 @@
 // torch.classes.equistride.Propagation: strides, thermostats and guard for engines in Python; and the momenta.
-#include "propagation/propagation.h"
+#include "propagation/system_propagation.h"
 
 #include <ATen/ATen.h>
 #include <torch/custom_class.h>
@@ -9,7 +9,7 @@ namespace equistride {
 namespace {
 
 struct TorchPropagation : torch::CustomClassHolder {
-    std::unique_ptr<Propagation> run;
+    std::unique_ptr<SystemPropagation> system;
 
     /// masses [N] amu, pbc [3] bool; thermostat (csvr, langevin, none) with temperature [K] and time [fs]; another with
     /// set_thermostat().
@@ -17,50 +17,48 @@ struct TorchPropagation : torch::CustomClassHolder {
                      const at::Tensor &pbc, const std::string &thermostat, double temperature, double time,
                      std::int64_t seed, const std::string &device) {
         Atoms atoms{elements, masses.to(at::kCPU, at::kDouble).reshape({-1, 1}), pbc.to(at::kCPU, at::kBool)};
-        run = std::make_unique<Propagation>(Model::load(artifact), std::move(atoms),
-                                            Thermostat{thermostat, temperature, time, 0.0},
-                                            static_cast<std::uint64_t>(seed), at::Device(device));
+        system = std::make_unique<SystemPropagation>(Model::load(artifact), std::move(atoms),
+                                                     Thermostat{thermostat, temperature, time, 0.0},
+                                                     static_cast<std::uint64_t>(seed), at::Device(device));
     }
 
     void set_guard(const std::string &artifact, const std::string &mode, std::int64_t every, double bound, bool rescale,
                    double substep) {
-        run->set_guard({mode, every, bound, rescale, substep}, Model::load(artifact));
+        system->set_guard({mode, every, bound, rescale, substep}, Model::load(artifact));
     }
 
     void set_thermostat(const std::string &kind, double temperature, double time, double tau) {
-        run->set_thermostat({kind, temperature, time, tau});
+        system->run().set_thermostat({kind, temperature, time, tau});
     }
 
-    double stride_fs() const { return run->stride_fs(); }
+    double stride_fs() const { return system->run().stride_fs(); }
 
     /// New positions [N, 3] A and velocities [N, 3] A/fs after stride `number` in a cell [3, 3] A.
     std::tuple<at::Tensor, at::Tensor> step(const at::Tensor &positions, const at::Tensor &velocities,
                                             const at::Tensor &cell, std::int64_t number) {
         State state{positions.to(at::kDouble), velocities.to(at::kDouble)};
-        run->step(state, cell.to(at::kDouble), number);
+        system->step(state, cell.to(at::kDouble), number);
         return {state.positions, state.velocities};
     }
 
     at::Tensor thermal_velocities(const at::Tensor &positions, double temperature, std::int64_t seed) {
-        SplitMix64 random(static_cast<std::uint64_t>(seed));
-        return equistride::thermal_velocities(positions.to(at::kDouble), run->atoms().masses,
-                                              run->conserves_angular_momentum(), temperature, random);
+        return system->thermal_velocities(positions.to(at::kDouble), temperature, static_cast<std::uint64_t>(seed));
     }
 
     c10::Dict<std::string, double> statistics() {
         c10::Dict<std::string, double> found;
-        if (Guard *guard = run->guard())
+        if (Guard *guard = system->run().guard())
             for (const auto &[name, value] : guard->statistics())
                 found.insert(name, value);
         return found;
     }
 
     void reset() {
-        if (Guard *guard = run->guard())
+        if (Guard *guard = system->run().guard())
             guard->reset();
     }
-    std::vector<std::int64_t> state() const { return run->state(); }
-    void set_state(const std::vector<std::int64_t> &state) { run->set_state(state); }
+    std::string state() const { return system->run().state(); }
+    void set_state(const std::string &state) { system->run().set_state(state); }
 };
 
 std::tuple<at::Tensor, at::Tensor> kept(const at::Tensor &positions, const at::Tensor &velocities,

@@ -11,14 +11,20 @@
 namespace equistride {
 namespace {
 
-// Maxwell's distribution of the internal motion: the noise, less its rigid part.
-at::Tensor thermal_noise(const at::Tensor &masses, const RigidMotion &rigid, double temperature, SplitMix64 &random) {
-    at::Tensor noise = at::empty({masses.size(0), 3}, at::kDouble);
-    std::normal_distribution<double> normal;
+// Maxwell's distribution of the internal motion: the noise, less its rigid part. An atom's noise is that of its ID and
+// of one draw for all, so it depends neither on the processes nor on the order of the atoms.
+at::Tensor thermal_noise(const Particles &particles, const RigidMotion &rigid, double temperature, SplitMix64 &random) {
+    constexpr std::uint64_t SPREAD = 0xd1342543de82ef95;
+    const std::uint64_t draw = random();
+    at::Tensor noise = at::empty({particles.masses.size(0), 3}, at::kDouble);
     double *x = noise.mutable_data_ptr<double>();
-    for (std::int64_t k = 0; k < noise.numel(); k++)
-        x[k] = normal(random);
-    noise = noise * (units::BOLTZMANN * temperature / units::EV_PER_KINETIC / masses).sqrt();
+    for (const std::int64_t id : particles.ids) {
+        SplitMix64 own(draw ^ (static_cast<std::uint64_t>(id) * SPREAD));
+        std::normal_distribution<double> normal;
+        for (int k = 0; k < 3; k++)
+            *x++ = normal(own);
+    }
+    noise = noise * (units::BOLTZMANN * temperature / units::EV_PER_KINETIC / particles.masses).sqrt();
     return noise - rigid.part(noise);
 }
 
@@ -46,12 +52,12 @@ void Thermostat::check() const {
                           " fs; check tau or friction");
 }
 
-void Thermostat::apply(State &state, const at::Tensor &masses, bool conserves_angular_momentum, double dt,
-                       SplitMix64 &random) const {
+void Thermostat::apply(State &state, const Particles &particles, double dt, SplitMix64 &random,
+                       const Communicator &communicator) const {
     if (!active())
         return;
-    const RigidMotion rigid(state.positions, masses, conserves_angular_momentum);
-    const auto degrees = static_cast<double>(state.positions.numel() - rigid.degrees());
+    const RigidMotion rigid(state.positions, particles.masses, particles.conserves_angular_momentum, communicator);
+    const double degrees = particles.degrees_of_freedom(rigid);
     if (degrees <= 0)
         return;
     const at::Tensor whole = rigid.part(state.velocities);
@@ -59,25 +65,25 @@ void Thermostat::apply(State &state, const at::Tensor &masses, bool conserves_an
     at::Tensor internal = state.velocities - whole;
     if (has_friction()) {
         const double c1 = decay(time);
-        internal = c1 * internal + std::sqrt(1.0 - c1 * c1) * thermal_noise(masses, rigid, temperature, random);
+        internal = c1 * internal + std::sqrt(1.0 - c1 * c1) * thermal_noise(particles, rigid, temperature, random);
     }
     if (rescales()) {
-        const double kinetic = kinetic_energy(internal, masses);
+        const double kinetic = kinetic_energy(internal, particles.masses, communicator);
         TORCH_CHECK_VALUE(kinetic > 0,
                           "the atoms are at rest, and velocities of 0 cannot be rescaled to a temperature; "
                           "give them velocities of the temperature first");
         const double c1 = decay(has_friction() ? tau : time);
-        internal = csvr_factor(kinetic, degrees, temperature, c1, random) * internal;
+        internal = communicator.same(csvr_factor(kinetic, degrees, temperature, c1, random)) * internal;
     }
     state.velocities = whole + internal;
 }
 
-at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses, bool conserves_angular_momentum,
-                              double temperature, SplitMix64 &random) {
-    const RigidMotion rigid(positions, masses, conserves_angular_momentum);
-    const auto degrees = static_cast<double>(positions.numel() - rigid.degrees());
-    const at::Tensor noise = thermal_noise(masses, rigid, temperature, random);
-    const double kinetic = kinetic_energy(noise, masses);
+at::Tensor thermal_velocities(const at::Tensor &positions, const Particles &particles, double temperature,
+                              SplitMix64 &random, const Communicator &communicator) {
+    const RigidMotion rigid(positions, particles.masses, particles.conserves_angular_momentum, communicator);
+    const double degrees = particles.degrees_of_freedom(rigid);
+    const at::Tensor noise = thermal_noise(particles, rigid, temperature, random);
+    const double kinetic = kinetic_energy(noise, particles.masses, communicator);
     if (degrees <= 0 || kinetic <= 0)
         return at::zeros_like(positions);
     return noise * std::sqrt(0.5 * degrees * units::BOLTZMANN * temperature / kinetic);

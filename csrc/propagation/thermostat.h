@@ -2,7 +2,7 @@
 // systems angular momentum, stay.
 #pragma once
 
-#include "model/momenta.h"
+#include "propagation/particles.h"
 #include "propagation/random.h"
 
 #include <string>
@@ -26,18 +26,19 @@ struct EQUISTRIDE_API Thermostat {
     bool active() const { return kind != "none"; }
     /// Raises c10::ValueError for an unknown kind and for numbers that make no sense.
     void check() const;
-    /// Act on the velocities for the time `dt` [fs].
-    void apply(State &state, const at::Tensor &masses, bool conserves_angular_momentum, double dt,
-               SplitMix64 &random) const;
+    /// Act on the velocities for the time `dt` [fs]. `random` is the same on all processes, and stays so.
+    void apply(State &state, const Particles &particles, double dt, SplitMix64 &random,
+               const Communicator &communicator) const;
 };
 
 /// The factor of csvr on velocities of kinetic energy `kinetic` [eV] with `degrees` of freedom (Bussi, Donadio,
 /// Parrinello 2007, eq. A7 and A8); `c1` is exp(-dt / tau).
 EQUISTRIDE_API double csvr_factor(double kinetic, double degrees, double temperature, double c1, SplitMix64 &random);
 
-/// Velocities [N, 3] of the given temperature [K]: Maxwell's distribution of the internal motion, scaled to the
-/// temperature exactly, without momentum, and where it `conserves_angular_momentum` without angular momentum.
-EQUISTRIDE_API at::Tensor thermal_velocities(const at::Tensor &positions, const at::Tensor &masses,
-                                             bool conserves_angular_momentum, double temperature, SplitMix64 &random);
+/// Velocities [n, 3] of the given temperature [K]: Maxwell's distribution of the internal motion, scaled to the
+/// temperature exactly, without momentum, and where it is conserved without angular momentum.
+EQUISTRIDE_API at::Tensor thermal_velocities(const at::Tensor &positions, const Particles &particles,
+                                             double temperature, SplitMix64 &random,
+                                             const Communicator &communicator = Communicator::self());
 
 } // namespace equistride

@@ -174,9 +174,9 @@ class TrajCastDynamics(MolecularDynamics):
 
     def state(self) -> dict[str, Any]:
         """Return what goes on from here needs beside the atoms: number of strides, random state, counts of the guard."""
-        return {"nsteps": self.nsteps, "run": list(self._run.state())}
+        return {"nsteps": self.nsteps, "run": self._run.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`state`; the atoms must be those of that time."""
-        self._call(self._run.set_state, [int(word) for word in state["run"]])
+        self._call(self._run.set_state, state["run"])
         self.nsteps, self._left = int(state["nsteps"]), None

@@ -1,0 +1,50 @@
+// A run of a propagator on one process, which has all atoms.
+#pragma once
+
+#include "propagation/propagation.h"
+
+namespace equistride {
+
+/// Tables of atomic masses differ in the fifth digit, isotopes by a per cent or more.
+inline constexpr double SAME_MASS = 1e-3;
+
+/// The atoms of a run; they stay while positions and velocities change.
+struct Atoms {
+    std::vector<std::string> elements; ///< symbols; where empty, they follow from the masses
+    at::Tensor masses;                 ///< [N, 1] amu, float64, CPU: the engine's
+    at::Tensor pbc;                    ///< [3] bool, CPU
+};
+
+/// Finds what its models must know of the atoms, and owns the models.
+class EQUISTRIDE_API SystemPropagation {
+public:
+    /// Raises c10::ValueError where the model is no propagator, does not know an element, was trained with other masses
+    /// or needs a box that is not there. The trained masses are used.
+    /// @param device  where the network runs
+    SystemPropagation(std::unique_ptr<Model> propagator, Atoms atoms, const Thermostat &thermostat, std::uint64_t seed,
+                      at::Device device);
+
+    void set_guard(const GuardSettings &settings, std::unique_ptr<Model> potential);
+    /// One stride in a cell [3, 3] A (zeros along open axes); `number` counts the strides of the run.
+    void step(State &state, const at::Tensor &cell, std::int64_t number);
+    at::Tensor thermal_velocities(const at::Tensor &positions, double temperature, std::uint64_t seed) const;
+
+    Propagation &run() { return *run_; }
+    const Propagation &run() const { return *run_; }
+
+private:
+    /// A model on the atoms.
+    struct Served {
+        std::unique_ptr<Model> model;
+        std::unique_ptr<SystemEvaluation> evaluation;
+    };
+    Served serve(std::unique_ptr<Model> model, const std::string &what) const;
+
+    Atoms atoms_;
+    at::Device device_;
+    Particles particles_;
+    Served network_, potential_;
+    std::optional<Propagation> run_;
+};
+
+} // namespace equistride
