@@ -1,14 +1,12 @@
 // fix equistride/propagate: strides of an artifact of the kind propagator.
 #pragma once
 
-#include "collective.h"
-#include "ghost_exchange.h"
-#include "guard.h"
-#include "propagation/thermostat.h"
+#include "divided_evaluation.h"
+#include "mpi_communicator.h"
+#include "propagate_options.h"
+#include "propagation/propagation.h"
 
 #include "fix.h"
-
-#include <memory>
 
 namespace equistride::lammps {
 
@@ -32,35 +30,32 @@ public:
     void unpack_reverse_comm(int n, int *list, double *buf) override { exchange_.unpack_reverse(n, list, buf); }
 
 private:
-    std::size_t read_model(const std::vector<std::string> &words);
-    void read_options(const std::vector<std::string> &words, std::size_t first);
+    /// A model on LAMMPS's atoms.
+    struct Served {
+        std::unique_ptr<Model> model;
+        GhostPolicy ghosts;
+        std::unique_ptr<Evaluation> evaluation;
+    };
+
+    Served serve(std::unique_ptr<Model> model, const GhostPolicy &ghosts);
+    void read_words(const std::vector<std::string> &words);
     void check_step() const;
-    void check_run();
+    void check_run() const;
     void check_masses() const;
-    void choose_ghosts();
     void stride();
-    void read_atoms();
-    State network(const at::Tensor &velocities);
-    void heat(at::Tensor &velocities, const at::Tensor &positions);
-    at::Tensor noise();
     double target() const;
+    std::array<double, 4> trace_of(const State &state, const Particles &particles);
+    bool moved_by_others(const std::array<double, 4> &now) const;
 
     GhostExchange exchange_;
-    Collective collective_;
-    LocalAtoms local_;
-    std::unique_ptr<Model> model_;
-    std::unique_ptr<DividedGuard> guard_;
-    std::vector<std::string> elements_;
-    std::vector<std::int64_t> species_; // of each type, from 1
-    at::Tensor masses_;                 // [n, 1] amu of the own atoms, as trained
-    std::string ghost_choice_ = "auto", device_ = "auto", precision_ = "auto";
-    Ghosts ghosts_ = Ghosts::local;
-    int message_passing_steps_ = 1;
-    bool conserves_angular_momentum_ = false; // open along all axes: angular momentum is kept
-    double start_ = 0, stop_ = 0;             // K; 0 without a thermostat
-    double relaxation_ = 0;                   // LAMMPS's unit of time
-    double friction_ = -1;                    // 1 / LAMMPS's unit of time; below 0: 1 / FRICTION_STRIDES strides
-    SplitMix64 random_{0};
+    MpiCommunicator communicator_;
+    std::vector<std::string> elements_; // of each type, from 1
+    std::vector<std::int64_t> species_; // the propagator's, of each type, from 1
+    PropagateOptions options_;
+    Served network_, potential_;
+    std::optional<Propagation> run_;
+    LocalAtoms own_;
+    std::optional<std::array<double, 4>> trace_; // of the atoms where the last stride left them, for the guard
 };
 
 } // namespace equistride::lammps

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -38,6 +39,19 @@ double number(const std::string &keyword, const std::string &word, double least)
     return value;
 }
 
+const std::string &one_of(const std::vector<std::string> &choices, const std::string &keyword,
+                          const std::string &word) {
+    TORCH_CHECK_VALUE(std::find(choices.begin(), choices.end(), word) != choices.end(), "the value of ", keyword,
+                      " is not known; expected one of ", c10::Join(", ", choices), "; found ", word);
+    return word;
+}
+
+at::ScalarType precision_of(const std::string &choice, const Model &model) {
+    if (choice == "auto")
+        return model.dtype();
+    return choice == "float64" ? at::kDouble : at::kFloat;
+}
+
 at::Tensor cell_of(const LAMMPS_NS::Domain &domain) {
     at::Tensor cell = at::zeros({3, 3}, at::kDouble);
     auto h = cell.accessor<double, 2>();
@@ -61,8 +75,6 @@ at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain) {
 }
 
 at::Device choose_device(const std::string &choice, MPI_Comm world) {
-    TORCH_CHECK_VALUE(choice == "auto" || choice == "cpu" || choice == "cuda",
-                      "the device is not known; expected auto, cpu or cuda; found ", choice);
     int place = 0, processes = 1;
     MPI_Comm_size(world, &processes);
     if (processes > 1) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "equistride/units.h"
+#include "model/model.h"
 
 #include "error.h"
 #include "exceptions.h"
@@ -33,12 +34,22 @@ RunUnits units_of(const LAMMPS_NS::Update &update);
 /// A word of the input as a number. Raises c10::ValueError where it is none or is less than `least`.
 double number(const std::string &keyword, const std::string &word, double least);
 
+/// What `device` and `precision` may be.
+inline const std::vector<std::string> DEVICE_CHOICES = {"auto", "cpu", "cuda"};
+inline const std::vector<std::string> PRECISION_CHOICES = {"auto", "float32", "float64"};
+
+/// The word, where it is one of the choices. Raises c10::ValueError where not.
+const std::string &one_of(const std::vector<std::string> &choices, const std::string &keyword, const std::string &word);
+
+/// The precision that `choice` names for a model; `auto` is its own.
+at::ScalarType precision_of(const std::string &choice, const Model &model);
+
 /// Lattice vectors as rows [3, 3] A, zeros along open axes.
 at::Tensor cell_of(const LAMMPS_NS::Domain &domain);
 /// Which axes are periodic [3].
 at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain);
 
-/// The device that `choice` (auto, cpu or cuda) names. The processes of one computer share its GPUs in turn; models are
+/// The device that `choice` names. The processes of one computer share its GPUs in turn; models are
 /// told with how many they share its memory.
 at::Device choose_device(const std::string &choice, MPI_Comm world);
 

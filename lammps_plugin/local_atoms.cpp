@@ -6,23 +6,21 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
+#include <algorithm>
 
 namespace equistride::lammps {
 
-int message_passing_steps_of(const Model &model) {
-    const Metadata &metadata = model.metadata();
-    return std::max(1, static_cast<int>(std::lround(metadata.interaction_range / metadata.cutoff)));
-}
-
-void LocalAtoms::choose(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, int count) {
+void LocalAtoms::take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, Ghosts ghosts,
+                      Order order) {
     atom.clear();
     owned = 0;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < atoms.nlocal + (ghosts == Ghosts::local ? 0 : atoms.nghost); i++)
         if (species[static_cast<std::size_t>(atoms.type[i])] >= 0) {
             atom.push_back(i);
             owned += i < atoms.nlocal;
         }
+    if (order == Order::by_id)
+        std::sort(atom.begin(), atom.begin() + owned, [&](int i, int j) { return atoms.tag[i] < atoms.tag[j]; });
     frame.positions = at::empty({rows(), 3}, at::kDouble);
     frame.species = at::empty({rows()}, at::kLong);
     labels.resize(atom.size());
@@ -36,10 +34,6 @@ void LocalAtoms::choose(const LAMMPS_NS::Atom &atoms, const std::vector<std::int
         labels[row] = atoms.tag ? static_cast<std::int64_t>(atoms.tag[i]) : i;
     }
     frame.labels = &labels;
-}
-
-void LocalAtoms::take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species) {
-    choose(atoms, species, atoms.nlocal + atoms.nghost);
 }
 
 // Keep what the owned atoms' energies depend on: receivers within message_passing_steps - 1 edges of them, senders
@@ -93,15 +87,12 @@ void LocalAtoms::prune(int message_passing_steps) {
     labels.resize(kept.size());
 }
 
-void LocalAtoms::find(const LAMMPS_NS::Atom &atoms, const LAMMPS_NS::Domain &domain,
-                      const std::vector<std::int64_t> &species, double cutoff, Ghosts ghosts,
-                      int message_passing_steps) {
-    const bool local = ghosts == Ghosts::local;
-    choose(atoms, species, local ? atoms.nlocal : atoms.nlocal + atoms.nghost);
+void LocalAtoms::connect(const LAMMPS_NS::Domain &domain, double cutoff, const GhostPolicy &policy) {
+    const bool local = policy.kind == Ghosts::local;
     frame.cell = local ? cell_of(domain) : at::zeros({3, 3}, at::kDouble);
     find_edges(frame, local ? periodicity_of(domain) : at::zeros({3}, at::kBool), cutoff);
     if (!local)
-        prune(ghosts == Ghosts::exchange ? 1 : message_passing_steps);
+        prune(policy.steps);
 }
 
 } // namespace equistride::lammps

@@ -25,10 +25,6 @@ namespace {
 constexpr double OTHER_MASS = 0.2;
 constexpr char PAIR[] = "pair equistride";
 
-const char *name_of(Ghosts ghosts) {
-    return ghosts == Ghosts::local ? "local" : ghosts == Ghosts::wide ? "wide" : "exchange";
-}
-
 } // namespace
 
 PairEquistride::PairEquistride(LAMMPS_NS::LAMMPS *lmp)
@@ -63,25 +59,20 @@ void PairEquistride::read_settings(const std::vector<std::string> &words) {
     threshold_.reset();
     check_ = true;
     settings_ = words;
-    const auto choose = [](const std::string &keyword, const std::string &word, std::vector<std::string> choices) {
-        TORCH_CHECK_VALUE(std::find(choices.begin(), choices.end(), word) != choices.end(), "the value of ", keyword,
-                          " is not known; expected one of ", c10::Join(", ", choices), "; found ", word);
-        return word;
-    };
     for (std::size_t k = 0; k < words.size(); k += 2) {
         const std::string &keyword = words[k];
         TORCH_CHECK_VALUE(k + 1 < words.size(), "the keyword ", keyword, " has no value");
         const std::string &word = words[k + 1];
         if (keyword == "device")
-            device_ = choose(keyword, word, {"auto", "cpu", "cuda"});
+            device_ = one_of(DEVICE_CHOICES, keyword, word);
         else if (keyword == "ghost")
-            ghost_choice_ = choose(keyword, word, {"auto", "local", "wide", "exchange"});
+            ghost_choice_ = one_of(GHOST_CHOICES, keyword, word);
         else if (keyword == "precision")
-            precision_ = choose(keyword, word, {"auto", "float32", "float64"});
+            precision_ = one_of(PRECISION_CHOICES, keyword, word);
         else if (keyword == "uncertainty_threshold")
             threshold_ = number(keyword, word, 0);
         else if (keyword == "check")
-            check_ = choose(keyword, word, {"on", "off"}) == "on";
+            check_ = one_of({"on", "off"}, keyword, word) == "on";
         else
             TORCH_CHECK_VALUE(false, "the keyword ", keyword, " is not known; expected device, ghost, precision, ",
                               "uncertainty_threshold or check");
@@ -105,9 +96,7 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
     const Metadata &metadata = model_->metadata();
     TORCH_CHECK_VALUE(metadata.kind == "potential", file, " is a ", metadata.kind,
                       "; expected a potential; run a propagator with fix equistride/propagate");
-    const at::ScalarType dtype = precision_ == "auto"      ? model_->dtype()
-                                 : precision_ == "float64" ? at::kDouble
-                                                           : at::kFloat;
+    const at::ScalarType dtype = precision_of(precision_, *model_);
     model_->to(choose_device(device_, world), dtype);
     TORCH_CHECK_VALUE(!threshold_ || model_->has_uncertainty(), file,
                       " cannot say how sure it is; expected an ensemble (`",
@@ -139,29 +128,6 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
                                   map);
 }
 
-double PairEquistride::reach() const {
-    return model_->metadata().cutoff * (ghosts_ == Ghosts::wide ? message_passing_steps_ : 1);
-}
-
-void PairEquistride::choose_ghosts() {
-    const bool one = comm->nprocs == 1, decomposable = model_->supports_domain_decomposition(),
-               exchanges = model_->exchanges() > 0;
-    message_passing_steps_ = message_passing_steps_of(*model_);
-    if (ghost_choice_ == "auto")
-        ghosts_ = one ? Ghosts::local : exchanges || message_passing_steps_ == 1 ? Ghosts::exchange : Ghosts::wide;
-    else
-        ghosts_ = ghost_choice_ == "local" ? Ghosts::local : ghost_choice_ == "wide" ? Ghosts::wide : Ghosts::exchange;
-    TORCH_CHECK_VALUE(one || ghosts_ != Ghosts::local, "`ghost local` is for one process; found ", comm->nprocs,
-                      "; use `ghost auto`");
-    TORCH_CHECK_VALUE(decomposable || ghosts_ == Ghosts::local,
-                      "the model does not give energies from edge vectors, so it ",
-                      "cannot be divided among processes; run it on one process with `ghost auto`");
-    TORCH_CHECK_VALUE(ghosts_ != Ghosts::exchange || exchanges || message_passing_steps_ == 1,
-                      "the model was exported without the exchange of features; use `ghost wide` or export it again");
-    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local || force->newton_pair,
-                      "forces on ghost atoms must be sent home; expected `newton on`; found `newton off`");
-}
-
 void PairEquistride::init_style() {
     guarded_together(error, world, PAIR, [&] {
         TORCH_CHECK_VALUE(model_, "there is no model; give `pair_coeff * * FILE` and an element for each atom type");
@@ -172,12 +138,14 @@ void PairEquistride::init_style() {
         TORCH_CHECK_VALUE(!neighbor->nex_type && !neighbor->nex_group && !neighbor->nex_mol,
                           "a model of all atoms cannot leave out pairs; take out `neigh_modify exclude` "
                           "and its relatives");
-        choose_ghosts();
+        ghosts_ = GhostPolicy::of(ghost_choice_, *model_, comm->nprocs);
+        TORCH_CHECK_VALUE(ghosts_.kind == Ghosts::local || force->newton_pair,
+                          "forces on ghost atoms must be sent home; expected `newton on`; found `newton off`");
     });
     warn_of_masses();
     if (comm->me == 0)
-        LAMMPS_NS::utils::logmesg(lmp, "pair equistride: ghost {}, {} A of ghost atoms needed\n", name_of(ghosts_),
-                                  ghosts_ == Ghosts::local ? 0.0 : reach());
+        LAMMPS_NS::utils::logmesg(lmp, "pair equistride: ghost {}, {} A of ghost atoms needed\n", ghosts_.name(),
+                                  ghosts_.kind == Ghosts::local ? 0.0 : ghosts_.reach);
 }
 
 void PairEquistride::warn_of_masses() const {
@@ -208,7 +176,8 @@ void PairEquistride::compute(int eflag, int vflag) {
 }
 
 void PairEquistride::evaluate() {
-    local_.find(*atom, *domain, species_, model_->metadata().cutoff, ghosts_, message_passing_steps_);
+    local_.take(*atom, species_, ghosts_.kind);
+    local_.connect(*domain, model_->metadata().cutoff, ghosts_);
     if (model_->supports_domain_decomposition())
         evaluate_part();
     else
@@ -219,8 +188,7 @@ void PairEquistride::evaluate() {
 
 void PairEquistride::evaluate_part() {
     exchange_.begin(local_, atom->nlocal + atom->nghost);
-    const bool sends = ghosts_ == Ghosts::exchange && model_->exchanges() > 0;
-    const PartOutputs out = model_->compute_part(local_.frame, local_.owned, sends ? &exchange_ : nullptr);
+    const PartOutputs out = model_->compute_part(local_.frame, local_.owned, ghosts_.sends ? &exchange_ : nullptr);
     const at::Tensor edges = local_.frame.edge_index.contiguous();
     const at::Tensor gradient = out.gradient.contiguous(), vectors = out.vectors.contiguous();
     const double *energy = out.atomic_energies.const_data_ptr<double>();
@@ -298,7 +266,7 @@ void PairEquistride::evaluate_whole() {
 }
 
 void PairEquistride::check_uncertainty() {
-    TORCH_CHECK_VALUE(ghosts_ == Ghosts::local, "uncertainty_threshold is for one process; found ", comm->nprocs);
+    TORCH_CHECK_VALUE(ghosts_.kind == Ghosts::local, "uncertainty_threshold is for one process; found ", comm->nprocs);
     const at::Tensor spread = model_->uncertainty(local_.frame);
     const auto [largest, place] = spread.max(0);
     const double found = largest.item<double>();

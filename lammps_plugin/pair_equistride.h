@@ -18,7 +18,7 @@ public:
     void settings(int count, char **words) override;
     void coeff(int count, char **words) override;
     void init_style() override;
-    double init_one(int, int) override { return reach(); }
+    double init_one(int, int) override { return ghosts_.reach; }
     void compute(int eflag, int vflag) override;
 
     void write_restart(FILE *file) override;
@@ -36,9 +36,7 @@ public:
 private:
     void read_settings(const std::vector<std::string> &words);
     void read_coefficients(const std::vector<std::string> &words);
-    void choose_ghosts();
     void warn_of_masses() const;
-    double reach() const;
     void evaluate();
     void evaluate_whole();
     void evaluate_part();
@@ -53,8 +51,7 @@ private:
     std::string device_ = "auto", ghost_choice_ = "auto", precision_ = "auto";
     std::optional<double> threshold_; // eV/A
     bool check_ = true;
-    Ghosts ghosts_ = Ghosts::local;
-    int message_passing_steps_ = 1;
+    GhostPolicy ghosts_;
     double energy_unit_ = 1; // LAMMPS's units in 1 eV
 };
 

@@ -3,6 +3,7 @@
 #include "artifact/archive.h"
 #include "gil.h"
 #include "instruction_set.h"
+#include "model/checks.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -95,7 +96,7 @@ protected:
         return outputs;
     }
 
-    PartOutputs run_part(const Frame &frame, std::int64_t owned) override {
+    PartOutputs run_part(const Frame &frame, std::int64_t owned, bool) override {
         std::optional<WithoutExtra> exchange;
         if (current_exchange())
             exchange.emplace(*current_exchange());
@@ -117,6 +118,8 @@ protected:
         return outputs;
     }
 
+    Limits limits() const override { return {metadata_.compiled->shortest, metadata_.max_speed}; }
+
     void apply_system(double charge, double spin) override {
         TORCH_CHECK_VALUE(charge == metadata_.charge && spin == metadata_.spin,
                           "charge and spin are compiled into the model; expected ", metadata_.charge, " and ",
@@ -132,39 +135,12 @@ private:
     }
 
     std::vector<at::Tensor> propagator(const at::Tensor &vectors, const Frame &frame, const at::Tensor &group) {
-        check_range(vectors, frame);
+        check_range(vectors, frame, limits().shortest, limits().fastest);
         // Not at one place, where they would have no moment of inertia to share out.
         const at::Tensor apart = bond_.to(at::kDouble), still = at::zeros_like(apart);
         return call(
             vectors, frame,
             {group, at::cat({frame.positions, apart}), at::cat({frame.velocities, still}), frame.cell.contiguous()});
-    }
-
-    /// The sentences of nn/speed.py and models/trajcast.py: a compiled program looks at no value.
-    void check_range(const at::Tensor &vectors, const Frame &frame) const {
-        const auto label = [&](const at::Tensor &atom) {
-            const std::int64_t row = atom.item<std::int64_t>();
-            return frame.labels ? (*frame.labels)[static_cast<std::size_t>(row)] : row;
-        };
-        if (metadata_.max_speed > 0 && frame.velocities.size(0) > 0) {
-            const auto [fastest, atom] = frame.velocities.norm(2, 1).max(0);
-            constexpr double METRES_PER_SECOND = 1e5; // in 1 A/fs
-            TORCH_CHECK_VALUE(fastest.item<double>() < metadata_.max_speed, "atom ", label(atom), " moves at ",
-                              std::int64_t(fastest.item<double>() * METRES_PER_SECOND),
-                              " m/s, faster than the model covers; expected below ",
-                              std::int64_t(metadata_.max_speed * METRES_PER_SECOND),
-                              " m/s; lower the temperature, or train with a larger max_speed");
-        }
-        if (metadata_.compiled->shortest > 0 && vectors.size(0) > 0) {
-            const auto [shortest, edge] = vectors.norm(2, 1).min(0);
-            const at::Tensor ends = frame.edge_index.select(1, edge.item<std::int64_t>());
-            TORCH_CHECK_VALUE(shortest.item<double>() >= metadata_.compiled->shortest, "atoms ", label(ends[0]),
-                              " and ", label(ends[1]), " are ", std::int64_t(shortest.item<double>() * 100),
-                              " pm apart, closer than the model's tables reach; expected ",
-                              std::int64_t(metadata_.compiled->shortest * 100),
-                              " pm or more; the simulation has blown up, or the model needs tables that start at a "
-                              "shorter length");
-        }
     }
 
     std::vector<at::Tensor> call(const at::Tensor &vectors, const Frame &frame, std::vector<at::Tensor> more) {

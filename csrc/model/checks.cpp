@@ -141,4 +141,25 @@ void check_distances(const Frame &frame) {
                     frame.edge_index[1][edge].item<std::int64_t>(), distance);
 }
 
+void check_range(const at::Tensor &vectors, const Frame &frame, double shortest, double fastest) {
+    if (fastest > 0 && frame.velocities.defined() && frame.velocities.size(0) > 0) {
+        const auto [speed, atom] = frame.velocities.norm(2, 1).max(0);
+        TORCH_CHECK_VALUE(speed.item<double>() < fastest, "atom ", label(frame, atom.item<std::int64_t>()),
+                          " moves at ", std::int64_t(speed.item<double>() * METRES_PER_SECOND),
+                          " m/s, faster than the model covers; expected below ",
+                          std::int64_t(fastest * METRES_PER_SECOND),
+                          " m/s; lower the temperature, or train with a larger max_speed");
+    }
+    if (shortest > 0 && vectors.size(0) > 0) {
+        const auto [length, edge] = vectors.norm(2, 1).min(0);
+        const at::Tensor ends = frame.edge_index.select(1, edge.item<std::int64_t>());
+        TORCH_CHECK_VALUE(length.item<double>() >= shortest, "atoms ", label(frame, ends[0].item<std::int64_t>()),
+                          " and ", label(frame, ends[1].item<std::int64_t>()), " are ",
+                          std::int64_t(length.item<double>() * 100),
+                          " pm apart, closer than the model's tables reach; expected ", std::int64_t(shortest * 100),
+                          " pm or more; the simulation has blown up, or the model needs tables that start at a shorter "
+                          "length");
+    }
+}
+
 } // namespace equistride

@@ -21,5 +21,9 @@ EQUISTRIDE_API void check_positions(const Frame &frame);
 void check_stride(const at::Tensor &displacements, const at::Tensor &velocities, const Frame &frame,
                   const Metadata &metadata);
 void check_distances(const Frame &frame);
+/// Raises c10::ValueError that names the first atom of a frame as fast as `fastest` [A/fs], or the first edge of its
+/// `vectors` [E, 3] shorter than `shortest` [A]; 0 for no such limit. The sentences are the networks' own (nn/speed.py,
+/// models/trajcast.py), for those that cannot look themselves, or not in time.
+void check_range(const at::Tensor &vectors, const Frame &frame, double shortest, double fastest);
 
 } // namespace equistride

@@ -96,18 +96,32 @@ Outputs Model::compute_anywhere(const Frame &frame, bool forces) {
     return outputs;
 }
 
-PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange) {
-    check_inputs(frame);
+PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange, bool forces,
+                                const Communicator &communicator) {
+    together(communicator, [&] {
+        check_inputs(frame);
+        if (communicator.size() > 1) // before the network refuses on one process, and the others wait for it
+            check_range(edge_vectors(frame), frame, limits().shortest, limits().fastest);
+    });
     const ExchangeScope scope(exchange);
-    PartOutputs outputs = run_part(frame, owned);
-    if (metadata_.kind == "potential") {
-        check_finite(outputs.atomic_energies, frame, "the energy", OUT_OF_RANGE);
-        check_finite(outputs.gradient, frame, "the force", OUT_OF_RANGE);
-    } else {
-        check_finite(outputs.displacements, frame, "the displacement", OUT_OF_RANGE);
-        check_finite(outputs.velocities, frame, "the new velocity", OUT_OF_RANGE);
-        check_stride(outputs.displacements, outputs.velocities, frame, metadata_);
+    PartOutputs outputs;
+    try {
+        outputs = run_part(frame, owned, forces);
+    } catch (const c10::ValueError &error) {
+        TORCH_CHECK(communicator.size() == 1, error.what_without_backtrace());
+        throw;
     }
+    together(communicator, [&] {
+        if (metadata_.kind == "potential") {
+            check_finite(outputs.atomic_energies, frame, "the energy", OUT_OF_RANGE);
+            if (outputs.gradient.defined())
+                check_finite(outputs.gradient, frame, "the force", OUT_OF_RANGE);
+        } else {
+            check_finite(outputs.displacements, frame, "the displacement", OUT_OF_RANGE);
+            check_finite(outputs.velocities, frame, "the new velocity", OUT_OF_RANGE);
+            check_stride(outputs.displacements, outputs.velocities, frame, metadata_);
+        }
+    });
     return outputs;
 }
 
@@ -122,7 +136,7 @@ void Model::set_system(double charge, double spin) {
 
 void Model::apply_system(double, double) {}
 
-PartOutputs Model::run_part(const Frame &, std::int64_t) {
+PartOutputs Model::run_part(const Frame &, std::int64_t, bool) {
     TORCH_CHECK_VALUE(false, "the model cannot be evaluated in parts, because it does not give energies from edge "
                              "vectors; run it on one process");
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "artifact/metadata.h"
+#include "model/communicator.h"
 #include "model/exchange.h"
 #include "visibility.h"
 
@@ -39,10 +40,10 @@ struct Outputs {
 struct PartOutputs {
     at::Tensor atomic_energies; ///< [owned] eV, potentials
     at::Tensor vectors;         ///< [E, 3] A, r_ij
-    at::Tensor gradient;        ///< [E, 3] eV/A, potentials: derivative of the owned atoms' energy to r_ij; with an
-                                ///< exchange, of the energy of all processes' atoms
-    at::Tensor displacements;   ///< [owned, 3] A, propagators: as the network gives them, momentum not yet kept
-    at::Tensor velocities;      ///< [owned, 3] A/fs, propagators: likewise
+    at::Tensor gradient; ///< [E, 3] eV/A, potentials where wanted: derivative of the owned atoms' energy to r_ij; with
+                         ///< an exchange, of the energy of all processes' atoms
+    at::Tensor displacements; ///< [owned, 3] A, propagators: as the network gives them, momentum not yet kept
+    at::Tensor velocities;    ///< [owned, 3] A/fs, propagators: likewise
 };
 
 class EQUISTRIDE_API Model {
@@ -81,8 +82,10 @@ public:
     virtual int exchanges() const { return 0; }
     /// Evaluate the first `owned` atoms of a frame; the others complete their local. Tensors of the frame are in
     /// double precision on the CPU. Every process must call it, also one without atoms, where there is an `exchange`.
-    /// Raises as compute() does.
-    PartOutputs compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange);
+    /// Raises as compute() does; where `communicator` has them all, a c10::ValueError is raised on all or on none.
+    /// @param forces  whether a potential's gradient is wanted; energies alone are cheaper
+    PartOutputs compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange, bool forces = true,
+                             const Communicator &communicator = Communicator::self());
 
     /// Whether run_padded() is there, as on a GPU it must be for a step to be captured.
     virtual bool supports_padding() const { return false; }
@@ -106,7 +109,8 @@ protected:
     explicit Model(Metadata metadata);
     /// May give forces and virial where they are not wanted.
     virtual Outputs run(const Frame &frame, bool forces) = 0;
-    virtual PartOutputs run_part(const Frame &frame, std::int64_t owned);
+    /// May give a gradient where it is not wanted.
+    virtual PartOutputs run_part(const Frame &frame, std::int64_t owned, bool forces);
     /// The first `real` atoms of a frame whose others are padding, without edges between the two. Checks nothing, so
     /// that nothing waits for a GPU: the caller looks at limits(). A propagator's momenta are as the network gives
     /// them.

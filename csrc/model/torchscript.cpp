@@ -138,20 +138,24 @@ protected:
                 (*method)({charge, spin});
     }
 
-    PartOutputs run_part(const Frame &frame, std::int64_t owned) override {
+    PartOutputs run_part(const Frame &frame, std::int64_t owned, bool forces) override {
         if (!supports_domain_decomposition())
-            return Model::run_part(frame, owned);
+            return Model::run_part(frame, owned, forces);
         const GilRelease released;
         const c10::InferenceMode no_inference(false);
         const bool potential = metadata_.kind == "potential";
-        const c10::AutoGradMode gradients(potential);
+        const c10::AutoGradMode gradients(potential && forces);
         const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
         PartOutputs outputs;
         outputs.vectors = edge_vectors(frame);
-        const at::Tensor vectors = outputs.vectors.to(device_, dtype_).detach().clone().requires_grad_(potential);
+        const at::Tensor vectors =
+            outputs.vectors.to(device_, dtype_).detach().clone().requires_grad_(potential && forces);
         const at::Tensor species = frame.species.to(device_), edges = frame.edge_index.to(device_);
         const auto own = [&](const at::Tensor &all) { return all.narrow(0, 0, owned); };
-        if (potential) {
+        if (potential && !forces) {
+            outputs.atomic_energies =
+                own(call(part_method(), {vectors, species, edges}).toTensor()).to(at::kCPU, at::kDouble);
+        } else if (potential) {
             const auto [energies, gradient] = differentiate(vectors, species, edges, owned);
             outputs.atomic_energies = energies.to(at::kCPU, at::kDouble);
             outputs.gradient = gradient.to(at::kCPU, at::kDouble);
