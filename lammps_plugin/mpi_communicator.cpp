@@ -4,6 +4,8 @@
 
 #include <ATen/ATen.h>
 
+#include <vector>
+
 namespace equistride::lammps {
 
 std::int64_t MpiCommunicator::size() const {
@@ -20,8 +22,8 @@ std::int64_t MpiCommunicator::rank() const {
 
 double MpiCommunicator::sum(double mine) const {
     double all = 0;
-    MPI_Reduce(&mine, &all, 1, MPI_DOUBLE, MPI_SUM, 0, world_);
-    return same(all);
+    add(&mine, &all, 1);
+    return all;
 }
 
 double MpiCommunicator::largest(double mine) const {
@@ -30,13 +32,26 @@ double MpiCommunicator::largest(double mine) const {
     return all;
 }
 
-// One process adds and tells the others: an allreduce may add in another order on each.
 at::Tensor MpiCommunicator::sum(const at::Tensor &mine) const {
     const at::Tensor from = mine.contiguous(), all = at::zeros_like(from);
-    const auto count = static_cast<int>(all.numel());
-    MPI_Reduce(from.const_data_ptr<double>(), all.mutable_data_ptr<double>(), count, MPI_DOUBLE, MPI_SUM, 0, world_);
-    MPI_Bcast(all.mutable_data_ptr<double>(), count, MPI_DOUBLE, 0, world_);
+    add(from.const_data_ptr<double>(), all.mutable_data_ptr<double>(), static_cast<int>(all.numel()));
     return all;
+}
+
+// An allreduce may add in another order on each process. Of few numbers each process adds what all have, in their
+// order; of many one process adds, and tells the others.
+void MpiCommunicator::add(const double *mine, double *all, int count) const {
+    constexpr int FEW = 32;
+    if (count > FEW) {
+        MPI_Reduce(mine, all, count, MPI_DOUBLE, MPI_SUM, 0, world_);
+        MPI_Bcast(all, count, MPI_DOUBLE, 0, world_);
+        return;
+    }
+    const auto width = static_cast<std::size_t>(count), processes = static_cast<std::size_t>(size());
+    std::vector<double> each(width * processes);
+    MPI_Allgather(mine, count, MPI_DOUBLE, each.data(), count, MPI_DOUBLE, world_);
+    for (std::size_t k = 0; k < each.size(); k++)
+        all[k % width] += each[k];
 }
 
 double MpiCommunicator::same(double value) const {

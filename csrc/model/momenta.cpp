@@ -11,19 +11,29 @@ namespace {
 // which all atoms lie; below POINT the largest is that of one atom.
 constexpr double LINEAR = 1e-4, POINT = 1e-6;
 
-// The sum over all atoms, [n, ...] to [1, ...]; on the CPU in the order of the atoms, as Python's index_add has it.
-at::Tensor over_atoms(const at::Tensor &values, const Communicator &communicator) {
+// The sum over this process's atoms, [n, ...] to [1, ...]; on the CPU in their order, as Python's index_add has it.
+at::Tensor over_own(const at::Tensor &values) {
     if (!values.is_cpu())
-        return communicator.sum(values.sum(0, /*keepdim=*/true));
+        return values.sum(0, /*keepdim=*/true);
     std::vector<std::int64_t> shape = values.sizes().vec();
     shape[0] = 1;
     const at::Tensor frame = at::zeros({values.size(0)}, at::kLong);
-    return communicator.sum(at::zeros(shape, values.options()).index_add(0, frame, values));
+    return at::zeros(shape, values.options()).index_add(0, frame, values);
 }
 
-at::Tensor angular_momentum(const at::Tensor &arms, const at::Tensor &velocities, const at::Tensor &masses,
-                            const Communicator &communicator) {
-    return over_atoms(at::linalg_cross(arms, masses * velocities), communicator);
+at::Tensor over_atoms(const at::Tensor &values, const Communicator &communicator) {
+    return communicator.sum(over_own(values));
+}
+
+// Sums [1, k] over all atoms of several values [n, k], in one message.
+std::vector<at::Tensor> over_atoms(const std::vector<at::Tensor> &values, const Communicator &communicator) {
+    std::vector<at::Tensor> sums;
+    std::vector<std::int64_t> widths;
+    for (const at::Tensor &each : values) {
+        sums.push_back(over_own(each));
+        widths.push_back(each.size(1));
+    }
+    return communicator.size() == 1 ? sums : communicator.sum(at::cat(sums, 1)).split_with_sizes(widths, 1);
 }
 
 at::Tensor times(const at::Tensor &matrices, const at::Tensor &vectors) {
@@ -53,37 +63,45 @@ std::int64_t Rotation::degrees() const { return static_cast<std::int64_t>(free_.
 
 RigidMotion::RigidMotion(const at::Tensor &positions, const at::Tensor &masses, bool conserves_angular_momentum,
                          const Communicator &communicator)
-    : communicator_(communicator), masses_(masses), total_(over_atoms(masses, communicator)) {
-    if (!conserves_angular_momentum)
+    : communicator_(communicator), masses_(masses) {
+    if (!conserves_angular_momentum) {
+        total_ = over_atoms(masses, communicator);
         return;
-    arms_ = positions - over_atoms(masses * positions, communicator) / total_;
+    }
+    const auto sums = over_atoms({masses, masses * positions}, communicator);
+    total_ = sums[0];
+    arms_ = positions - sums[1] / total_;
     rotation_.emplace(arms_, masses, communicator);
     degrees_ += rotation_->degrees();
 }
 
 at::Tensor RigidMotion::part(const at::Tensor &velocities) const {
-    const at::Tensor drift = over_atoms(masses_ * velocities, communicator_) / total_;
+    const at::Tensor momenta = masses_ * velocities;
     if (!rotation_)
-        return drift.expand_as(velocities);
-    const at::Tensor omega = rotation_->angular_velocity(angular_momentum(arms_, velocities, masses_, communicator_));
-    return drift + at::linalg_cross(omega.expand_as(arms_), arms_);
+        return (over_atoms(momenta, communicator_) / total_).expand_as(velocities);
+    const auto sums = over_atoms({momenta, at::linalg_cross(arms_, momenta)}, communicator_);
+    return sums[0] / total_ + at::linalg_cross(rotation_->angular_velocity(sums[1]).expand_as(arms_), arms_);
 }
 
 Stride keep_momenta(const State &before, const Stride &stride, const at::Tensor &masses, double stride_fs,
                     bool conserves_angular_momentum, const Communicator &communicator) {
-    const at::Tensor total = over_atoms(masses, communicator);
-    const auto mean = [&](const at::Tensor &values) { return over_atoms(masses * values, communicator) / total; };
-    const at::Tensor drift = mean(before.velocities);
+    const auto sums = over_atoms({masses, masses * before.velocities, masses * stride.displacements,
+                                  masses * stride.velocities, masses * before.positions},
+                                 communicator);
+    const at::Tensor &total = sums[0], drift = sums[1] / total;
     Stride kept;
-    kept.displacements = stride.displacements + (drift * stride_fs - mean(stride.displacements));
-    kept.velocities = stride.velocities + (drift - mean(stride.velocities));
+    kept.displacements = stride.displacements + (drift * stride_fs - sums[2] / total);
+    kept.velocities = stride.velocities + (drift - sums[3] / total);
     if (!conserves_angular_momentum)
         return kept;
-    const at::Tensor spin =
-        angular_momentum(before.positions - mean(before.positions), before.velocities, masses, communicator);
-    const at::Tensor after = before.positions + kept.displacements, arms = after - mean(after);
-    const at::Tensor missing = spin - angular_momentum(arms, kept.velocities, masses, communicator);
-    const at::Tensor omega = Rotation(arms, masses, communicator).angular_velocity(missing);
+    const auto spin = [&](const at::Tensor &arms, const at::Tensor &velocities) {
+        return at::linalg_cross(arms, masses * velocities);
+    };
+    const at::Tensor after = before.positions + kept.displacements;
+    const at::Tensor arms = after - over_atoms(masses * after, communicator) / total;
+    const auto spins = over_atoms(
+        {spin(before.positions - sums[4] / total, before.velocities), spin(arms, kept.velocities)}, communicator);
+    const at::Tensor omega = Rotation(arms, masses, communicator).angular_velocity(spins[0] - spins[1]);
     kept.velocities = kept.velocities + at::linalg_cross(omega.expand_as(arms), arms);
     return kept;
 }

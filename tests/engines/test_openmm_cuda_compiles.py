@@ -42,7 +42,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["openmm_plugin/cuda/cuda_kernel.cpp", "openmm_plugin/cuda/factory.cpp", "csrc/evaluation/captured_step_cuda.cpp"]
+    "name",
+    ["openmm_plugin/cuda/cuda_kernel.cpp", "openmm_plugin/cuda/factory.cpp", "csrc/evaluation/captured_step_cuda.cpp"],
 )
 def test_host_code(name: str, toolkit: Path, generated: Path, tmp_path: Path) -> None:
     compiler = shutil.which("g++") or shutil.which("c++")

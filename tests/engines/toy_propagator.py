@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from toy_artifact import SPECIES, PairPotential
+from toy_artifact import CUTOFF, SPECIES, PairPotential
 
 from equistride.artifact.export import save
 from equistride.artifact.metadata import Metadata
+from equistride.models.propagator import Propagator
 from equistride.units import ACCELERATION
 
 MASSES = [1.008, 15.999, 28.085]  # amu
@@ -83,4 +84,44 @@ def write_potential(path: Path) -> Path:
         dtype="float64",
     )
     save(PairPotential(REACH, torch.float64), metadata, path)
+    return path
+
+
+class Flight(nn.Module):
+    """A network that flies on, pulled by its neighbours, and multiplies velocities by ``factor``; of one layer."""
+
+    def __init__(self, factor: float, pull: float) -> None:
+        super().__init__()
+        self.factor, self.pull, self.stride, self.cutoff = factor, pull, STRIDE, CUTOFF
+        self.max_speed, self.checked = MAX_SPEED, True
+
+    def forward(self, vectors: Tensor, velocities: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
+        """Return displacements and velocities [N, 2, 3]."""
+        fastest = float(velocities.square().sum(1).max()) ** 0.5 if velocities.size(0) > 0 else 0.0
+        if self.checked and fastest > self.max_speed:
+            raise ValueError("an atom is too fast for the toy")
+        near = (1.0 - vectors.square().sum(1, keepdim=True) / self.cutoff**2).clamp(min=0.0)
+        weight = 1.0 + species.to(vectors.dtype).index_select(0, edge_index[1])[:, None]
+        kick = torch.zeros_like(velocities).index_add(0, edge_index[0], self.pull * weight * near**2 * vectors)
+        now = velocities + 0.5 * kick
+        return torch.stack([self.stride * now, self.factor * (now + 0.5 * kick)], dim=1)
+
+
+def write_flight(path: Path, factor: float = 1.0, pull: float = 1e-5) -> Path:
+    """Write a propagator with such a network, which keeps momenta and may be divided among processes."""
+    metadata = Metadata(
+        kind="propagator",
+        architecture="toy",
+        species=SPECIES,
+        masses=MASSES,
+        cutoff=CUTOFF,
+        num_layers=1,
+        interaction_range=CUTOFF,
+        dtype="float64",
+        stride_fs=STRIDE,
+        max_speed=MAX_SPEED,
+        ensemble="NVE",
+    )
+    made = Propagator(Flight(factor, pull), SPECIES, MASSES, CUTOFF, STRIDE, (1.0, 1.0)).double()
+    save(made, metadata, path)
     return path
