@@ -198,22 +198,24 @@ double FixPropagate::target() const {
 // What tells whether somebody else has moved the atoms, or the box: sums that depend neither on the processes, nor on
 // the order of the atoms, nor on the periodic images that LAMMPS takes them to.
 std::array<double, 4> FixPropagate::trace_of(const State &state, const Particles &particles) {
-    double sums[3] = {0, 0, 0};
+    const at::Tensor sums = at::zeros({3}, at::kDouble);
+    double *sum = sums.mutable_data_ptr<double>();
     const double *v = state.velocities.const_data_ptr<double>();
     for (std::size_t row = 0; row < particles.ids.size(); row++) {
         const int i = own_.atom[row];
         SplitMix64 random(static_cast<std::uint64_t>(particles.ids[row]));
         double unwrapped[3];
         domain->unmap(atom->x[i], atom->image[i], unwrapped);
-        for (int k = 0; k < 3; k++) {
+        for (const double x : unwrapped) {
             const double weight = std::ldexp(static_cast<double>(random()), -64) - 0.5;
-            sums[0] += weight * unwrapped[k];
-            sums[1] += weight * v[3 * row + static_cast<std::size_t>(k)];
-            sums[2] += std::abs(unwrapped[k]);
+            sum[0] += weight * x;
+            sum[1] += weight * *v++;
+            sum[2] += std::abs(x);
         }
     }
-    return {communicator_.sum(sums[0]), communicator_.sum(sums[1]), particles.cell.sum().item<double>(),
-            communicator_.sum(sums[2])};
+    const at::Tensor all = communicator_.sum(sums);
+    const double *found = all.const_data_ptr<double>();
+    return {found[0], found[1], particles.cell.sum().item<double>(), found[2]};
 }
 
 bool FixPropagate::moved_by_others(const std::array<double, 4> &now) const {

@@ -177,6 +177,14 @@ class TrajCastDynamics(MolecularDynamics):
         return {"nsteps": self.nsteps, "run": self._run.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`state`; the atoms must be those of that time."""
+        """Go on from a :meth:`state`; the atoms must be those of that time.
+
+        Raises
+        ------
+        EquistrideError
+            Where the state is of another version, or of a run with a guard and this has none, or the other way round.
+        """
+        if not isinstance(state["run"], str):
+            raise EquistrideError("the state is of an older version of equistride", hint="start anew from its atoms")
         self._call(self._run.set_state, state["run"])
         self.nsteps, self._left = int(state["nsteps"]), None
