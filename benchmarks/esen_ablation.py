@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from equistride import __version__
-from equistride.analysis.nve import Setting, conservation
 from equistride.artifact.export import export
+from equistride.conservation.nve import Setting, conservation
 from equistride.data.quartz import quartz
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.nve import OpenMMVerlet

@@ -113,7 +113,7 @@ def flops(mirror: bool) -> float:
 
 def build(state: dict[str, torch.Tensor] | None, mirror: bool) -> Any:
     """Our potential for O and Si with fairchem-core's weights, or random ones."""
-    from equistride.artifact.fairchem_import import config_of, translate
+    from equistride.importers.fairchem import config_of, translate
     from equistride.models.esen import ESEN
     from equistride.models.potential import ConservativePotential
 

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from equistride import artifact
-from equistride.analysis.drift import energy_drift
 from equistride.artifact.export import save
+from equistride.conservation.drift import energy_drift
 from equistride.data.quartz import quartz, repeats_for
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import TrajCastIntegrator, create_system

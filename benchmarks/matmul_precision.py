@@ -23,8 +23,8 @@ from ase.md.verlet import VelocityVerlet
 from machine import processor, publish
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equistride.analysis.drift import energy_drift
-from equistride.analysis.nve import DISCARD, Setting, start_of
+from equistride.conservation.drift import energy_drift
+from equistride.conservation.nve import DISCARD, Setting, start_of
 from equistride.data.quartz import quartz
 from equistride.engines.ase import EquistrideCalculator
 

@@ -23,13 +23,13 @@ from machine import processor, publish
 from numpy.typing import NDArray
 from openmm import unit
 
-from equistride.analysis.blocks import block_average
-from equistride.analysis.temperature import equipartition, kinetic_temperature
-from equistride.analysis.trajectory import Trajectory
 from equistride.data.frames import load
 from equistride.data.molecules import Molecule, build, same_bonds
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.series import block_average
+from equistride.trajectories.temperature import equipartition, kinetic_temperature
+from equistride.trajectories.trajectory import Trajectory
 from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
 
 Array = NDArray[np.float64]

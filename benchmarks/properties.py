@@ -19,14 +19,14 @@ from ase import Atoms
 from machine import processor
 
 from equistride import __version__
-from equistride.analysis.conductivity import thermal_conductivity
-from equistride.analysis.elastic import Elastic, elastic_constants
-from equistride.analysis.phonons import frequency_error, phonons
-from equistride.analysis.relax import relax
 from equistride.data.quartz import quartz
 from equistride.data.reference import ReferenceCalculator
 from equistride.data.silicon import silicon
 from equistride.engines.ase import EquistrideCalculator
+from equistride.properties.conductivity import thermal_conductivity
+from equistride.properties.elastic import Elastic, elastic_constants
+from equistride.properties.phonons import frequency_error, phonons
+from equistride.properties.relax import relax
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "properties.json"

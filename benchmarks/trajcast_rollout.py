@@ -23,15 +23,15 @@ import openmm
 from machine import processor, publish
 from openmm import unit
 
-from equistride.analysis.rdf import RDF, coordination_number, radial_distributions, rdf_difference, rdf_noise
-from equistride.analysis.temperature import equipartition, kinetic_temperature
-from equistride.analysis.trajectory import Trajectory
-from equistride.analysis.vdos import VDOS, vibrational_density
 from equistride.data.lammps import LammpsRun
 from equistride.data.quartz import MASSES, quartz, repeats_for
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.engines.thermostat import relaxation_times
+from equistride.trajectories.rdf import RDF, coordination_number, radial_distributions, rdf_difference, rdf_noise
+from equistride.trajectories.temperature import equipartition, kinetic_temperature
+from equistride.trajectories.trajectory import Trajectory
+from equistride.trajectories.vdos import VDOS, vibrational_density
 from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -13,33 +13,42 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "equistride"
 
-LEAVES = {"errors", "units", "_library", "_native"}
+LEAVES = {"errors", "units", "series", "_library", "_native"}
 """Modules that know no other room, and that every room may know."""
 BELOW_GRAPH = {"graph"}
 BELOW_NN = BELOW_GRAPH | {"nn"}
 BELOW_MODELS = BELOW_NN | {"models"}
 BELOW_ARTIFACT = BELOW_MODELS | {"artifact"}
+ABOVE_ARTIFACT = {
+    "data", "importers", "properties", "conservation", "trajectories", "engines", "training", "bench",
+}  # fmt: skip
 ALLOWED = {
     "errors": set(),
+    "moved": set(),
     "units": set(),
+    "series": set(),
     "_library": set(),
     "graph": set(),
     "nn": BELOW_GRAPH,
     "models": BELOW_NN,
     "artifact": BELOW_MODELS | {"data"},
     "data": {"graph"},
-    "analysis": BELOW_ARTIFACT | {"data"},
+    "importers": BELOW_ARTIFACT,
+    "properties": set(),
+    "conservation": BELOW_ARTIFACT | {"properties"},
+    "trajectories": {"conservation", "data"},
     "lammps": set(),
     "engines": BELOW_ARTIFACT | {"data", "_openmm"},
-    "training": BELOW_ARTIFACT | {"data"},
-    "bench": BELOW_ARTIFACT | {"data", "engines", "analysis"},
-    "cli": BELOW_ARTIFACT | {"data", "engines", "analysis", "training", "bench"},
+    "training": BELOW_ARTIFACT | {"importers", "data"},
+    "bench": BELOW_ARTIFACT | {"data", "engines", "conservation"},
+    "cli": {*BELOW_ARTIFACT, *ABOVE_ARTIFACT},
 }
-"""What a room may import beside itself and the leaves: cli -> bench, analysis, engines, training -> artifact -> models ->
-nn -> graph; labelled frames and structures (data) serve what lies above them."""
+"""What a room may import beside itself and the leaves: cli -> bench, trajectories, properties, conservation, engines,
+training -> importers -> artifact -> models -> nn -> graph; labelled frames and structures (data) serve what lies above
+them. Of those that describe runs and crystals, trajectories -> conservation -> properties; engines know no importer."""
 ENGINE_PACKAGES = {"openmm", "lammps", "openmmtorch", "openmmml"}
-ENGINE_ROOMS = {"engines", "cli", "bench", "data", "analysis"}
-"""Rooms that may import an engine: data runs LAMMPS as a reference, analysis reads what engines write."""
+ENGINE_ROOMS = {"engines", "cli", "bench", "data"}
+"""Rooms that may import an engine: data runs LAMMPS as a reference."""
 
 
 def sources(*patterns: str) -> list[Path]:

@@ -11,10 +11,10 @@ from faulty_potentials import argon, write_argon
 from random_models import random_potential, write_artifact
 from typer.testing import CliRunner
 
-from equistride.analysis.drift import Drift, Exponent
-from equistride.analysis.nve import Conservation, Setting
 from equistride.cli.main import app
 from equistride.cli.validate import _show
+from equistride.conservation.drift import Drift, Exponent
+from equistride.conservation.nve import Conservation, Setting
 from equistride.errors import EquistrideError
 
 RUN = ["--temperature", "40", "--time", "4", "--timestep", "5", "--timesteps", "2.5,5,10"]

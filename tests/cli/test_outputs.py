@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from ase.io import write
 
-from equistride.analysis import Trajectory, write_npz
 from equistride.cli import main, outputs
 from equistride.data.quartz import quartz
 from equistride.errors import EquistrideError
+from equistride.trajectories import Trajectory, write_npz
 
 MODELS = Path(__file__).parents[2] / "models"
 POTENTIAL = MODELS / "quartz-esen" / "quartz-esen.pt"

@@ -31,9 +31,9 @@ from propagated import (
 from trajcast_systems import STRIDE
 
 from equistride import artifact
-from equistride.artifact.trajcast_import import import_trajcast
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_structure import reduced_cell, topology_from_ase
+from equistride.importers.trajcast import import_trajcast
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from ase import Atoms
 from openmm_systems import context
 
 from equistride.artifact import load
-from equistride.artifact.fairchem_import import import_fairchem
 from equistride.engines.openmm import Force, create_system
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.errors import EquistrideError
+from equistride.importers.fairchem import import_fairchem
 from equistride.units import KJ_MOL_PER_EV
 
 FAIRCHEM = Path(__file__).resolve().parents[1] / "data" / "fairchem"

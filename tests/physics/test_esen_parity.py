@@ -11,8 +11,8 @@ import torch
 from ase.data import chemical_symbols
 from random_models import graph_of
 
-from equistride.artifact.fairchem_checkpoint import Checkpoint, Normalisation
-from equistride.artifact.fairchem_import import potential_of
+from equistride.importers.fairchem import potential_of
+from equistride.importers.fairchem_checkpoint import Checkpoint, Normalisation
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.potential import ConservativePotential
 

@@ -13,10 +13,8 @@ import torch
 from openmm import unit
 from openmm.app import Simulation
 
-from equistride.analysis.drift import energy_drift
-from equistride.analysis.elastic import elastic_constants
-from equistride.analysis.relax import relax
 from equistride.artifact import load
+from equistride.conservation.drift import energy_drift
 from equistride.data.frames import Frames
 from equistride.data.frames import load as load_frames
 from equistride.data.quartz import Condition, QuartzRecipe, generate, quartz
@@ -25,6 +23,8 @@ from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_recorder import Recorder
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.properties.elastic import elastic_constants
+from equistride.properties.relax import relax
 from equistride.units import BOLTZMANN
 
 MODEL = Path(__file__).parents[2] / "models" / "quartz-esen" / "quartz-esen.pt"

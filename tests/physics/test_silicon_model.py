@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("phono3py", reason="phono3py is not installed: pip install 'equistride[properties]'")
 
-from equistride.analysis.conductivity import thermal_conductivity
-from equistride.analysis.phonons import frequency_error, phonons
-from equistride.analysis.relax import relax
 from equistride.data.reference import ReferenceCalculator
 from equistride.data.silicon import silicon
 from equistride.engines.ase import EquistrideCalculator
+from equistride.properties.conductivity import thermal_conductivity
+from equistride.properties.phonons import frequency_error, phonons
+from equistride.properties.relax import relax
 
 MODEL = Path(__file__).parents[2] / "models" / "silicon-esen" / "silicon-esen.pt"
 

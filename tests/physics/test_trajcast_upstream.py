@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from equistride.artifact import load
-from equistride.artifact.trajcast_import import import_trajcast, read_trajcast
+from equistride.importers.trajcast import import_trajcast, read_trajcast
 from equistride.models.propagator import Propagator, conserve
 from equistride.models.trajcast import TrajCast
 from equistride.nn.tensor_product import channels_first

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from equistride.analysis.drift import energy_drift
 from equistride.artifact import load
 from equistride.artifact.model import Model
 from equistride.bench.catalogue import Benchmark
@@ -20,6 +19,7 @@ from equistride.bench.settings import Settings, dtype_of
 from equistride.bench.systems import split, structure
 from equistride.bench.timing import timed
 from equistride.bench.work import work_of
+from equistride.conservation.drift import energy_drift
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
 from equistride.units import ANGSTROM_PER_NM, BOLTZMANN, EV_PER_KJ_MOL, FS_PER_PS

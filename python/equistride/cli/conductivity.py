@@ -35,9 +35,9 @@ def conductivity(
     device: properties.Device = "cpu",
 ) -> None:
     """Lattice thermal conductivity by phono3py; writes conductivity.json and conductivity.png."""
-    from equistride.analysis.conductivity import thermal_conductivity
-    from equistride.analysis.lattice import require
-    from equistride.analysis.property_plots import conductivity_plot
+    from equistride.properties.conductivity import thermal_conductivity
+    from equistride.properties.lattice import require
+    from equistride.properties.plots import conductivity_plot
 
     require("phono3py")
     repeats = None if supercell is None else properties.three(supercell, "supercell")

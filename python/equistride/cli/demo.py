@@ -13,9 +13,9 @@ from equistride.cli import outputs
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
-    from equistride.analysis.thermo import Segment
-    from equistride.analysis.trajectory import Trajectory
     from equistride.engines.openmm_recorder import Recorder
+    from equistride.trajectories.thermo import Segment
+    from equistride.trajectories.trajectory import Trajectory
 
 REPEATS = (3, 3, 2)
 """162 atoms."""
@@ -40,7 +40,7 @@ def _advance(simulation: Any, steps: int, bar: Any, title: str) -> float:
 
 
 def _segment(recorder: Recorder, atoms: int, name: str, ensemble: str, first_step: int, speed: float) -> Segment:
-    from equistride.analysis.thermo import Segment
+    from equistride.trajectories.thermo import Segment
     from equistride.units import BOLTZMANN
 
     return Segment(
@@ -57,9 +57,9 @@ def _segment(recorder: Recorder, atoms: int, name: str, ensemble: str, first_ste
 
 def _reference(frames: int, seed: int) -> Trajectory:
     """Return a trajectory of the potential that the model learned from: same cell, length and spacing, run by LAMMPS."""
-    from equistride.analysis.trajectory import Trajectory
     from equistride.data.lammps import LammpsRun
     from equistride.data.quartz import MASSES, quartz
+    from equistride.trajectories.trajectory import Trajectory
 
     atoms = quartz(REPEATS)
     symbols = atoms.get_chemical_symbols()
@@ -105,15 +105,15 @@ def demo(
         TimeRemainingColumn,
     )
 
-    from equistride.analysis.report import write_report
-    from equistride.analysis.summary import Bounds
-    from equistride.analysis.trajectory import Trajectory
     from equistride.artifact import load
     from equistride.bench.timing import processor
     from equistride.data.quartz import quartz
     from equistride.engines.openmm import choose_backend, create_system
     from equistride.engines.openmm_recorder import Recorder
     from equistride.engines.openmm_structure import topology_from_ase
+    from equistride.trajectories.report import write_report
+    from equistride.trajectories.summary import Bounds
+    from equistride.trajectories.trajectory import Trajectory
 
     metadata = load(model).metadata
     if metadata.kind != "potential":

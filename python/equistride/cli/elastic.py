@@ -23,8 +23,8 @@ def elastic(
     """Elastic constants from the stress of twelve small strains, with the atoms relaxed in each."""
     import numpy as np
 
-    from equistride.analysis.elastic import VOIGT, elastic_constants
-    from equistride.analysis.property_plots import elastic_plot
+    from equistride.properties.elastic import VOIGT, elastic_constants
+    from equistride.properties.plots import elastic_plot
 
     results = properties.by_potential(
         lambda atoms, calculator, progress: elastic_constants(

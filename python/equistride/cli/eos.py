@@ -22,8 +22,8 @@ def eos(
     device: properties.Device = "cpu",
 ) -> None:
     """Fit the Birch-Murnaghan equation of state; atoms and the cell's shape are relaxed at each volume."""
-    from equistride.analysis.eos import equation_of_state
-    from equistride.analysis.property_plots import eos_plot
+    from equistride.properties.eos import equation_of_state
+    from equistride.properties.plots import eos_plot
 
     results = properties.by_potential(
         lambda atoms, calculator, progress: equation_of_state(

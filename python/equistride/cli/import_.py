@@ -47,7 +47,7 @@ def trajcast(
     container: ContainerOption = "torchscript",
 ) -> None:
     """Turn a checkpoint of IBM/trajcast into an artifact."""
-    from equistride.artifact.trajcast_import import import_trajcast
+    from equistride.importers.trajcast import import_trajcast
 
     try:
         weights = [float(m) for m in masses.split(",") if m.strip()]
@@ -84,7 +84,7 @@ def fairchem(
     container: ContainerOption = "torchscript",
 ) -> None:
     """Turn an eSEN checkpoint of fairchem-core into an artifact; fairchem is not needed, and no code of the file runs."""
-    from equistride.artifact.fairchem_import import import_fairchem
+    from equistride.importers.fairchem import import_fairchem
 
     symbols = [s.strip() for s in elements.split(",") if s.strip()]
     metadata = import_fairchem(

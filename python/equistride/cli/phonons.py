@@ -24,10 +24,10 @@ def phonons(
     device: properties.Device = "cpu",
 ) -> None:
     """Phonons by finite displacements; writes phonons.json, phonons.png, and phonopy's own YAML file."""
-    from equistride.analysis.lattice import require
-    from equistride.analysis.phonons import frequency_error
-    from equistride.analysis.phonons import phonons as run
-    from equistride.analysis.property_plots import phonon_plot
+    from equistride.properties.lattice import require
+    from equistride.properties.phonons import frequency_error
+    from equistride.properties.phonons import phonons as run
+    from equistride.properties.plots import phonon_plot
 
     require("phonopy")
     repeats = None if supercell is None else properties.three(supercell, "supercell")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from equistride.analysis.relax import Progress
+    from equistride.properties.relax import Progress
 
 Result = TypeVar("Result")
 Artifact = Annotated[Path, typer.Argument(help="Artifact of a potential.")]
@@ -106,8 +106,8 @@ def by_potential(
     The atoms are the structure, relaxed with its cell by the potential itself where ``relaxed``, to forces of ``max_force``
     [eV/A]; ``title`` says what the progress bar counts.
     """
-    from equistride.analysis.relax import relax
     from equistride.data.structures import read_atoms
+    from equistride.properties.relax import relax
 
     atoms, results = read_atoms(structure), {}
     with progress() as stage:

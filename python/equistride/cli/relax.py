@@ -25,9 +25,9 @@ def relax(
     """Relax a structure, its cell with it; writes relaxed.extxyz, relax.json, relax.png."""
     import ase.io
 
-    from equistride.analysis.property_plots import relaxation_plot
-    from equistride.analysis.relax import relax as run
     from equistride.data.structures import read_atoms
+    from equistride.properties.plots import relaxation_plot
+    from equistride.properties.relax import relax as run
 
     atoms = read_atoms(structure)
     calculators = potentials(artifact, reference, device)

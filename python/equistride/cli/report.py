@@ -10,7 +10,7 @@ import typer
 from equistride.cli import outputs
 
 if TYPE_CHECKING:
-    from equistride.analysis.thermo import Segment
+    from equistride.trajectories.thermo import Segment
 
 Reference = Annotated[Path | None, typer.Option("-r", "--reference", help="Trajectory to compare with.")]
 Output = Annotated[Path, typer.Option("-o", "--output", callback=outputs.new_file, help="The HTML file.")]
@@ -38,7 +38,7 @@ def report(
     r_max: Annotated[float | None, typer.Option(min=0, help="Longest distance of the RDFs [A].")] = None,
 ) -> None:
     """Analyse a trajectory and write one HTML page, with the numbers as JSON beside it."""
-    from equistride.analysis import Bounds, read_trajectory, segment_of, write_report
+    from equistride.trajectories import Bounds, read_trajectory, segment_of, write_report
 
     run = read_trajectory(trajectory, topology=topology, interval=interval)
     other = None
@@ -77,8 +77,8 @@ def report(
 
 
 def _segment(text: str) -> Segment:
-    from equistride.analysis import read_state_csv
     from equistride.errors import EquistrideError
+    from equistride.trajectories import read_state_csv
 
     file, sign, ensemble = text.rpartition("=")
     if not sign or ensemble.upper() not in ("NVE", "NVT", "NPT"):

@@ -13,8 +13,8 @@ from equistride.cli import outputs
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
-    from equistride.analysis.drift import Verdict
-    from equistride.analysis.nve import Conservation
+    from equistride.conservation.nve import Conservation
+    from equistride.series import Verdict
 
 
 class Engine(StrEnum):
@@ -57,7 +57,7 @@ def validate(
     if nve is None:
         _checks(artifact, structure, as_json)
         return
-    from equistride.analysis.nve import Setting
+    from equistride.conservation.nve import Setting
 
     setting = Setting(
         temperature=temperature, time=time, timestep=timestep, timesteps=_numbers(timesteps), drift_bound=drift_bound,
@@ -65,7 +65,7 @@ def validate(
     )  # fmt: skip
     result = _conservation(artifact, nve, engine, dtype, setting, quiet=as_json)
     if report is not None:
-        from equistride.analysis.nve_report import write_conservation
+        from equistride.trajectories.nve_report import write_conservation
 
         facts: dict[str, object] = {
             "Artifact": artifact.name, "System": f"{nve.name}, {result.atoms} atoms", "Engine": engine.value,
@@ -135,10 +135,10 @@ def _conservation(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from equistride.analysis.nve import Verlet, conservation
     from equistride.artifact import load
-    from equistride.artifact.probes import probe
     from equistride.artifact.structure import structure_of
+    from equistride.conservation.nve import Verlet, conservation
+    from equistride.conservation.probes import probe
     from equistride.data.structures import read_atoms
     from equistride.engines.ase import EquistrideCalculator
     from equistride.engines.nve import ASEVerlet, OpenMMVerlet
