@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* op
 # threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: all demo test slow lint format docs clean
+.PHONY: all demo test slow lint format clean
 all: $(VENV)/.built
 
 $(VENV)/.python:

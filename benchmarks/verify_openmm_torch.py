@@ -8,7 +8,8 @@ openmm-torch is built for another torch than equistride's, so this runs twice, i
 
 The second prints a table and fails where energies or forces differ by more than 1e-9 (float64) or 1e-5
 (float32), relative to the energy and to the largest force. Without an artifact, a small untrained eSEN for
-quartz is written.
+quartz is written and run on a cluster and in bulk; an artifact is run on its own reference frame, or on the
+structure that ``--structure`` names.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import platform as machine
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import torch  # isort: skip  (first: it brings the CUDA libraries that openmm-torch's plugins link)
 import openmm
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 CALLS = 5
@@ -71,20 +75,40 @@ def untrained(path: Path) -> Path:
     return path
 
 
-def write(folder: Path, artifact: Path | None) -> None:
-    """Write the files and what our plugin makes of them."""
+def structures(artifact: Path | None, structure: Path | None) -> dict[str, Atoms]:
+    """Return what the model is run on, by name: the structure given, the artifact's frame, or quartz without and with a box."""
+    from ase import Atoms
+
+    from equistride.artifact import load
+    from equistride.artifact.structure import read_structure
     from equistride.data.quartz import quartz
+    from equistride.data.structures import read_atoms
+
+    if structure is not None:
+        return {structure.stem[:10]: read_atoms(structure)}
+    if artifact is not None:
+        model = load(artifact)
+        frame = read_structure(None, model)
+        symbols = [model.metadata.species[k] for k in frame.species]
+        return {"reference": Atoms(symbols, frame.positions, cell=frame.cell, pbc=frame.pbc)}
+    found = {"cluster": quartz((2, 2, 1)), "bulk": quartz((2, 2, 2))}
+    for name, atoms in found.items():
+        atoms.rattle(0.05, seed=3)
+        atoms.pbc = name == "bulk"
+    return found
+
+
+def write(folder: Path, artifact: Path | None, structure: Path | None = None) -> None:
+    """Write the files and what our plugin makes of them."""
     from equistride.engines.openmm import create_force
     from equistride.engines.openmm_export import write_torchforce
     from equistride.engines.openmm_structure import topology_from_ase
 
     folder.mkdir(parents=True, exist_ok=True)
+    runs = structures(artifact, structure)
     artifact = artifact or untrained(folder / "artifact.pt")
     cases = []
-    for name, repeats in (("cluster", (2, 2, 1)), ("bulk", (2, 2, 2))):
-        atoms = quartz(repeats)
-        atoms.rattle(0.05, seed=3)
-        atoms.pbc = name == "bulk"
+    for name, atoms in runs.items():
         topology, positions = topology_from_ase(atoms)
         box = topology.getPeriodicBoxVectors()
         for dtype, precision in (("float64", "double"), ("float32", "single")):
@@ -142,10 +166,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["write", "check"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--artifact", type=Path, help="a potential for O and Si; a small untrained one by default")
+    parser.add_argument("--artifact", type=Path, help="a potential; a small untrained one by default")
+    parser.add_argument("--structure", type=Path, help="what to run the artifact on; its reference frame by default")
     options = parser.parse_args()
     if options.verb == "write":
-        write(options.folder, options.artifact)
+        write(options.folder, options.artifact, options.structure)
     elif not check(options.folder):
         sys.exit(1)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import mmap
-import time
 
+import pytest
 import torch
 from random_models import random_potential
 
+from equistride.bench import machine, timing
 from equistride.bench.machine import limits, peak, reset_peak, resident
-from equistride.bench.timing import timed
+from equistride.bench.timing import Times, timed
 from equistride.bench.work import edge_block_work, tensor_product_work, work_of
 from equistride.graph import neighbor_list
 from equistride.models.esen_fused import fuse
@@ -58,15 +59,34 @@ def test_fused_and_plain_potential_need_the_same_products(quartz_atoms) -> None:
     assert 0.5 * plain < ours < plain
 
 
-def test_times_of_a_sleep_are_on_the_clock_alone() -> None:
-    times = timed(lambda: time.sleep(0.02), 3)
-    assert times.calls == 3
-    assert times.wall >= 0.02
-    assert times.cpu < 0.01
+class Clock:
+    """The time as a call passes it: so many seconds on the clock, a tenth of them of the processor."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return self.now / 10
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
 
 
-def test_seconds_end_the_repeats() -> None:
-    assert timed(lambda: time.sleep(0.02), 1000, seconds=0.05).calls <= 3
+def test_times_are_medians_of_clock_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    durations = iter([100.0, 3.0, 1.0, 2.0])  # the first call warms up
+    times = timed(lambda: clock.passes(next(durations)), 3)
+    assert times == pytest.approx((0.2, 2.0, 3))
+
+
+def test_seconds_end_the_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    assert timed(lambda: clock.passes(2.0), 1000, seconds=5.0).calls == 3
 
 
 def test_peak_sees_what_was_freed() -> None:
@@ -77,7 +97,12 @@ def test_peak_sees_what_was_freed() -> None:
     assert peak() - before > 60 << 20
 
 
-def test_limits_are_rates_of_a_computer() -> None:
-    gemm, copy = limits(torch.float32, repeats=1)
-    assert 1e8 < gemm < 1e14
-    assert 1e8 < copy < 1e13
+@pytest.mark.parametrize("ours", [0.001, 1.0])
+def test_limits_are_counted_work_over_time(monkeypatch: pytest.MonkeyPatch, ours: float) -> None:
+    """The faster of torch's product of 1,024 x 1,024 and our block, and a copy of 64 MiB that is read and written."""
+    monkeypatch.setattr(timing, "timed", lambda *_, **__: Times(0.5, 0.25, 1))
+    monkeypatch.setattr(machine, "cpu_time", lambda *_: ours)
+    block = edge_block_work(0, 0, 768, 768, 8, True)[0] * 480 / ours
+    gemm, copy = limits(torch.float32)
+    assert gemm == pytest.approx(max(2 * 1024**3 / 0.5, block), rel=0.01)
+    assert copy == 2 * 64 * 2**20 / 0.5

@@ -14,7 +14,7 @@ from ase import Atoms
 from openmm import app
 from openmm_systems import Structure, context, energy_forces
 
-from equistride.engines.openmm import Force, choose_backend, create_force, create_system
+from equistride.engines.openmm import Force, create_force, create_system
 from equistride.errors import EquistrideError
 
 BACKENDS = ["plugin", "python"]
@@ -98,9 +98,6 @@ def test_options(artifact64: Path) -> None:
     with pytest.raises(EquistrideError, match=r"given by its file.*found NoneType"):
         create_system(None, water)  # type: ignore[arg-type]
     assert create_force(artifact64, water, device=torch.device("cpu")).getForceGroup() == 0  # type: ignore[arg-type]
-    with pytest.raises(EquistrideError, match=r"openmm-torch cannot run here"):
-        choose_backend("openmm-torch")
-    assert choose_backend("auto") == "plugin"
 
 
 def test_given_systems(artifact64: Path) -> None:

@@ -168,13 +168,18 @@ def test_time_of_a_call_is_flat(artifact64: Path, molecule: Structure) -> None:
     # cost.
     from time import process_time
 
-    made = context(create_system(artifact64, molecule.topology, backend="plugin"), molecule.positions)
-    times = []
-    for scale in np.linspace(1.0, 3.0, 200):  # fewer and fewer edges, down to none
-        made.setPositions(molecule.positions * scale / 10)
-        begin = process_time()
-        energy_forces(made)
-        times.append(process_time() - begin)
+    def run() -> list[float]:
+        made = context(create_system(artifact64, molecule.topology, backend="plugin"), molecule.positions)
+        times = []
+        for scale in np.linspace(1.0, 3.0, 200):  # fewer and fewer edges, down to none
+            made.setPositions(molecule.positions * scale / 10)
+            begin = process_time()
+            energy_forces(made)
+            times.append(process_time() - begin)
+        return times
+
+    # a model that compiles does so at the same sizes in every run; what else the machine does comes at any time
+    times = np.min([run() for _ in range(3)], axis=0)
     assert max(times[1:]) < 20 * np.median(times) + 0.01
 
 

@@ -237,7 +237,7 @@ def measure(test: Benchmark, chosen: Chosen, settings: Settings) -> dict[str, An
         raise EquistrideError(
             f"{chosen.path.name} was exported in {stored.dtype}, and an integrator runs a propagator as it was exported",
             expected=f"--precision {settings.precision} of an artifact of that precision",
-            hint=f"export it again with --precision {str(dtype).removeprefix('torch.')}",
+            hint=f"export it again with --dtype {str(dtype).removeprefix('torch.')}",
         )
     atoms = structure(test.system)
     check_fits(stored, chosen.title, test.title, atoms)

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from equistride.data.frames import Frames
 from equistride.errors import EquistrideError
-from equistride.units import EV_PER_KJ_MOL, FS_PER_PS
+from equistride.units import EV_PER_KCAL_MOL, FS_PER_PS
 
 Floats = NDArray[np.float64]
-EV_PER_KCAL_MOL = 4.184 * EV_PER_KJ_MOL
 UNITS = {"metal": (FS_PER_PS, 1.0), "real": (1.0, EV_PER_KCAL_MOL)}
 """LAMMPS's units of time [fs] and energy [eV]; lengths are in angstrom in both."""
 
