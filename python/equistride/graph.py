@@ -44,14 +44,16 @@ def _is_length(value: float) -> bool:
 
 def _check_cutoff(cutoff: float) -> None:
     fine = _is_length(cutoff) and cutoff > 0
-    _require(fine, "the cutoff is no length", "a finite number above 0 [A]", cutoff, "give the model's cutoff")
+    _require(
+        fine, "the cutoff must be a positive number", "a finite number above 0 [A]", cutoff, "give the model's cutoff"
+    )
 
 
 def _check(positions: Tensor, cell: Tensor, pbc: Flags, cutoff: float) -> Tensor:
     """Refuse what can be seen without reading the tensors; return pbc as a tensor beside the positions."""
     for name, value in (("positions", positions), ("cell", cell)):
         kind = type(value).__name__
-        _require(isinstance(value, Tensor), f"{name} is no tensor", "torch.Tensor", kind, "use torch.as_tensor")
+        _require(isinstance(value, Tensor), f"{name} is not a tensor", "torch.Tensor", kind, "use torch.as_tensor")
     shape, box = list(positions.shape), list(cell.shape)
     _require(
         len(shape) == 2 and shape[1] == 3,
@@ -102,7 +104,7 @@ def neighbor_list(positions: Tensor, cell: Tensor, pbc: Flags, cutoff: float) ->
     Raises
     ------
     EquistrideError
-        For wrong shapes or types, positions that are not finite, a singular cell, a cutoff that is no length.
+        For wrong shapes or types, positions that are not finite, a singular cell, a cutoff that is not a positive number.
     """
     flags = _check(positions, cell, pbc, cutoff)
     try:
@@ -149,7 +151,9 @@ def fixed_neighbor_list(
     """
     flags = _check(positions, cell, pbc, cutoff)
     fine = isinstance(capacity, int) and capacity > 0
-    _require(fine, "the capacity is no row length", "an integer above 0", capacity, "64 suits 5 A in a solid")
+    _require(
+        fine, "the capacity must be a positive whole number", "an integer above 0", capacity, "64 suits 5 A in a solid"
+    )
     while True:
         try:
             arguments = (positions.detach(), cell.detach(), flags, float(cutoff), capacity)
@@ -216,7 +220,13 @@ class NeighborList:
     def __init__(self, cutoff: float, skin: float = 0.0, *, trim: bool = True) -> None:
         _check_cutoff(cutoff)
         fine = _is_length(skin) and skin >= 0
-        _require(fine, "the skin is no length", "a finite number, 0 or more [A]", skin, "0.5 to 2 A suit most runs")
+        _require(
+            fine,
+            "the skin must be a number of 0 or more",
+            "a finite number, 0 or more [A]",
+            skin,
+            "0.5 to 2 A suit most runs",
+        )
         self.cutoff, self.skin, self.trim = float(cutoff), float(skin), trim
         self.calls = self.rebuilds = 0
         self._stored: _Stored | None = None

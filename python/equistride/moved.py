@@ -27,6 +27,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "artifact.fairchem_import": ("importers.fairchem",),
     "artifact.probes": ("conservation.probes",),
     "artifact.trajcast_import": ("importers.trajcast",),
+    "training.frames": ("training.frames_loss",),
 }  # fmt: skip
 """Old name -> the modules that hold now what it held, both below ``equistride``."""
 

@@ -47,7 +47,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (("--structure", SLAB, "--test", "potential-quartz-72"), "a test is named by its kind alone"),
         (("--structure", SLAB, "--artifact", "missing.pt"), "missing.pt does not exist"),
         (("--table", "missing.json"), "missing.json cannot be read"),
-        (("--plot", "missing.json"), "no file to go to"),
+        (("--plot", "missing.json"), "--plot needs the name of its picture"),
     ],
 )
 def test_one_sentence_and_status_2(

@@ -103,7 +103,7 @@ def test_bad_input_is_a_sentence(tmp_path: Path, crystal: Path) -> None:
     for options, said in (
         (["--nve", str(tmp_path / "none.xyz")], "does not exist"),
         (["--nve", str(crystal), "--timesteps", "1,2"], "three different time steps"),
-        (["--nve", str(crystal), "--timesteps", "1,zwei,3"], "time steps are no numbers"),
+        (["--nve", str(crystal), "--timesteps", "1,zwei,3"], "time steps must be numbers"),
         (["--nve", str(crystal), "--time", "0.1"], "too short"),
         (["--nve", str(alone), "--engine", "ase"], "single atom"),
         (["--nve", str(slab)], "periodic along all axes or none"),

@@ -87,7 +87,7 @@ def test_the_verb_writes_a_file(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"stride_fs": 7.3}, "whole number of time steps; expected a multiple of 0.5 fs; found 7.3 fs"),
-        ({"frames": 1}, "a segment needs a pair"),
+        ({"frames": 1}, "a segment must hold a pair of frames"),
         ({"walks": 0}, "number of walks"),
         ({"timestep_fs": 0.0}, "whole number of time steps"),
     ],

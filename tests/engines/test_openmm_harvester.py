@@ -124,7 +124,7 @@ def test_it_is_told_the_ensemble_where_the_force_cannot_tell(ensemble: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((0.0, 1, None), "threshold of a harvester is no uncertainty; expected eV/A above 0; found 0"),
+        ((0.0, 1, None), "threshold of a harvester must be an uncertainty above 0; expected a number in eV/A; found 0"),
         ((float("nan"), 1, None), "threshold"),
         ((0.1, 0, None), "interval of a harvester must be positive"),
         ((0.1, 1, -1.0), "stop of a harvester"),

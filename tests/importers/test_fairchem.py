@@ -205,8 +205,8 @@ def changed(name: str, **backbone: Any) -> Checkpoint:
         ({"num_experts": 32}, "is a UMA model.*found 32 experts; merge its experts"),
         ({"norm_type": "layer_norm_sh"}, "a norm that eSEN has not; expected rms_norm_sh"),
         ({"charge_balanced_channels": [0]}, "shares the total charge"),
-        ({"distance_function": "sigmoid"}, "none of eSEN: basis"),
-        ({"mmax": 3}, "none of eSEN: its sizes; expected .*m_max"),
+        ({"distance_function": "sigmoid"}, "not that of an eSEN: basis"),
+        ({"mmax": 3}, "not that of an eSEN: its sizes; expected .*m_max"),
         ({"num_layers": 3}, "lacks weights.*backbone.blocks.2"),
         ({"sphere_channels": 16}, "do not fit"),
         ({"chg_spin_emb_type": "other"}, "embedding of charge and spin is not known"),
@@ -318,7 +318,10 @@ def test_other_files_are_refused_with_a_sentence(tmp_path: Path) -> None:
     for path, sentence in (
         (tmp_path / "none.pt", "does not exist"),
         (text, "is truncated or no checkpoint"),
-        (foreign, "is no checkpoint of fairchem-core; expected a model and its configuration; found the keys weights"),
+        (
+            foreign,
+            "is not a checkpoint of fairchem-core; expected a model and its configuration; found the keys weights",
+        ),
     ):
         result = runner.invoke(app, ["import", "fairchem", str(path), "-o", str(tmp_path / "out.pt")])
         assert isinstance(result.exception, EquistrideError)

@@ -113,10 +113,10 @@ def without(key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (without("vel_max"), "no configuration of an EfficientTrajCast model; expected the key vel_max"),
+        (without("vel_max"), "not a configuration of an EfficientTrajCast model; expected the key vel_max"),
         (["a", "list"], "expected a table of keys; found list"),
-        (theirs()[0] | {"max_rotation_order": 9}, "l_max makes no network"),
-        (theirs()[0] | {"num_hidden_channels": "many"}, "channels makes no network"),
+        (theirs()[0] | {"max_rotation_order": 9}, "l_max is not valid"),
+        (theirs()[0] | {"num_hidden_channels": "many"}, "channels is not valid"),
         (theirs()[0] | {"units": "metal"}, "in units that the import does not know; expected real"),
         (
             theirs()[0] | {"edge_mlp_kwargs": {"n_neurons": [8, 8], "activation": "relu"}},
@@ -173,7 +173,7 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: py
     files[1].write_bytes(pickle.dumps(state, protocol=2)[:500])
     assert "cannot be read as weights" in message()
     torch.save([1, 2], files[1])
-    assert "is no state dict; expected tensors by name; found list" in message()
+    assert "is not a state dict; expected tensors by name; found list" in message()
     torch.save(state | {"_int_out.LinearReadOut.linear.weight": torch.full((2,), math.nan)}, files[1])
     assert "LinearReadOut.linear.weight are not finite" in message()
     torch.save({k: v for k, v in state.items() if k != "rms_targets"}, files[1])
@@ -213,7 +213,7 @@ def test_the_command(tmp_path: Path) -> None:
     wrong = {
         "elements of the model are not known": ["--stride", "30"],
         "stride above 0": ["--stride", "-1", "--species", "O,Si"],
-        "masses are no numbers": ["--stride", "30", "--species", "O,Si", "--masses", "a,b"],
+        "masses must be numbers": ["--stride", "30", "--species", "O,Si", "--masses", "a,b"],
     }
     for expected, more in wrong.items():
         refused = run(*more)

@@ -150,7 +150,7 @@ def test_fixed_rows_grow_or_refuse_and_never_drop() -> None:
     assert grown.neighbors.shape[1] == (needed + 7) // 8 * 8
     with pytest.raises(EquistrideError, match=f"expected at most 10; found {needed}; set capacity={needed} or more"):
         fixed_neighbor_list(*inputs, 5.0, capacity=10, grow=False)
-    with pytest.raises(EquistrideError, match="the capacity is no row length"):
+    with pytest.raises(EquistrideError, match="the capacity must be a positive whole number"):
         fixed_neighbor_list(*inputs, 5.0, capacity=0)
 
 
@@ -169,7 +169,7 @@ FLAT = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((np.zeros((2, 3)), BOX, True, 1.0), "positions is no tensor"),
+        ((np.zeros((2, 3)), BOX, True, 1.0), "positions is not a tensor"),
         ((torch.zeros(2, 2), BOX, True, 1.0), "the positions have a wrong shape"),
         ((torch.zeros(6), BOX, True, 1.0), "the positions have a wrong shape"),
         ((torch.zeros(2, 3, dtype=torch.float16), BOX, True, 1.0), "the positions have a wrong type"),
@@ -179,9 +179,9 @@ FLAT = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
         ((torch.zeros(2, 3), BOX, [1, 1, 1], 1.0), "pbc is not boolean"),
         ((torch.zeros(2, 3), BOX, torch.ones(3), 1.0), "pbc is not one flag an axis"),
         ((torch.zeros(2, 3), BOX, [True, True], 1.0), "pbc is not one flag an axis"),
-        ((torch.zeros(2, 3), BOX, True, 0.0), "the cutoff is no length"),
-        ((torch.zeros(2, 3), BOX, True, float("nan")), "the cutoff is no length"),
-        ((torch.zeros(2, 3), BOX, True, float("inf")), "the cutoff is no length"),
+        ((torch.zeros(2, 3), BOX, True, 0.0), "the cutoff must be a positive number"),
+        ((torch.zeros(2, 3), BOX, True, float("nan")), "the cutoff must be a positive number"),
+        ((torch.zeros(2, 3), BOX, True, float("inf")), "the cutoff must be a positive number"),
         ((NAN, BOX, True, 1.0), "positions must be finite"),
         ((torch.full((2, 3), float("inf")), BOX, False, 1.0), "positions must be finite"),
         ((torch.zeros(2, 3), FLAT, True, 1.0), "the cell must have independent, finite vectors"),
@@ -204,9 +204,9 @@ def test_a_singular_cell_is_fine_where_it_is_not_read() -> None:
 
 
 def test_bad_skin() -> None:
-    with pytest.raises(EquistrideError, match="the skin is no length"):
+    with pytest.raises(EquistrideError, match="the skin must be 0 or more"):
         NeighborList(4.0, skin=-0.1)
-    with pytest.raises(EquistrideError, match="the cutoff is no length"):
+    with pytest.raises(EquistrideError, match="the cutoff must be a positive number"):
         NeighborList(-4.0)
 
 

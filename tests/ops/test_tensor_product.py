@@ -328,13 +328,13 @@ def test_refuses_unknown_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> No
     ("arguments", "message"),
     [
         (("4x0e", "1o", "0e"), "no path leads"),
-        (("4x0e", "2x1o"), "no 'uvu' path.*multiplicity 1"),
-        (("4x5o", "1o"), "no 'uvu' path.*degrees to 4"),
+        (("4x0e", "2x1o"), "not a 'uvu' path.*multiplicity 1"),
+        (("4x5o", "1o"), "not a 'uvu' path.*degrees to 4"),
         (("4x0e", "1o", "4x1o"), None),
         (("4x0e", "1o", "4x1o", [(0, 0, 0)]), None),
-        (("4x0e", "1o", "3x1o", [(0, 0, 0)]), "no 'uvu' path"),
+        (("4x0e", "1o", "3x1o", [(0, 0, 0)]), "not a 'uvu' path"),
         (("4x0e", "1o", "4x1o + 4x0e", [(0, 0, 0)]), "a block of the output has no path"),
-        (("4x0e", "1o", None, [(0, 0, 0)]), "instructions came without irreps_out"),
+        (("4x0e", "1o", None, [(0, 0, 0)]), "instructions and irreps_out must be given together"),
     ],
 )
 def test_refuses_wrong_irreps(arguments: tuple, message: str | None) -> None:
@@ -408,7 +408,7 @@ def test_table_refuses() -> None:
         RadialTable.tabulate(radial(2), 5.0, 0.5)
     with pytest.raises(EquistrideError, match="too rough"):
         RadialTable.tabulate(radial(2), 0.5, 5.0, tolerance=1e-9, max_intervals=32)
-    with pytest.raises(EquistrideError, match="no spline"):
+    with pytest.raises(EquistrideError, match="not those of a spline"):
         RadialTable(torch.zeros(3, 2), 0.0, 0.1)
     with pytest.raises(EquistrideError, match="does not fit the convolution"):
         TabulatedConvolution(small(), RadialTable(torch.zeros(9, 2), 0.0, 0.1))

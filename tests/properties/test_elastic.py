@@ -130,5 +130,5 @@ def test_what_cannot_be_done() -> None:
         molecule.get_potential_energy()
     with pytest.raises(EquistrideError, match="no potential file"):
         ReferenceCalculator("../Si.sw")
-    with pytest.raises(EquistrideError, match="no cubic silicon cell has 100 atoms"):
+    with pytest.raises(EquistrideError, match="a cubic cell of silicon cannot have 100 atoms"):
         repeats_for(100)

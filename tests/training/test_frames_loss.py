@@ -15,7 +15,7 @@ from equistride.data.oscillators import energy_and_forces, springs, trajectories
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
-from equistride.training.frames import FramesConfig, FramesTask, anchors, labelled_rows, rows_apart
+from equistride.training.frames_loss import FramesConfig, FramesTask, anchors, labelled_rows, rows_apart
 from equistride.units import ACCELERATION
 
 SPECIES = ["C", "N", "O", "F", "S"]
@@ -74,7 +74,7 @@ def test_pairs_are_found_by_time_and_never_across_a_gap(frames: Frames) -> None:
     assert len(anchors(frames, [-1, 0, 1])) == 4 * 10
     assert len(anchors(frames, [0, 12])) == 0
     with pytest.raises(
-        EquistrideError, match="no multiple of the time between frames; expected a multiple of 2 fs; found 3"
+        EquistrideError, match="not a multiple of the time between frames; expected a multiple of 2 fs; found 3"
     ):
         rows_apart(frames, 3.0)
     with pytest.raises(EquistrideError, match="no time stamps, so that no frames can be paired"):
@@ -227,7 +227,7 @@ def test_what_cannot_be_trained_is_refused(frames: Frames) -> None:
         task(network, frames[np.array([0, 1, 12, 13])], frames=3)
     with pytest.raises(EquistrideError, match="the data has no velocities"):
         task(network, replace(frames, velocities=None), target="velocity")
-    with pytest.raises(EquistrideError, match="dens needs the forces"):
+    with pytest.raises(EquistrideError, match="dens needs forces"):
         task(network, replace(frames, forces=np.full_like(frames.forces, np.nan)), control="dens")
     with pytest.raises(EquistrideError, match="elements that the model does not know: Cl"):
         task(network, replace(frames, numbers=np.array([6, 7, 8, 9, 17])))

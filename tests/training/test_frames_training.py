@@ -122,7 +122,7 @@ def test_unlabelled_trajectories_and_bad_input(folder: Path, tmp_path: Path) -> 
         EquistrideError, match=r"unknown key 'frames.wieght'; check its spelling: did you mean 'weight'"
     ):
         configure(folder, EQUIFORMER, frames={"wieght": 1.0})
-    with pytest.raises(EquistrideError, match=r"'frames' is not valid; expected .*controls replace the pair"):
+    with pytest.raises(EquistrideError, match=r"'frames' is not valid; expected .*a control only with mode: pair"):
         configure(folder, EQUIFORMER, frames={"control": "noise", "frames": 2})
     with pytest.raises(EquistrideError, match=r"unknown key 'model.m_max'"):
         configure(folder, EQUIFORMER | {"m_max": 1})

@@ -75,7 +75,7 @@ def test_a_potential_is_no_propagator(folder: Path) -> None:  # noqa: F811
     train(potential_config(), folder, folder / "first", progress=False)
     moving_toy.write(folder / "train.npz", 20, 100)
     start = {"initialise_from": "first/checkpoints/last.ckpt"}
-    with pytest.raises(EquistrideError, match="is no checkpoint of a propagator; check initialise_from"):
+    with pytest.raises(EquistrideError, match="is not a checkpoint of a propagator; check initialise_from"):
         propagator_task(propagator_config(**start), folder)
 
 

@@ -109,7 +109,7 @@ def test_pretraining_needs_direct_forces(folder: Path, extra: str) -> None:
     path = folder / "config.yaml"
     path.write_text("{name: toy, model: {cutoff: 4.0}, data: {files: [frames.npz]}}")
     forces = ["model.forces=direct"] if "float64" in extra else []
-    with pytest.raises(EquistrideError, match=r"does not hold together; expected trainer\.bfloat16"):
+    with pytest.raises(EquistrideError, match=r"has settings that contradict each other; expected trainer\.bfloat16"):
         load_config(path, [*forces, *extra.split()])
     settings = load_config(
         path, ["model.forces=direct", "model.envelope=off", "trainer.bfloat16=true", "trainer.devices=2"]

@@ -145,7 +145,7 @@ def test_lammps_dumps(dumps: tuple[Path, Frames]) -> None:
 @pytest.mark.parametrize(
     ("name", "source", "said"),
     [
-        ("nothing", {"units": "metal", "timestep_fs": 1.0}, "names no elements"),
+        ("nothing", {"units": "metal", "timestep_fs": 1.0}, "does not name the elements"),
         ("nothing", {"elements": ("O", "Si"), "timestep_fs": 1.0}, "the units of nothing.dump are not known"),
         ("nothing", {"elements": ("O", "Si"), "units": "metal"}, "does not tell the time"),
         ("nothing", {"elements": ("O",), "units": "metal", "timestep_fs": 1.0}, "more types than elements"),
@@ -154,8 +154,12 @@ def test_lammps_dumps(dumps: tuple[Path, Frames]) -> None:
             {"elements": ("O", "Xx"), "units": "metal", "timestep_fs": 1.0},
             "elements that do not exist; found Xx",
         ),
-        ("wrapped", {"elements": ("O", "Si"), "units": "real"}, "says other units than were given"),
-        ("unwrapped", {"masses": {"H": 1.0}}, "masses are given for H; expected elements of the trajectory, O, Si"),
+        ("wrapped", {"elements": ("O", "Si"), "units": "real"}, "is in other units than were given"),
+        (
+            "unwrapped",
+            {"masses": {"H": 1.0}},
+            "masses are given for elements that the trajectory does not have: H; expected O, Si",
+        ),
     ],
 )
 def test_dumps_that_do_not_say_enough(dumps: tuple[Path, Frames], name: str, source: dict[str, Any], said: str) -> None:
@@ -167,7 +171,7 @@ def test_damaged_dumps(dumps: tuple[Path, Frames], tmp_path: Path) -> None:
     text = (dumps[0] / "unwrapped.dump").read_text()
     for name, content, said in (
         ("cut.dump", text[: len(text) // 2], "is damaged or cut off"),
-        ("other.dump", "hello\n", "is no text dump of LAMMPS"),
+        ("other.dump", "hello\n", "is not a text dump of LAMMPS"),
         ("empty.dump", "", "holds no frames"),
         ("open.dump", text.replace("pp pp pp", "pp pp ff"), "open along some axes"),
     ):
@@ -227,7 +231,7 @@ def test_hdf5_of_openmm(tmp_path: Path) -> None:
     runner, target = CliRunner(), tmp_path / "pairs.npz"
     words = ["data", "pairs", str(path), "--stride-fs", "4", "-o", str(target)]
     refused = runner.invoke(cli, words)
-    assert "not known of which time" in str(refused.exception)
+    assert "whether its velocities are half a step old" in str(refused.exception)
     refused = runner.invoke(cli, [*words, "--velocities", "half-step", "--timestep-fs", "1"])
     assert "cannot be corrected without forces" in str(refused.exception)
     assert runner.invoke(cli, [*words, "--velocities", "synchronous"]).exit_code == 0
@@ -315,7 +319,7 @@ def test_trajectories_that_cannot_be_paired(tmp_path: Path) -> None:
     ):
         with pytest.raises(EquistrideError, match=said):
             select_pairs(wrong, 8.0)
-    with pytest.raises(EquistrideError, match="no multiple of the time between frames; expected a multiple of 1 fs"):
+    with pytest.raises(EquistrideError, match="not a multiple of the time between frames; expected a multiple of 1 fs"):
         select_pairs(data, 2.5)
     (tmp_path / "run.dcd").write_bytes(b"")
     with pytest.raises(EquistrideError, match="DCD and XTC hold no velocities"):

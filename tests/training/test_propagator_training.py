@@ -258,12 +258,16 @@ def changed(folder: Path, name: str, **arrays: Any) -> str:
         (
             {},
             {"data": {"stride_fs": 5.0}},
-            "the stride is no multiple of the time between frames; expected a multiple of 2 fs",
+            "the stride is not a multiple of the time between frames; expected a multiple of 2 fs",
         ),
         ({}, {"data": {"stride_fs": 14.0}}, "no pair of frames lies within one segment"),
         ({}, {"curriculum": [{"rollout": 4}]}, "expected segments of 16 fs or more \\(4 times 4 fs\\)"),
         ({}, {"model": {"max_speed": 0.004}}, "is faster than the model covers; expected below 0.004 A/fs"),
-        ({}, {"data": {"masses": {"H": 2.0}}}, "data.masses names H; expected elements of the data, O, Si"),
+        (
+            {},
+            {"data": {"masses": {"H": 2.0}}},
+            "data.masses names elements that are not in the data: H; expected O, Si",
+        ),
         ({"masses": np.array([28.0, 16.0, 16.0, 16.0, 18.0])}, {}, "atoms of O have different masses"),
         ({}, {"data": {"batch_size": 500}}, "fewer training pairs than a batch holds"),
         (

@@ -28,7 +28,7 @@ def test_structure() -> None:
     bonds = distances[silicon][:, ~silicon]
     np.testing.assert_allclose(bonds[bonds < 2], 1.60, atol=0.03)  # 1.605 and 1.614 A by diffraction
     assert [repeats_for(n) for n in (9, 72, 162, 576, 4374)] == [(1, 1, 1), (2, 2, 2), (3, 3, 2), (4, 4, 4), (9, 9, 6)]
-    with pytest.raises(EquistrideError, match="no quartz cell has 100 atoms"):
+    with pytest.raises(EquistrideError, match="a cell of quartz cannot have 100 atoms"):
         repeats_for(100)
 
 

@@ -48,7 +48,7 @@ def test_pieces_and_selection():
         ({"positions": np.zeros((3, 2))}, "positions has the wrong shape"),
         ({"positions": np.full((3, 2, 3), np.nan)}, "NaN or infinity"),
         ({"symbols": ("Ar",)}, "symbols and positions disagree"),
-        ({"symbols": ("Ar", "Q1")}, "no chemical element"),
+        ({"symbols": ("Ar", "Q1")}, "not a chemical element"),
         ({"time": [0.0, 1.0]}, "time"),
         ({"time": [0.0, 1.0, 1.0]}, "grow by equal steps"),
         ({"time": [0.0, 1.0, 3.0]}, "grow by equal steps"),
@@ -166,7 +166,7 @@ def test_readers_refuse(tmp_path):
         read_trajectory(tmp_path / "none.npz")
     for name in ("run.trr", "run.dcd", "run.npz", "run.extxyz", "run.xtc"):
         (tmp_path / name).write_text("nonsense")
-    with pytest.raises(EquistrideError, match="of no known kind"):
+    with pytest.raises(EquistrideError, match="not of a known type"):
         read_trajectory(tmp_path / "run.trr")
     with pytest.raises(EquistrideError, match="holds no elements"):
         read_trajectory(tmp_path / "run.dcd")
@@ -213,12 +213,12 @@ def test_state_table(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no state-data table"),
-        ("Step,Energy\n1,2\n", "no state-data table"),
+        ("", "not a state-data table"),
+        ("Step,Energy\n1,2\n", "not a state-data table"),
         (HEADER, "time is too short"),
         (HEADER + "10,0.01\n20,0.02,1,2,3\n", "line 2 is broken"),
         (HEADER + "10,0.01,nan,300,1\n", "total holds NaN"),
-        (HEADER + "10,0.01,word,300,1\n", "something else than numbers"),
+        (HEADER + "10,0.01,word,300,1\n", "must hold numbers"),
     ],
 )
 def test_bad_state_tables(tmp_path, text, words):

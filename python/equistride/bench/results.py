@@ -74,7 +74,7 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise EquistrideError(f"the results {path} cannot be read ({error.strerror})", hint="check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise EquistrideError(f"{path} is no JSON file", expected="a file of equistride bench --outfile") from None
+        raise EquistrideError(f"{path} is not a JSON file", expected="a file of equistride bench --outfile") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise EquistrideError(f"{path} holds no benchmark", expected="a file of equistride bench --outfile")
     if content["version"] > VERSION:

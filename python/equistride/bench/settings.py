@@ -63,7 +63,9 @@ class Settings:
         if self.artifact is not None and not Path(self.artifact).is_file():
             raise EquistrideError(f"the artifact {self.artifact} does not exist", hint="check the path")
         if self.artifact is not None and self.random:
-            raise EquistrideError("random weights are wanted of an artifact", hint="leave out --artifact or --random")
+            raise EquistrideError(
+                "an artifact and random weights cannot both be asked for", hint="leave out --artifact or --random"
+            )
         for python in self.peer_pythons:
             if not os.access(python, os.X_OK):
                 raise EquistrideError(f"the Python of the peers, {python}, cannot be run", hint="check --peer-python")

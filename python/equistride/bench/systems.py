@@ -47,7 +47,9 @@ def split(name: str) -> tuple[str, int | None]:
     if family == "quartz":
         repeats_for(int(count))
     if family == "water" and (int(count) == 0 or int(count) % 3):
-        raise EquistrideError(f"no water has {count} atoms", expected="a multiple of 3 above 0", hint="try water-648")
+        raise EquistrideError(
+            f"a box of water cannot have {count} atoms", expected="a multiple of 3 above 0", hint="try water-648"
+        )
     return family, int(count) if count else None
 
 

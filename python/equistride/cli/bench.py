@@ -77,11 +77,11 @@ def bench(
         from equistride.bench.plot import plot as draw
 
         if output is None:
-            raise EquistrideError("the plot has no file to go to", hint="add -o figure.png")
+            raise EquistrideError("--plot needs the name of its picture", hint="add -o figure.png")
         draw(plot, output)
         return
     if output is not None:
-        raise EquistrideError("-o is the picture of --plot", hint="use --outfile for results")
+        raise EquistrideError("-o names the picture of --plot, which is not given", hint="use --outfile for results")
     from equistride.bench.settings import Settings
 
     settings = Settings(

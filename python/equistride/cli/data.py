@@ -138,14 +138,14 @@ def pairs(
         engine = LEAPFROG.get(path.suffix.lower())
         if velocities is None and engine:
             raise EquistrideError(
-                f"it is not known of which time the velocities of {path.name} are",
+                f"the file {path.name} does not tell whether its velocities are half a step old",
                 expected="--velocities synchronous or half-step",
                 hint=f"{engine}'s leapfrog integrators write them half a time step before the positions",
             )
         if velocities is Velocities.half_step:
             if timestep_fs is None:
                 raise EquistrideError(
-                    "half a time step is not known", hint="give --timestep-fs, the step of the integrator"
+                    "half-step velocities need the time step", hint="give --timestep-fs, the step of the integrator"
                 )
             frames = synchronise(frames, timestep_fs)
         parts.append(frames)

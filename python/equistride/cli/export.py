@@ -35,7 +35,7 @@ def _figures(assignments: list[str]) -> dict[str, float]:
             figures[name] = float(value)
         except ValueError:
             raise EquistrideError(
-                f"--accuracy {assignment!r} is no figure", expected="NAME=NUMBER", found=assignment
+                f"--accuracy {assignment!r} is not a figure with a name", expected="NAME=NUMBER", found=assignment
             ) from None
     return figures
 
@@ -119,10 +119,12 @@ def export(
         )
         return
     if container != "torchscript":
-        raise EquistrideError("a TorchForce is TorchScript", found=f"--container {container}", hint="leave it out")
+        raise EquistrideError(
+            "--for openmm writes TorchScript and nothing else", found=f"--container {container}", hint="leave it out"
+        )
     if structure is None:
         raise EquistrideError(
-            "a TorchForce needs to know the system",
+            "--for openmm needs the system",
             hint="add --structure FILE with the atoms in the order of the topology",
         )
     from equistride.data.structures import read_atoms

@@ -52,7 +52,7 @@ def trajcast(
     try:
         weights = [float(m) for m in masses.split(",") if m.strip()]
     except ValueError:
-        raise EquistrideError("the masses are no numbers", expected="as 15.999,28.085", found=masses) from None
+        raise EquistrideError("the masses must be numbers", expected="as 15.999,28.085", found=masses) from None
     symbols = [s.strip() for s in species.split(",") if s.strip()]
     metadata = import_trajcast(
         config, state, output, stride_fs=stride, species=symbols, masses=weights, dtype=dtype, tables=tables,

@@ -86,7 +86,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise EquistrideError("the time steps are no numbers", expected="0.5,1,2, say", found=text) from None
+        raise EquistrideError("the time steps must be numbers", expected="0.5,1,2, say", found=text) from None
 
 
 def _checks(artifact: Path, structure: Path | None, as_json: bool) -> None:

@@ -239,7 +239,7 @@ def start_of(atoms: Atoms, calculator: Calculator, setting: Setting) -> tuple[At
     moving, notes = atoms.copy(), []
     if len(atoms) < 2:
         raise EquistrideError(
-            "a single atom feels no force to conserve", expected="two atoms or more", found=len(atoms)
+            "the energy of a single atom cannot be tested", expected="two atoms or more", found=len(atoms)
         )
     moving.calc = calculator
     moving.get_forces()  # what the model cannot take is said here

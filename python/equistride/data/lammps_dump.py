@@ -89,7 +89,7 @@ def _frames(handle: TextIO, path: Path) -> Iterator[_Frame]:
             yield _Frame(step, time, units, cell if periodic else np.zeros((3, 3)), periodic, columns)
         elif item:
             raise EquistrideError(
-                f"{path.name} is no text dump of LAMMPS", expected="lines of ITEM: ...", found=repr(item[:40])
+                f"{path.name} is not a text dump of LAMMPS", expected="lines of ITEM: ...", found=repr(item[:40])
             )
 
 
@@ -116,7 +116,7 @@ def _elements(frame: _Frame, elements: Sequence[str], path: Path) -> list[str]:
         return [str(symbol) for symbol in frame.columns["element"]]
     if not elements or "type" not in frame.columns:
         raise EquistrideError(
-            f"{path.name} names no elements", expected="a column element, or the elements of the types",
+            f"{path.name} does not name the elements", expected="a column element, or the elements of the types",
             found=" ".join(frame.columns), hint="give --elements, for example Si,O for types 1 and 2",
         )  # fmt: skip
     types = frame.columns["type"].astype(np.int64)
@@ -173,7 +173,7 @@ def read_dump(
             hint="give --units, or dump with dump_modify units yes",
         )  # fmt: skip
     if units is not None and name != units:
-        raise EquistrideError(f"{path.name} says other units than were given", expected=name, found=units)
+        raise EquistrideError(f"{path.name} is in other units than were given", expected=name, found=units)
     time_unit, energy_unit = UNITS[name]
     symbols = _elements(first, elements, path)
     unknown = sorted(set(symbols) - set(atomic_numbers))

@@ -80,7 +80,7 @@ def read_published(path: str | Path) -> list[Frames]:
         return _iso17(path)
     if path.suffix != ".npz":
         raise EquistrideError(
-            f"{path} is of no published form", expected=".npz or .db", found=path.suffix or "no ending"
+            f"{path} is not of a published form", expected=".npz or .db", found=path.suffix or "no ending"
         )
     frames = load(path, energy_unit="kcal/mol")[0]
     with np.load(path, allow_pickle=False) as arrays:

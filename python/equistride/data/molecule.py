@@ -39,11 +39,11 @@ class MoleculeRecipe:
         """Refuse what makes no segments."""
         for name in ("walks", "segments"):
             if getattr(self, name) < 1:
-                raise EquistrideError(
-                    f"the number of {name} makes no sense", expected="1 or more", found=getattr(self, name)
-                )
+                raise EquistrideError(f"the number of {name} must be 1 or more", found=getattr(self, name))
         if self.frames < 2:
-            raise EquistrideError("a segment needs a pair", expected="2 frames or more", found=self.frames)
+            raise EquistrideError(
+                "a segment must hold a pair of frames", expected="2 frames or more", found=self.frames
+            )
         steps = self.stride_fs / self.timestep_fs if self.timestep_fs > 0 else 0.0
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-9 * steps:
             raise EquistrideError(

@@ -54,7 +54,7 @@ def frames_apart(frames: Frames, stride_fs: float) -> int:
     ratio = stride_fs / usual
     if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-3:
         raise EquistrideError(
-            "the stride is no multiple of the time between frames", expected=f"a multiple of {usual:g} fs",
+            "the stride is not a multiple of the time between frames", expected=f"a multiple of {usual:g} fs",
             found=f"{stride_fs:g} fs", hint="choose another stride, or write frames more often",
         )  # fmt: skip
     return round(ratio)

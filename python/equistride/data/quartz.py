@@ -50,7 +50,7 @@ def repeats_for(num_atoms: int) -> tuple[int, int, int]:
     found = [(n, n, cells // n**2) for n in range(1, 200) if not rest and cells and cells % n**2 == 0]
     if not found:
         raise EquistrideError(
-            f"no quartz cell has {num_atoms} atoms", expected="9 n^2 m atoms, for example 72, 162, 576, 4374"
+            f"a cell of quartz cannot have {num_atoms} atoms", expected="9 n^2 m atoms, for example 72, 162, 576, 4374"
         )
     return min(found, key=lambda r: abs(np.log(r[0] * 4.85 / (r[2] * 5.32))))
 

@@ -31,7 +31,7 @@ def repeats_for(num_atoms: int) -> int:
     repeats = round((num_atoms / 8) ** (1 / 3))
     if repeats < 1 or 8 * repeats**3 != num_atoms:
         raise EquistrideError(
-            f"no cubic silicon cell has {num_atoms} atoms", expected="8 n^3 atoms, for example 64, 216, 512"
+            f"a cubic cell of silicon cannot have {num_atoms} atoms", expected="8 n^3 atoms, for example 64, 216, 512"
         )
     return repeats
 

@@ -121,7 +121,7 @@ class MoleculeRun:
     ) -> None:
         for what, value in (("temperature", temperature_K), ("time step", timestep_fs), ("friction time", friction_fs)):
             if not 0 < value < np.inf:
-                raise EquistrideError(f"the {what} makes no sense", expected="more than 0", found=value)
+                raise EquistrideError(f"the {what} must be above 0", found=value)
         self._name, self._rng, self._dt, self._friction = name or smiles, rng, timestep_fs, friction_fs
         self._molecule: Molecule = build(smiles, rng)
         numbers = self._molecule.numbers

@@ -94,7 +94,7 @@ def read_motion(path: Path, source: Source | None = None) -> Frames:
         frames = _from_npz(path)
     else:
         raise EquistrideError(
-            f"{path.name} is of no known kind that holds velocities",
+            f"{path.name} is not of a known type with velocities",
             expected=".dump, .lammpstrj, .traj, .extxyz, .h5, .trr, .nc or .npz", found=ending or "no ending",
             hint="DCD and XTC hold no velocities: write another format while the simulation runs",
         )  # fmt: skip
@@ -106,8 +106,9 @@ def _with_masses(frames: Frames, given: Mapping[str, float]) -> Frames:
     stray = sorted(set(given) - present)
     if stray:
         raise EquistrideError(
-            f"masses are given for {', '.join(stray)}", expected=f"elements of the trajectory, {', '.join(sorted(present))}"
-        )  # fmt: skip
+            f"masses are given for elements that the trajectory does not have: {', '.join(stray)}",
+            expected=", ".join(sorted(present)),
+        )
     masses = np.array(atomic_masses[frames.numbers] if frames.masses is None else frames.masses, float)
     for symbol, mass in given.items():
         masses[frames.numbers == atomic_numbers[symbol]] = mass

@@ -57,11 +57,17 @@ class Guard:
         if self.mode not in MODES:
             raise EquistrideError("the mode of a guard is not known", expected=" or ".join(MODES), found=self.mode)
         if int(self.every) != self.every or self.every < 1:
-            raise EquistrideError("a guard checks every so many strides", expected="1 or more", found=self.every)
+            raise EquistrideError(
+                "the interval of a guard must be a number of strides", expected="1 or more", found=self.every
+            )
         if not self.bound >= 0:
-            raise EquistrideError("the bound of a guard is an energy", expected="0 meV/atom or more", found=self.bound)
+            raise EquistrideError(
+                "the bound of a guard must be an energy", expected="0 meV/atom or more", found=self.bound
+            )
         if not 0 < self.substep < math.inf:
-            raise EquistrideError("the substep of a guard is a time", expected="more than 0 fs", found=self.substep)
+            raise EquistrideError(
+                "the substep of a guard must be a time", expected="more than 0 fs", found=self.substep
+            )
         if not Path(self.potential).is_file():
             raise EquistrideError(f"the guard's potential {self.potential} does not exist", hint="check the path")
 

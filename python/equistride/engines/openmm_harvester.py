@@ -71,7 +71,9 @@ class Harvester:
         for name, value in (("threshold", threshold), ("stop", stop)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise EquistrideError(
-                    f"the {name} of a harvester is no uncertainty", expected="eV/A above 0", found=value
+                    f"the {name} of a harvester must be an uncertainty above 0",
+                    expected="a number in eV/A",
+                    found=value,
                 )
         if interval < 1:
             raise EquistrideError(

@@ -117,7 +117,7 @@ class TrajCastIntegrator(openmm.Integrator):
         if guard is not None:
             if not isinstance(guard, Guard):
                 raise EquistrideError(
-                    "the guard is none", expected="a Guard", found=repr(guard)[:80], hint="give Guard(potential)"
+                    "guard must be a Guard", expected="a Guard", found=repr(guard)[:80], hint="give Guard(potential)"
                 )
             mode, every, bound, rescale, substep = guard.settings
             potential, name = _read(guard.potential)

@@ -38,16 +38,21 @@ def relaxation_times(
             "the thermostat is not known", expected="csvr, langevin, langevin+csvr or None", found=thermostat
         )
     if thermostat is None and (tau is not None or friction is not None):
-        raise EquistrideError(
-            "tau and friction are those of a thermostat", found="thermostat=None", hint="leave them out"
-        )
+        raise EquistrideError("tau and friction need a thermostat", found="thermostat=None", hint="leave them out")
     if thermostat == "langevin" and tau is not None and friction is not None:
-        raise EquistrideError("friction is 1 / tau", expected="one of them", found="both", hint="leave one out")
+        raise EquistrideError(
+            "tau and friction cannot both be given, friction is 1 / tau",
+            expected="one of them",
+            found="both",
+            hint="leave one out",
+        )
     if friction is not None and thermostat == "csvr":
-        raise EquistrideError("csvr has no friction", expected="tau", found=f"friction={friction}", hint="give tau")
+        raise EquistrideError(
+            "the thermostat csvr takes tau, not friction", expected="tau", found=f"friction={friction}", hint="give tau"
+        )
     for name, value in (("tau", tau), ("friction", friction)):
         if value is not None and not 0 < value < math.inf:
-            raise EquistrideError(f"{name} makes no sense", expected="more than 0", found=value)
+            raise EquistrideError(f"{name} must be above 0", found=value)
     if thermostat == "langevin+csvr":
         # strong rescaling: a network loses up to a per cent of the kinetic energy in a stride
         slow = FRICTION_STRIDES * stride if friction is None else 1.0 / friction

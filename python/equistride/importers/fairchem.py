@@ -113,7 +113,7 @@ def config_of(backbone: Mapping[str, Any], generation: int = 2) -> ESENConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise EquistrideError(
-            f"the checkpoint's backbone is none of eSEN: {'.'.join(map(str, first['loc'])) or 'its sizes'}",
+            f"the checkpoint's backbone is not that of an eSEN: {'.'.join(map(str, first['loc'])) or 'its sizes'}",
             expected=first["msg"].lower(), found=repr(first["input"])[:80],
         ) from None  # fmt: skip
 

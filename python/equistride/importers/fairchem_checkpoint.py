@@ -231,5 +231,5 @@ def read_checkpoint(path: Path) -> Checkpoint:
     found = getattr(content, "origin", None) or type(content).__name__
     if isinstance(content, Mapping):
         found = "the keys " + ", ".join(map(str, list(content)[:4]))
-    raise EquistrideError(f"{path} is no checkpoint of fairchem-core", expected="a model and its configuration", found=found,
+    raise EquistrideError(f"{path} is not a checkpoint of fairchem-core", expected="a model and its configuration", found=found,
                           hint=MEND)  # fmt: skip

@@ -55,13 +55,13 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[int, int]]:
         raise EquistrideError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise EquistrideError(
-            f"{path} is no configuration of TrajCast", expected="a table of keys", found=type(content).__name__
+            f"{path} is not a configuration of TrajCast", expected="a table of keys", found=type(content).__name__
         )
     model = content.get("model", content)
     missing = [key for key in (*SIZES, "num_chem_elements") if not isinstance(model, dict) or key not in model]
     if missing:
         raise EquistrideError(
-            f"{path} is no configuration of an EfficientTrajCast model",
+            f"{path} is not a configuration of an EfficientTrajCast model",
             expected=f"the key {missing[0]}",
             found=", ".join(map(str, model)) if isinstance(model, dict) else type(model).__name__,
             hint="give the YAML file that belongs to the weights",
@@ -93,7 +93,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise EquistrideError(
-            f"{path} is no state dict", expected="tensors by name", found=type(state).__name__, hint=hint
+            f"{path} is not a state dict", expected="tensors by name", found=type(state).__name__, hint=hint
         )
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
@@ -129,7 +129,7 @@ def read_config(model: Mapping[str, Any], state: Mapping[str, Tensor]) -> TrajCa
     except ValidationError as error:
         first = error.errors()[0]
         raise EquistrideError(
-            f"the configuration's {'.'.join(map(str, first['loc']))} makes no network ({first['msg']})",
+            f"the configuration's {'.'.join(map(str, first['loc']))} is not valid ({first['msg']})",
             found=first["input"],
         ) from None
 

@@ -52,7 +52,7 @@ def build(output: Path, lmp: Path | None = None, headers: Path | None = None, mp
             host = installed_host()
         elif lmp is None or headers is None or mpi_headers is None:
             raise EquistrideError(
-                "a LAMMPS is described by three things", expected="--lmp, --headers and --mpi", hint=MEND
+                "the options of another LAMMPS must be given together", expected="--lmp, --headers and --mpi", hint=MEND
             )
         else:
             host = Host(*facts_of(Path(lmp)), Path(headers), Path(mpi_headers))

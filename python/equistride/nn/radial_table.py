@@ -39,7 +39,7 @@ class RadialTable(nn.Module):
         super().__init__()
         if coefficients.ndim != 2 or coefficients.size(0) < 4 or not (math.isfinite(start) and step > 0):
             raise EquistrideError(
-                "the coefficients are no spline",
+                "the coefficients are not those of a spline",
                 expected="[K >= 4, columns], a start and a step above 0",
                 found=f"{list(coefficients.shape)}, {start}, {step}",
                 hint="make the table with RadialTable.tabulate",
@@ -131,7 +131,7 @@ def fewest_intervals(
     """
     if not 0 <= start < stop or not tolerance > 0:
         raise EquistrideError(
-            "the range or the tolerance makes no table",
+            "the range or the tolerance of a table is not valid",
             expected="0 <= start < stop and a tolerance above 0",
             found=(start, stop, tolerance),
             hint="give the shortest length that can occur, and the cutoff",

@@ -146,7 +146,7 @@ def _compile(
         (mul, a), (mul_sh, b), (mul_out, c) = irreps_in[i_in], irreps_sh[i_sh], irreps_out[i_out]
         if c not in a * b or mul_sh != 1 or mul_out != mul or max(a.l, b.l, c.l) > MAX_DEGREE:
             raise EquistrideError(
-                "an instruction is no 'uvu' path",
+                "an instruction is not a 'uvu' path",
                 expected=f"harmonics with multiplicity 1, an output with that of x, degrees to {MAX_DEGREE}",
                 found=f"{mul}x{a} x {mul_sh}x{b} -> {mul_out}x{c}",
                 hint="make the instructions with all_instructions",
@@ -252,7 +252,7 @@ class TensorProductConvolution(nn.Module):
             self.irreps_paths, paths = all_instructions(self.irreps_in, self.irreps_sh, irreps_out)
         elif irreps_out is None:
             raise EquistrideError(
-                "instructions came without irreps_out",
+                "instructions and irreps_out must be given together",
                 expected="both or neither",
                 found=None,
                 hint="give irreps_out too",

@@ -12,7 +12,7 @@ from equistride.errors import EquistrideError
 from equistride.models.equiformer import EquiformerConfig
 from equistride.models.esen import ESENConfig
 from equistride.models.trajcast import TrajCastConfig
-from equistride.training.frames import FramesConfig
+from equistride.training.frames_loss import FramesConfig
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -110,9 +110,9 @@ class TrainConfig(_RunConfig):
     @model_validator(mode="after")
     def _pretraining(self) -> Self:
         if self.model.forces == "gradient" and (self.trainer.bfloat16 or self.denoising is not None):
-            raise ValueError("trainer.bfloat16 and denoising to come with model.forces: direct alone")
+            raise ValueError("trainer.bfloat16 and denoising only with model.forces: direct")
         if self.trainer.bfloat16 and self.trainer.precision != "float32":
-            raise ValueError("trainer.bfloat16 to come with trainer.precision: float32")
+            raise ValueError("trainer.bfloat16 only with trainer.precision: float32")
         return self
 
 
@@ -215,7 +215,9 @@ def _sentence(error: ValidationError, path: Path, kind: type[BaseModel]) -> Equi
     if first["type"] == "missing":
         return EquistrideError(f"{path} lacks the key {where!r}", hint="add it; examples are in models/*/config.yaml")
     if first["type"] == "value_error" and not first["loc"]:
-        return EquistrideError(f"{path} does not hold together", expected=first["msg"].removeprefix("Value error, "))
+        return EquistrideError(
+            f"{path} has settings that contradict each other", expected=first["msg"].removeprefix("Value error, ")
+        )
     return EquistrideError(
         f"{path}: {where!r} is not valid", expected=first["msg"].lower(), found=repr(first["input"])[:80]
     )

@@ -77,13 +77,13 @@ def take_over_propagator(
     Raises
     ------
     EquistrideError
-        Where the file is no checkpoint of a propagator, is of a model of other sizes, or does not know an element.
+        Where the file is not a checkpoint of a propagator, is of a model of other sizes, or does not know an element.
     """
     content = read_checkpoint(path)
     earlier = content["equistride"]
     before = earlier.get("config", {}).get("model", {})
     if before.get("architecture") != config.architecture:
-        raise EquistrideError(f"{path} is no checkpoint of a propagator", hint="check initialise_from")
+        raise EquistrideError(f"{path} is not a checkpoint of a propagator", hint="check initialise_from")
     now = config.model_dump(mode="json")
     _check(path, before, now, {k for k in ("max_speed", "avg_num_neighbors") if not now[k]})
     _check_species(path, earlier["species"], species)
@@ -114,7 +114,7 @@ def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tup
     try:
         before = model_config(earlier["config"]["model"]).model_dump()
     except (ValidationError, KeyError, TypeError):
-        raise EquistrideError(f"{path} is no checkpoint of a potential", hint="check initialise_from") from None
+        raise EquistrideError(f"{path} is not a checkpoint of a potential", hint="check initialise_from") from None
     now = config.model_dump()
     silent: dict[str, Tensor] = {}
     if isinstance(config, ESENConfig) and config.num_layers > before.get("num_layers", config.num_layers):

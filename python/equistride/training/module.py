@@ -13,7 +13,7 @@ from equistride.models.potential import ConservativePotential, DirectPotential, 
 from equistride.training.config import AnyConfig, TrainConfig
 from equistride.training.data import Batch
 from equistride.training.direct import Denoiser, direct_outputs, displaced, require_bfloat16
-from equistride.training.frames import FramesTask
+from equistride.training.frames_loss import FramesTask
 
 
 def predict(model: ConservativePotential, batch: Batch, create_graph: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -219,7 +219,8 @@ def masses_of(groups: Sequence[Frames], species: Sequence[str], given: dict[str,
     stray = sorted(set(given) - set(species))
     if stray:
         raise EquistrideError(
-            f"data.masses names {', '.join(stray)}", expected=f"elements of the data, {', '.join(species)}"
+            f"data.masses names elements that are not in the data: {', '.join(stray)}",
+            expected=", ".join(species),
         )
     found = []
     for symbol in species:

@@ -22,7 +22,7 @@ from equistride.errors import EquistrideError
 from equistride.training import pairs
 from equistride.training.config import PropagatorConfig, TrainConfig
 from equistride.training.data import EpochShuffle, GraphDataset, collate, elements, fit_references, read, split
-from equistride.training.frames import FramesTask, labelled_rows
+from equistride.training.frames_loss import FramesTask, labelled_rows
 from equistride.training.initialise import check_masses, take_over, take_over_propagator
 from equistride.training.module import PotentialModule, TrainingModule
 from equistride.training.propagator import PropagatorModule

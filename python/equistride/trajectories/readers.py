@@ -66,7 +66,7 @@ def read_trajectory(
         read = read_dcd if ending == ".dcd" else read_xtc
         return read(file, topology, interval=interval, name=label)
     raise EquistrideError(
-        f"{file.name} is of no known kind",
+        f"{file.name} is not of a known type",
         expected=".npz, .extxyz, .xyz, .dcd or .xtc",
         found=ending or "no ending",
         hint="convert it, with ASE or mdtraj for instance",

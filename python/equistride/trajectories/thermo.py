@@ -119,7 +119,7 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
     lines = [line for line in file.read_text().splitlines() if line.strip()]
     if not lines or "Time (ps)" not in lines[0]:
         raise EquistrideError(
-            f"{file.name} is no state-data table",
+            f"{file.name} is not a state-data table",
             expected='a first line with "Time (ps)"',
             found=lines[0][:60] if lines else "an empty file",
             hint="make the reporter with StateDataReporter(..., time=True)",
@@ -150,7 +150,7 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
                 values[key] = np.array([np.nan if r[k] == "--" else float(r[k]) for r in rows]) * factor
             except ValueError as error:
                 raise EquistrideError(
-                    f'{file.name}: column "{title}" holds something else than numbers',
+                    f'{file.name}: column "{title}" must hold numbers',
                     found=str(error),
                     hint="look at the file",
                 ) from error

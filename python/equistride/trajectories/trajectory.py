@@ -243,7 +243,7 @@ def standard_masses(symbols: tuple[str, ...]) -> Floats:
     for symbol in set(symbols):
         if symbol not in atomic_numbers:
             raise EquistrideError(
-                "a symbol is no chemical element",
+                "a symbol is not a chemical element",
                 found=repr(symbol),
                 hint="use symbols such as Si, not atom names",
             )

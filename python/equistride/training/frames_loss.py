@@ -75,11 +75,11 @@ class FramesConfig(BaseModel):
         pair = self.mode == "pair" and self.target == "displacement" and self.frames == 1
         alone = self.mode == "single" and self.target == "second-difference"
         if self.control != "none" and not pair and not (alone and self.control == "shuffled"):
-            raise ValueError("controls replace the pair of frames: mode pair, target displacement, frames 1")
+            raise ValueError("a control only with mode: pair, target: displacement and frames: 1")
         if self.mode == "single" and self.frames != 1 and not alone:
-            raise ValueError("mode single has no other frames: frames must be 1")
+            raise ValueError("frames: 1 with mode: single, which sees no other frames")
         if self.readout == "gradient" and not alone:
-            raise ValueError("readout gradient is for mode single and target second-difference")
+            raise ValueError("readout: gradient only with mode: single and target: second-difference")
         return self
 
 
@@ -229,7 +229,7 @@ def rows_apart(frames: Frames, spacing_fs: float | None) -> int:
     ratio = 1.0 if spacing_fs is None else spacing_fs / usual
     if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-3:
         raise EquistrideError(
-            "frames.spacing_fs is no multiple of the time between frames", expected=f"a multiple of {usual:g} fs",
+            "frames.spacing_fs is not a multiple of the time between frames", expected=f"a multiple of {usual:g} fs",
             found=f"{spacing_fs:g} fs",
         )  # fmt: skip
     return round(ratio)
@@ -343,7 +343,7 @@ class FramesTask(nn.Module):
         if self.config.target == "velocity" and frames.velocities is None:
             raise EquistrideError("the data has no velocities", hint="choose frames.target=displacement")
         if self.config.control == "dens" and not np.isfinite(frames.forces).all():
-            raise EquistrideError("dens needs the forces of its frames", hint="choose another control")
+            raise EquistrideError("the control dens needs forces", hint="choose another control")
         step = 1 if self.config.control == "dens" else rows_apart(frames, self.config.spacing_fs)
         rows = anchors(frames, [step * k for k in {*self.inputs, *self.reads}])
         kinds = torch.tensor([index[chemical_symbols[z]] for z in frames.numbers])
