@@ -10,7 +10,7 @@ from structures import Structure
 
 from equistride.bench.timing import captured
 from equistride.errors import EquistrideError
-from equistride.graph import NeighborList, edge_vectors, fixed_neighbor_list, neighbor_list
+from equistride.graph import edge_vectors, neighbor_list
 
 pytestmark = [
     pytest.mark.cuda,
@@ -36,15 +36,6 @@ def test_list_equals_the_cpu(structure: Structure, cutoff: float, dtype: torch.d
     assert torch.equal(found[1].cpu(), expected[1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("structure", "cutoff"), CASES)
-def test_rows_equal_the_cpu(structure: Structure, cutoff: float, dtype: torch.dtype) -> None:
-    expected = fixed_neighbor_list(*structure.tensors(dtype), cutoff)
-    found = fixed_neighbor_list(*structure.tensors(dtype, "cuda"), cutoff)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert torch.equal(ours.cpu(), theirs)
-
-
 @pytest.mark.parametrize("room", [0, 37, -1])
 @pytest.mark.parametrize(("structure", "cutoff"), CASES)
 def test_padded_lists_equal_the_cpu(structure: Structure, cutoff: float, room: int) -> None:
@@ -55,27 +46,17 @@ def test_padded_lists_equal_the_cpu(structure: Structure, cutoff: float, room: i
     assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
-def test_rows_overflow_loudly() -> None:
-    inputs = WALK.tensors(device="cuda")
-    needed = int(OPS.neighbors_fixed(*WALK.tensors(), 5.0, 4)[3])
-    assert int(OPS.neighbors_fixed(*inputs, 5.0, 4)[3]) == needed
-    with pytest.raises(EquistrideError, match=f"found {needed}"):
-        fixed_neighbor_list(*inputs, 5.0, capacity=4, grow=False)
-
-
-def test_rows_run_inside_a_captured_graph() -> None:
+def test_padded_lists_run_inside_a_captured_graph() -> None:
     """Replays see new positions and a new cell; nothing waits for the host."""
     positions, cell, pbc = WALK.tensors(torch.float32, "cuda")
-    replay, rows = captured(lambda: OPS.neighbors_fixed(positions, cell, pbc, 5.0, 80))
+    replay, padded = captured(lambda: OPS.neighbors_padded(positions, cell, pbc, 5.0, 30000, 6))
     for seed in range(5):
         moved = structures.quartz((3, 3, 3), rattle=0.2, seed=seed)
         positions.copy_(torch.tensor(moved.positions * 1.01))
         cell.copy_(torch.tensor(moved.cell * 1.01))
         replay()
-        for ours, theirs in zip(
-            rows, OPS.neighbors_fixed(positions.cpu(), cell.cpu(), pbc.cpu(), 5.0, 80), strict=True
-        ):
-            assert torch.equal(ours.cpu(), theirs)
+        expected = OPS.neighbors_padded(positions.cpu(), cell.cpu(), pbc.cpu(), 5.0, 30000, 6)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(padded, expected, strict=True))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
@@ -121,22 +102,6 @@ def test_edges_that_name_no_atom_give_nan() -> None:
     assert vectors[1].isnan().all()
 
 
-def test_skin_never_misses_a_pair() -> None:
-    search, rng = NeighborList(4.0, skin=0.8), np.random.default_rng(1)
-    positions, cell = WALK.positions.copy(), WALK.cell.copy()
-    for _ in range(40):
-        deformation = np.eye(3) + 2e-4 * rng.normal(size=(3, 3))
-        positions, cell = (
-            positions @ deformation + 0.03 * rng.normal(size=positions.shape),
-            cell @ deformation,
-        )
-        inputs = (torch.tensor(positions, device="cuda"), torch.tensor(cell, device="cuda"))
-        found, expected = search(*inputs, True), neighbor_list(*inputs, True, 4.0)
-        assert torch.equal(found[0], expected[0])
-        assert torch.equal(found[1], expected[1])
-    assert 2 <= search.rebuilds <= 20
-
-
 def test_bad_input() -> None:
     positions, cell, pbc = WALK.tensors(device="cuda")
     for bad, box, says in [
@@ -146,12 +111,9 @@ def test_bad_input() -> None:
     ]:
         with pytest.raises(EquistrideError, match=says):
             neighbor_list(bad, box, pbc, 5.0)
-        with pytest.raises(EquistrideError, match=says):
-            fixed_neighbor_list(bad, box, pbc, 5.0)
 
 
 @pytest.mark.parametrize("atoms", [0, 1])
 def test_hardly_any_atoms(atoms: int) -> None:
     inputs = (torch.zeros(atoms, 3, device="cuda"), torch.eye(3, device="cuda") * 9)
     assert neighbor_list(*inputs, True, 5.0)[0].shape == (2, 0)
-    assert fixed_neighbor_list(*inputs, True, 5.0).counts.tolist() == [0] * atoms
