@@ -98,7 +98,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, frames: Frames) -> No
     with pytest.raises(EquistrideError, match=r"none\.ckpt does not exist"):
         train(config(initialise_from="none.ckpt"), folder, folder / "b", progress=False)
     dataclasses.replace(frames, numbers=np.array([14, 8, 8, 8, 6])).save(folder / "frames.npz")
-    with pytest.raises(EquistrideError, match="know no C; expected O, Si"):
+    with pytest.raises(EquistrideError, match="does not know: C; expected O, Si"):
         train(config(initialise_from=start), folder, folder / "c", progress=False)
 
 

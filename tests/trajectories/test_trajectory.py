@@ -9,6 +9,7 @@ from ase import Atoms
 from known_systems import STILL, TRICLINIC, gas, oscillators, shared_data
 from mdtraj.formats import XTCTrajectoryFile
 
+from equistride.data.frames import load
 from equistride.errors import EquistrideError
 from equistride.trajectories import Segment, Trajectory, read_state_csv, read_trajectory, segment_of, write_npz
 from equistride.units import EV_PER_KJ_MOL
@@ -48,7 +49,7 @@ def test_pieces_and_selection():
         ({"positions": np.zeros((3, 2))}, "positions has the wrong shape"),
         ({"positions": np.full((3, 2, 3), np.nan)}, "NaN or infinity"),
         ({"symbols": ("Ar",)}, "symbols and positions disagree"),
-        ({"symbols": ("Ar", "Q1")}, "not a chemical element"),
+        ({"symbols": ("Ar", "Q1")}, "has elements that do not exist; found Q1"),
         ({"time": [0.0, 1.0]}, "time"),
         ({"time": [0.0, 1.0, 1.0]}, "grow by equal steps"),
         ({"time": [0.0, 1.0, 3.0]}, "grow by equal steps"),
@@ -76,6 +77,19 @@ def test_npz_with_time_stamps_of_data_sets(tmp_path):
     np.savez(tmp_path / "run.npz", numbers=[8, 14], positions=x, time_fs=[0.0, 2.0, 4.0, 6.0], segment=[0, 0, 1, 1])
     back = read_trajectory(tmp_path / "run.npz")
     np.testing.assert_array_equal(back.time, [0.0, 2.0, 4.0, 6.0])
+
+
+def test_npz_of_earlier_releases(tmp_path):
+    """They wrote time and temperature; what is written now is what training reads."""
+    old = {"numbers": [8, 14], "positions": np.random.default_rng(1).normal(size=(2, 2, 3))}
+    np.savez(tmp_path / "run.npz", **old, time=[0.0, 2.0], temperature=[300.0, 310.0])
+    run = read_trajectory(tmp_path / "run.npz")
+    assert (run.time.tolist(), run.temperature.tolist()) == ([0.0, 2.0], [300.0, 310.0])
+    (frames,) = load(write_npz(tmp_path / "new.npz", run), labelled=False)
+    assert (frames.time_fs.tolist(), frames.temperature_K.tolist()) == ([0.0, 2.0], [300.0, 310.0])
+    with np.load(tmp_path / "new.npz") as written:
+        assert {"time_fs", "temperature_K"} <= set(written.files)
+        assert not {"time", "temperature", "energy", "forces"} & set(written.files)
 
 
 def test_npz_round_trip(tmp_path):
@@ -162,19 +176,19 @@ def test_dcd_and_xtc_of_openmm(tmp_path):
 
 
 def test_readers_refuse(tmp_path):
-    with pytest.raises(EquistrideError, match="there is no file"):
+    with pytest.raises(EquistrideError, match="does not exist"):
         read_trajectory(tmp_path / "none.npz")
-    for name in ("run.trr", "run.dcd", "run.npz", "run.extxyz", "run.xtc"):
+    for name in ("run.trj", "run.dcd", "run.npz", "run.extxyz", "run.xtc"):
         (tmp_path / name).write_text("nonsense")
     with pytest.raises(EquistrideError, match="not of a known type"):
-        read_trajectory(tmp_path / "run.trr")
-    with pytest.raises(EquistrideError, match="holds no elements"):
+        read_trajectory(tmp_path / "run.trj")
+    with pytest.raises(EquistrideError, match=r"cannot be read as \.dcd"):
         read_trajectory(tmp_path / "run.dcd")
     for name in ("run.dcd", "run.xtc", "run.npz", "run.extxyz"):
         with pytest.raises(EquistrideError, match="cannot be read as"):
             read_trajectory(tmp_path / name, topology=CRYSTAL)
     np.savez(tmp_path / "half.npz", numbers=[1])
-    with pytest.raises(EquistrideError, match="lacks arrays"):
+    with pytest.raises(EquistrideError, match="lacks the arrays"):
         read_trajectory(tmp_path / "half.npz")
     np.savez(tmp_path / "timeless.npz", numbers=[1], positions=np.zeros((2, 1, 3)))
     with pytest.raises(EquistrideError, match="time between frames"):

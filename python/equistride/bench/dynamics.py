@@ -38,7 +38,6 @@ SAMPLES = 24
 FRESH_START = {"potential": 10, "propagator": 1}
 """Steps after which a model of random weights begins again from the first frame, so that the structure, and with it the
 number of neighbours, stays what it is."""
-MEV = 1000.0
 MIB = 2.0**20
 
 

@@ -16,6 +16,7 @@ from equistride.artifact.metadata import Metadata
 from equistride.artifact.propagators import build_propagator, save_propagator
 from equistride.bench.catalogue import Benchmark
 from equistride.bench.systems import split, structure
+from equistride.elements import species_index
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
 from equistride.models.esen import ESENConfig
@@ -155,14 +156,8 @@ def thermal_speed(mass: float) -> float:
 
 def check_fits(metadata: Metadata, title: str, system: str, atoms: Atoms) -> None:
     """Refuse a system with elements that the model does not know, without the box that it needs, or too small for it."""
-    symbols = set(atoms.get_chemical_symbols())
-    if symbols - set(metadata.species):
-        raise EquistrideError(
-            f"{title} does not know all elements of {system}",
-            expected=", ".join(sorted(symbols)),
-            found=", ".join(metadata.species),
-            hint="choose tests of another system with --test, or another artifact",
-        )
+    hint = "choose tests of another system with --test, or another artifact"
+    species_index(atoms.get_chemical_symbols(), metadata.species, what=system, who=title, hint=hint)
     if metadata.periodic == "required" and not atoms.pbc.all():
         raise EquistrideError(
             f"{title} was trained on periodic systems alone, and {system} has no box", hint="choose another test"

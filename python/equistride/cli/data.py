@@ -126,8 +126,9 @@ def pairs(
     thin: Annotated[int, typer.Option(min=1, help="Keep every n-th segment.")] = 1,
 ) -> None:
     """Pairs of frames for a propagator from trajectories of any engine: unwrapped, with synchronous velocities."""
+    from equistride.data.engine_files import LEAPFROG
     from equistride.data.pairs import chains, join, select_pairs, synchronise
-    from equistride.data.trajectories import LEAPFROG, Source, read_motion
+    from equistride.data.trajectories import Source, read_motion
 
     masses = {name: value for name, value in map(_mass, mass or [])}
     symbols = [word.strip() for word in elements.split(",") if word.strip()]

@@ -43,7 +43,7 @@ def report(
     run = read_trajectory(trajectory, topology=topology, interval=interval)
     other = None
     if reference is not None:
-        same = reference_topology or (topology if reference.suffix.lower() in (".dcd", ".xtc") else None)
+        same = reference_topology or (topology if reference.suffix.lower() in (".dcd", ".xtc", ".trr", ".nc") else None)
         other = read_trajectory(reference, topology=same, interval=interval)
     segments = [_segment(text) for text in log or []]
     if not segments:

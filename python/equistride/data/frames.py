@@ -89,12 +89,15 @@ class Frames:
         return Frames(**joined)  # type: ignore[arg-type]
 
     def save(self, path: Path) -> None:
-        """Write a compressed npz file; it appears whole or not at all."""
+        """Write a compressed npz file; it appears whole or not at all. Labels that no frame has are left out."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial.npz")
         names = [f.name for f in dataclasses.fields(self) if f.name != "row"]
         arrays = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        for name in ("energy", "forces"):
+            if np.isnan(arrays[name]).all():
+                del arrays[name]
         np.savez_compressed(partial, **arrays)
         os.replace(partial, path)
 
@@ -108,7 +111,9 @@ def _equal(one: Array | None, other: Array | None) -> bool:
 
 
 _ALIASES = {"numbers": ("numbers", "z", "nuclear_charges"), "positions": ("positions", "R", "coords"),
-            "energy": ("energy", "E", "energies"), "forces": ("forces", "F")}  # fmt: skip
+            "energy": ("energy", "E", "energies"), "forces": ("forces", "F"), "time_fs": ("time_fs", "time"),
+            "temperature_K": ("temperature_K", "temperature")}  # fmt: skip
+"""Names of arrays in npz files: the first is written, all are read."""
 ENERGY_UNITS = {"eV": 1.0, "kcal/mol": EV_PER_KCAL_MOL, "kJ/mol": EV_PER_KJ_MOL}
 """eV; the units that a file may name in ``e_unit``."""
 _PUBLISHED = {"theory", "md5", "old_indices", "old_energies"}
@@ -168,10 +173,10 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
                 named[name] = np.full(unlabelled, np.nan)
         cell = z["cell"] if "cell" in keys else np.zeros((3, 3))
         optional = {k: np.asarray(z[k], float) for k in ("velocities", "virial", "total_energy", "masses") if k in keys}
-        if "time_fs" in keys and z["time_fs"].ndim == 1:
-            optional["time_fs"] = z["time_fs"]
-        if "temperature_K" in keys:
-            optional["temperature_K"] = np.broadcast_to(z["temperature_K"], (number,)).copy()
+        if named["time_fs"] is not None and named["time_fs"].ndim == 1:
+            optional["time_fs"] = named["time_fs"].astype(float)
+        if named["temperature_K"] is not None:
+            optional["temperature_K"] = np.broadcast_to(named["temperature_K"], (number,)).astype(float)
         if "stress" in keys and "virial" not in keys and labelled:
             warnings.warn(
                 f"the array 'stress' of {path} is not read, as its unit and sign are not known; training on it needs "

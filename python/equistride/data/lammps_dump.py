@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
+from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from equistride.data.frames import Frames
+from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.units import EV_PER_KCAL_MOL, FS_PER_PS
 
@@ -176,9 +177,7 @@ def read_dump(
         raise EquistrideError(f"{path.name} is in other units than were given", expected=name, found=units)
     time_unit, energy_unit = UNITS[name]
     symbols = _elements(first, elements, path)
-    unknown = sorted(set(symbols) - set(atomic_numbers))
-    if unknown:
-        raise EquistrideError(f"{path.name} has elements that do not exist", found=", ".join(unknown))
+    numbers = atomic_numbers_of(symbols, path.name)
     if any(len(f.columns["id"]) != len(symbols) or _changed(f, first) for f in frames):
         raise EquistrideError(
             f"the atoms of {path.name} change", expected=f"{len(symbols)} atoms with the same ids throughout"
@@ -196,7 +195,6 @@ def read_dump(
     velocities = [f.numbers("vx", "vy", "vz") for f in frames]
     forces = [f.numbers("fx", "fy", "fz") for f in frames]
     mass = first.numbers("mass")
-    numbers = np.array([atomic_numbers[s] for s in symbols])
     positions = np.stack([_positions(f, path) for f in frames])
     moving = [v for v in velocities if v is not None]
     return Frames(

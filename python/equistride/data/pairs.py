@@ -26,7 +26,7 @@ def spacing(frames: Frames) -> float:
     if frames.velocities is None:
         raise EquistrideError(
             "the data has no velocities", expected="velocities [frames, atoms, 3] in A/fs",
-            hint="make the data with `equistride data pairs` from a trajectory that has them",
+            hint="make the data with `equistride data pairs` from a trajectory that has them; DCD and XTC have none",
         )  # fmt: skip
     if not np.isfinite(frames.velocities).all():
         bad = int(np.argwhere(~np.isfinite(frames.velocities))[0][0])
@@ -87,7 +87,9 @@ def synchronise(frames: Frames, timestep_fs: float) -> Frames:
     """
     if frames.velocities is None or frames.masses is None:
         lacking = "velocities" if frames.velocities is None else "masses"
-        raise EquistrideError(f"the trajectory has no {lacking}", hint="write them while the simulation runs")
+        raise EquistrideError(
+            f"the trajectory has no {lacking}", hint="write them while the simulation runs; DCD and XTC have none"
+        )
     if not np.isfinite(frames.forces).all():
         raise EquistrideError(
             "velocities half a step old cannot be corrected without forces", expected="forces in every frame",

@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 MAX_DEGREE = 4
-FIELDS = 10  # integers of a path, as csrc/tensor_product/tensor_product.h lists them
 
 
 class Instruction(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from equistride.data.frames import Frames, load
+from equistride.elements import species_index
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
 from equistride.models.potential import edge_vectors
@@ -68,17 +69,9 @@ class GraphDataset(Dataset[Batch]):
     """
 
     def __init__(self, groups: Sequence[Frames], species: Sequence[str], cutoff: float, dtype: torch.dtype) -> None:
-        index = {s: k for k, s in enumerate(species)}
         self.items: list[Batch] = []
         for frames in groups:
-            symbols = [chemical_symbols[z] for z in frames.numbers]
-            unknown = sorted(set(symbols) - set(index))
-            if unknown:
-                raise EquistrideError(
-                    f"the data has elements that the model does not know: {', '.join(unknown)}",
-                    expected=", ".join(species),
-                )
-            kinds = torch.tensor([index[s] for s in symbols])
+            kinds = torch.tensor(species_index((chemical_symbols[z] for z in frames.numbers), species))
             pbc = torch.from_numpy(frames.pbc)
             for k in range(len(frames)):
                 positions, cell = torch.from_numpy(frames.positions[k]), torch.from_numpy(frames.cell[k])

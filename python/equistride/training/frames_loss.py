@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from equistride.data.frames import Frames
+from equistride.elements import species_index
 from equistride.errors import EquistrideError
 from equistride.models.potential import forces_from_edges
 from equistride.nn.degrees import DegreeGate, DegreeLinear, DegreeNorm
@@ -301,8 +302,7 @@ class FramesTask(nn.Module):
             self.reads = [0, t if config.mode == "pair" else 1] if config.target == "displacement" else [0]
         if config.control == "dens":
             self.inputs, self.reads = [0], [0]
-        index = {s: k for k, s in enumerate(species)}
-        self.chains = [c for c in (self._chain(frames, index) for frames in groups) if len(c.anchors)]
+        self.chains = [c for c in (self._chain(frames, species) for frames in groups) if len(c.anchors)]
         self.total = sum(len(c.anchors) for c in self.chains)
         if not self.total:
             raise EquistrideError(
@@ -334,19 +334,14 @@ class FramesTask(nn.Module):
                 inputs, _, chains, rows = self.batch(0)
                 self.head.set_gain(self._encode(network, inputs, chains, rows).features)
 
-    def _chain(self, frames: Frames, index: dict[str, int]) -> _Chains:
-        unknown = sorted({chemical_symbols[z] for z in frames.numbers} - set(index))
-        if unknown:
-            raise EquistrideError(
-                f"the trajectories have elements that the model does not know: {', '.join(unknown)}", expected=", ".join(index)
-            )  # fmt: skip
+    def _chain(self, frames: Frames, species: Sequence[str]) -> _Chains:
         if self.config.target == "velocity" and frames.velocities is None:
             raise EquistrideError("the data has no velocities", hint="choose frames.target=displacement")
         if self.config.control == "dens" and not np.isfinite(frames.forces).all():
             raise EquistrideError("the control dens needs forces", hint="choose another control")
         step = 1 if self.config.control == "dens" else rows_apart(frames, self.config.spacing_fs)
         rows = anchors(frames, [step * k for k in {*self.inputs, *self.reads}])
-        kinds = torch.tensor([index[chemical_symbols[z]] for z in frames.numbers])
+        kinds = torch.tensor(species_index((chemical_symbols[z] for z in frames.numbers), species))
         return _Chains(frames, kinds, rows, step)
 
     def _target(self, chain: _Chains, rows: NDArray[np.int64], target: str) -> NDArray[np.float64]:

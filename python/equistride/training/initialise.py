@@ -18,6 +18,7 @@ from torch import Tensor
 
 from equistride.artifact.checkpoint import read_checkpoint, weights_of
 from equistride.artifact.export import PotentialConfig, model_config
+from equistride.elements import species_index
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.trajcast import TrajCastConfig
@@ -40,12 +41,7 @@ def _check(path: Path, before: dict[str, Any], now: dict[str, Any], may_change: 
 
 def _check_species(path: Path, known: list[str], wanted: list[str]) -> None:
     """Refuse weights that do not know an element of the data."""
-    unknown = [s for s in wanted if s not in known]
-    if unknown:
-        raise EquistrideError(
-            f"the weights of {path} know no {', '.join(unknown)}", expected=", ".join(known),
-            hint="pretrain on data with all elements",
-        )  # fmt: skip
+    species_index(wanted, known, who=f"the model of {path}", hint="pretrain on data with all elements")
 
 
 def check_masses(path: Path, known: list[float], found: list[float]) -> None:

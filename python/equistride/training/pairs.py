@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from equistride.data.frames import Frames
 from equistride.data.pairs import chains, frames_apart
+from equistride.elements import species_index
 from equistride.errors import EquistrideError
 from equistride.graph import edge_vectors, neighbor_list
 
@@ -98,15 +99,7 @@ class ChainDataset(Dataset[PairBatch]):
         thin: int = 1, reversal: bool = True,
     ) -> None:  # fmt: skip
         self.groups, self.cutoff, self.stages, self.reversal = list(groups), cutoff, list(stages), reversal
-        index = {s: k for k, s in enumerate(species)}
-        self.kinds = []
-        for group in groups:
-            unknown = sorted({chemical_symbols[z] for z in group.numbers} - set(index))
-            if unknown:
-                raise EquistrideError(
-                    f"the data has elements that the model does not know: {', '.join(unknown)}", expected=", ".join(species)
-                )  # fmt: skip
-            self.kinds.append(torch.tensor([index[chemical_symbols[z]] for z in group.numbers]))
+        self.kinds = [torch.tensor(species_index((chemical_symbols[z] for z in g.numbers), species)) for g in groups]
         self.starts: list[list[tuple[int, int]]] = []
         for stride_fs, rollout in stages:
             found = [(g, int(k)) for g, frames in enumerate(groups) for k in chains(frames, stride_fs, rollout)]

@@ -9,6 +9,7 @@ from itertools import combinations_with_replacement, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.series import Floats, check_series
 from equistride.trajectories.periodic import has_box
@@ -238,13 +239,6 @@ class Trajectory:
 
 def standard_masses(symbols: tuple[str, ...]) -> Floats:
     """Standard atomic weights [N] (amu)."""
-    from ase.data import atomic_masses, atomic_numbers
+    from ase.data import atomic_masses
 
-    for symbol in set(symbols):
-        if symbol not in atomic_numbers:
-            raise EquistrideError(
-                "a symbol is not a chemical element",
-                found=repr(symbol),
-                hint="use symbols such as Si, not atom names",
-            )
-    return np.array([atomic_masses[atomic_numbers[s]] for s in symbols])
+    return np.asarray(atomic_masses[atomic_numbers_of(symbols, "the trajectory")], float)

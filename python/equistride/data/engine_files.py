@@ -1,0 +1,227 @@
+"""Trajectories as OpenMM, GROMACS and Amber write them: HDF5, TRR, XTC, DCD, NetCDF."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equistride.data.frames import Frames, load
+from equistride.elements import atomic_numbers_of
+from equistride.errors import EquistrideError
+from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
+
+Floats = NDArray[np.float64]
+Topology = Path | Sequence[str] | None
+AMBER_VELOCITY = 20.455
+"""Amber's unit of velocity is 1/20.455 ps; its files say so as a scale factor."""
+AKMA_TIME_FS = 48.88821
+"""CHARMM's unit of time [fs], in which OpenMM writes the time step of a DCD file."""
+
+
+def read_engine_file(path: Path, topology: Topology, interval_fs: float | None) -> Frames:
+    """Read a file of an engine by its ending, one of :data:`READERS`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    topology
+        Structure file with the elements, or the N symbols; not needed for HDF5.
+    interval_fs
+        Time between frames of a DCD or XTC file, in place of that in the file.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file is damaged, does not fit its topology, or does not say what is needed.
+    """
+    ending = path.suffix.lower()
+    try:
+        return READERS[ending](path, topology, interval_fs)
+    except EquistrideError:
+        raise
+    except Exception as error:  # the readers raise what they like on damaged files
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise EquistrideError(f"{path.name} cannot be read as {ending} ({reason})") from error
+
+
+def _frames(
+    numbers: NDArray[np.int64], positions: Any, time: Any, box: Any, velocities: Any = None, forces: Any = None
+) -> Frames:
+    """Return frames of nm, ps and kJ/mol."""
+    count, shape = len(positions), np.shape(positions)
+    periodic = box is not None and bool((np.abs(np.linalg.det(box)) > 1e-9).all())
+    exact = np.asarray(time, np.float64) * FS_PER_PS
+    if count > 1:  # single precision in the file: equal steps where the two differ by rounding alone
+        even = np.linspace(exact[0], exact[-1], count)
+        rounding = 4 * np.finfo(np.float32).eps * np.abs(even).max()
+        exact = even if np.abs(even - exact).max() <= rounding else exact
+    return Frames(
+        numbers=numbers,
+        positions=np.asarray(positions, np.float64) * ANGSTROM_PER_NM,
+        cell=np.asarray(box, np.float64) * ANGSTROM_PER_NM if periodic else np.zeros((count, 3, 3)),
+        pbc=np.full(3, periodic),
+        energy=np.full(count, np.nan),
+        forces=np.broadcast_to(np.nan, shape)
+        if forces is None
+        else np.asarray(forces) * EV_PER_KJ_MOL / ANGSTROM_PER_NM,
+        velocities=None if velocities is None else np.asarray(velocities, np.float64) * ANGSTROM_PER_NM / FS_PER_PS,
+        time_fs=exact,
+    )
+
+
+def _numbers(topology: Any, path: Path) -> NDArray[np.int64]:
+    """Return atomic numbers of an mdtraj topology."""
+    atoms = list(topology.atoms)
+    if any(atom.element is None or atom.element.atomic_number == 0 for atom in atoms):
+        raise EquistrideError(f"the topology of {path.name} has atoms without an element, such as virtual sites")
+    return np.array([atom.element.atomic_number for atom in atoms], np.int64)
+
+
+def _elements(path: Path, topology: Topology, count: int) -> NDArray[np.int64]:
+    """Return the atomic numbers [N] of a file with ``count`` atoms that holds none itself."""
+    if topology is None:
+        raise EquistrideError(f"{path.name} holds no elements", hint="give --topology, a structure file of the system")
+    numbers = _read_topology(topology) if isinstance(topology, Path) else atomic_numbers_of(topology, "the topology")
+    if len(numbers) != count:
+        raise EquistrideError(f"{path.name} does not fit its topology", expected=f"{len(numbers)} atoms", found=count)
+    return numbers
+
+
+def _read_topology(file: Path) -> NDArray[np.int64]:
+    if not file.is_file():
+        raise EquistrideError(f"the topology {file} does not exist", hint="check the path")
+    try:
+        if file.suffix.lower() == ".npz":
+            return load(file, labelled=False)[0].numbers
+        if file.suffix.lower() == ".pdb":
+            import mdtraj
+
+            return _numbers(mdtraj.load_topology(str(file)), file)
+        import ase.io
+
+        first: Any = ase.io.read(file, index=0)
+        numbers = first.numbers.astype(np.int64)
+    except EquistrideError:
+        raise
+    except Exception as error:  # the readers raise what they like on other files
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise EquistrideError(
+            f"{file.name} cannot be read as a topology ({reason})",
+            expected="a structure",
+            hint="pass the PDB file of the system, for instance",
+        ) from error
+    if not len(numbers):
+        raise EquistrideError(f"{file.name} holds no atoms", hint="pass the structure of the system")
+    return numbers
+
+
+def _box(lengths: Any, angles: Any) -> Floats | None:
+    """Return cells [F, 3, 3] of edges [F, 3] and angles [F, 3] in degrees; None where there are none."""
+    from mdtraj.utils import lengths_and_angles_to_box_vectors
+
+    if lengths is None or angles is None or np.size(lengths) == 0 or float(np.min(lengths)) <= 0:
+        return None
+    rows = lengths_and_angles_to_box_vectors(*np.asarray(lengths, float).T, *np.asarray(angles, float).T)
+    return np.stack(rows, 1).astype(np.float64)
+
+
+def _from_hdf5(path: Path, _: Topology, __: float | None) -> Frames:
+    from mdtraj.formats import HDF5TrajectoryFile
+
+    with HDF5TrajectoryFile(str(path)) as handle:
+        data, topology = handle.read(), handle.topology
+    box = _box(data.cell_lengths, data.cell_angles)
+    return _frames(_numbers(topology, path), data.coordinates, data.time, box, data.velocities)
+
+
+def _from_trr(path: Path, topology: Topology, _: float | None) -> Frames:
+    from mdtraj.formats import TRRTrajectoryFile
+
+    with TRRTrajectoryFile(str(path)) as handle:
+        count = len(handle)
+    found = {}
+    for what in ("velocities", "forces"):  # asking for what the file lacks is an error of the reader
+        with TRRTrajectoryFile(str(path)) as handle:
+            try:
+                found[what] = handle._read(count, None, **{f"get_{what}": True})[5 if what == "velocities" else 6]
+            except (RuntimeError, OSError):
+                found[what] = None
+    with TRRTrajectoryFile(str(path)) as handle:
+        positions, time, _step, box, _lambda = handle.read()
+    numbers = _elements(path, topology, np.shape(positions)[1])
+    return _frames(numbers, positions, time, box, found["velocities"], found["forces"])
+
+
+def _from_netcdf(path: Path, topology: Topology, _: float | None) -> Frames:
+    from scipy.io import netcdf_file
+
+    with netcdf_file(str(path), mmap=False) as data:
+        variables = data.variables
+        positions = np.array(variables["coordinates"][:], np.float64)
+        time = np.array(variables["time"][:], np.float64)
+        velocities = None
+        if "velocities" in variables:
+            scale = float(getattr(variables["velocities"], "scale_factor", AMBER_VELOCITY))
+            velocities = np.array(variables["velocities"][:], np.float64) * scale / ANGSTROM_PER_NM
+        box = None
+        if "cell_lengths" in variables:
+            lengths, angles = variables["cell_lengths"][:], variables["cell_angles"][:]
+            box = _box(np.array(lengths) / ANGSTROM_PER_NM, np.array(angles))
+    numbers = _elements(path, topology, positions.shape[1])
+    return _frames(numbers, positions / ANGSTROM_PER_NM, time, box, velocities)
+
+
+def _from_dcd(path: Path, topology: Topology, interval_fs: float | None) -> Frames:
+    """Positions of float32; mdtraj reads edges and angles, so that a lies along x and b in the xy plane."""
+    from mdtraj.formats import DCDTrajectoryFile
+
+    with DCDTrajectoryFile(str(path)) as handle:
+        positions, lengths, angles = handle.read()
+    numbers = _elements(path, topology, np.shape(positions)[1])
+    step = _dcd_interval(path) if interval_fs is None else interval_fs
+    if step is None:
+        raise EquistrideError(
+            f"{path.name} does not tell the time between frames",
+            expected="a header that OpenMM wrote",
+            hint="give it: --interval-fs, in a report --interval",
+        )
+    box = None if lengths is None else _box(np.asarray(lengths, float) / ANGSTROM_PER_NM, angles)
+    time = np.arange(len(positions)) * (step / FS_PER_PS)
+    return _frames(numbers, np.asarray(positions, np.float64) / ANGSTROM_PER_NM, time, box)
+
+
+def _dcd_interval(path: Path) -> float | None:
+    """Return the time between frames [fs] of the header, where OpenMM wrote it."""
+    with path.open("rb") as handle:
+        head = handle.read(276)
+    if len(head) < 276 or head[4:8] != b"CORD" or b"OpenMM" not in head[96:276]:
+        return None
+    every = struct.unpack_from("<i", head, 16)[0]
+    step = struct.unpack_from("<f", head, 44)[0]
+    return float(every * step * AKMA_TIME_FS)
+
+
+def _from_xtc(path: Path, topology: Topology, interval_fs: float | None) -> Frames:
+    """Positions are rounded to 0.01 A by the format."""
+    from mdtraj.formats import XTCTrajectoryFile
+
+    with XTCTrajectoryFile(str(path)) as handle:
+        positions, time, _, box = handle.read()
+    numbers = _elements(path, topology, np.shape(positions)[1])
+    if interval_fs is not None:
+        time = np.arange(len(positions)) * (interval_fs / FS_PER_PS)
+    return _frames(numbers, positions, time, box)
+
+
+READERS: dict[str, Callable[[Path, Topology, float | None], Frames]] = {
+    ".h5": _from_hdf5, ".hdf5": _from_hdf5, ".trr": _from_trr, ".nc": _from_netcdf, ".dcd": _from_dcd, ".xtc": _from_xtc,
+}  # fmt: skip
+"""Readers by the ending of the file."""
+LEAPFROG = {".h5": "OpenMM", ".hdf5": "OpenMM", ".trr": "GROMACS", ".nc": "Amber"}
+"""Endings of files whose velocities are usually half a time step old."""
