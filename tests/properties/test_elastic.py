@@ -8,8 +8,9 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 from silicon_reference import CONSTANT, relaxed_silicon
 
+from equistride.cell import lower_triangular
 from equistride.data.quartz import quartz
-from equistride.data.reference import ReferenceCalculator, lower_triangular
+from equistride.data.reference import ReferenceCalculator
 from equistride.data.silicon import repeats_for, silicon
 from equistride.errors import EquistrideError
 from equistride.properties.elastic import Elastic, elastic_constants

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from known_systems import STILL, TRICLINIC, gas, shared_data
 
+from equistride.cell import heights, lower_triangular
 from equistride.errors import EquistrideError
 from equistride.trajectories import Trajectory, angle_distribution, read_trajectory
-from equistride.trajectories.periodic import heights, neighbours, standard_form
+from equistride.trajectories.periodic import neighbours
 
 
 def water(cell, corner):
@@ -61,7 +62,7 @@ def test_neighbours_equal_brute_force(cutoff):
 
 def test_cell_geometry():
     assert heights(np.diag([3.0, 4.0, 5.0])) == pytest.approx([3.0, 4.0, 5.0])
-    turned = standard_form(TRICLINIC[[2, 0, 1]])
+    turned = lower_triangular(TRICLINIC[[2, 0, 1]])[0]
     assert turned @ turned.T == pytest.approx(TRICLINIC[[2, 0, 1]] @ TRICLINIC[[2, 0, 1]].T)
     assert np.triu(turned, 1) == pytest.approx(np.zeros((3, 3)))
 

@@ -16,6 +16,7 @@ from equistride.artifact.metadata import Metadata
 from equistride.artifact.propagators import build_propagator, save_propagator
 from equistride.bench.catalogue import Benchmark
 from equistride.bench.systems import split, structure
+from equistride.cell import heights
 from equistride.elements import species_index
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
@@ -163,7 +164,7 @@ def check_fits(metadata: Metadata, title: str, system: str, atoms: Atoms) -> Non
             f"{title} was trained on periodic systems alone, and {system} has no box", hint="choose another test"
         )
     if atoms.pbc.all():
-        height = float(1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0).max())
+        height = float(heights(atoms.cell.array).min())
         if height < metadata.cutoff:
             raise EquistrideError(
                 f"{system} is too small for {title}: atoms would meet their own images",

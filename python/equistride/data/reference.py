@@ -11,27 +11,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from equistride.cell import has_box, lower_triangular
 from equistride.data.lammps import LammpsRun, potential_path
 from equistride.errors import EquistrideError
-
-
-def lower_triangular(cell: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cell [3, 3] turned to lower triangular form, and the rotation [3, 3] with ``turned = cell @ rotation``.
-
-    Raises
-    ------
-    EquistrideError
-        Where the cell has no volume or is left-handed.
-    """
-    if np.linalg.det(cell) <= 1e-6:
-        raise EquistrideError(
-            "the cell must have three lattice vectors, right-handed",
-            found=f"a volume of {np.linalg.det(cell):.3g} A^3",
-            hint="give the structure a periodic cell",
-        )
-    q, r = np.linalg.qr(cell.T)
-    signs = np.sign(np.diag(r))
-    return np.tril((signs[:, None] * r).T), q * signs
 
 
 class ReferenceCalculator(Calculator):
@@ -82,6 +64,8 @@ class ReferenceCalculator(Calculator):
                 expected="a box along all three axes",
                 found=f"pbc = {self.atoms.pbc.tolist()}",
             )
+        if not has_box(self.atoms.cell.array):
+            raise EquistrideError("the cell must have three lattice vectors", hint="give the structure a periodic cell")
         cell, rotation = lower_triangular(self.atoms.cell.array)
         shot = self._prepare(self.atoms, cell, self.atoms.positions @ rotation).nve(0)
         stress = -(rotation @ shot.virial @ rotation.T) / self.atoms.get_volume()

@@ -68,23 +68,15 @@ class TightBinding:
 
 
 def relax(evaluate: TightBinding, positions: Array, steps: int = 500, force: float = 0.05) -> Array:
-    """Return positions at which no force component exceeds ``force`` [eV/A], by FIRE (Bitzek et al., PRL 97, 170201)."""
-    positions, velocity, dt, mix, downhill = positions.copy(), np.zeros_like(positions), 0.1, 0.1, 0
-    for _ in range(steps):
-        forces = evaluate(positions)[1]
-        if np.abs(forces).max() < force:
-            break
-        if (forces * velocity).sum() > 0:
-            velocity = (1 - mix) * velocity + mix * forces * np.linalg.norm(velocity) / np.linalg.norm(forces)
-            downhill += 1
-            if downhill > 5:
-                dt, mix = min(1.1 * dt, 0.4), 0.99 * mix
-        else:
-            velocity, dt, mix, downhill = np.zeros_like(velocity), 0.5 * dt, 0.1, 0
-        velocity = velocity + dt * forces
-        step = dt * velocity
-        positions = positions + step * min(1.0, 0.1 / max(1e-12, float(np.abs(step).max())))
-    return positions
+    """Return positions [N, 3] (A) at which no force component exceeds ``force`` [eV/A], by L-BFGS."""
+    from scipy.optimize import minimize
+
+    def cost(flat: Array) -> tuple[float, Array]:
+        energy, forces = evaluate(flat.reshape(-1, 3))
+        return energy, -forces.ravel()
+
+    options = {"maxiter": steps, "gtol": force, "ftol": 0.0}
+    return minimize(cost, positions.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(-1, 3)
 
 
 class MoleculeRun:

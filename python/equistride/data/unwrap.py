@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from equistride.cell import Floats, has_box
 from equistride.errors import EquistrideError
-
-Floats = NDArray[np.floating[Any]]
-
-
-def has_box(cells: Floats) -> bool:
-    """Whether every cell of ``cells`` [..., 3, 3] spans a volume."""
-    return bool((np.abs(np.linalg.det(cells)) > 1e-6).all())
 
 
 def unwrap(positions: Floats, cell: Floats) -> Floats:

@@ -9,6 +9,7 @@ from typing import Any
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 
+from equistride.cell import lower_triangular
 from equistride.errors import EquistrideError
 from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
 
@@ -109,10 +110,10 @@ def standard(atoms: Atoms) -> Atoms:
             expected="three lattice vectors",
             found=f"a cell of rank {atoms.cell.rank}",
         )
-    cell, turn = atoms.cell.standard_form()
+    cell, rotation = lower_triangular(atoms.cell.array)
     turned.set_cell(cell)
-    turned.positions = atoms.positions @ turn.T
-    turned.set_momenta(atoms.get_momenta() @ turn.T)
+    turned.positions = atoms.positions @ rotation
+    turned.set_momenta(atoms.get_momenta() @ rotation)
     return turned
 
 

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
+from equistride.cell import heights
 from equistride.errors import EquistrideError
 from equistride.properties.relax import Progress
 
@@ -27,8 +28,7 @@ def require(package: str) -> Any:
 
 def supercell_for(atoms: Atoms, length: float = 10.0) -> Repeats:
     """Return the fewest repeats whose faces lie ``length`` [A] apart or more along each axis."""
-    heights = 1 / np.linalg.norm(atoms.cell.reciprocal(), axis=1)
-    a, b, c = np.ceil(length / heights - 1e-6).astype(int).tolist()
+    a, b, c = np.ceil(length / heights(atoms.cell.array) - 1e-6).astype(int).tolist()
     return a, b, c
 
 

@@ -1,8 +1,8 @@
 """What a trajectory says: structure, temperature, vibrations, diffusion, and the report that shows them."""
 
+from equistride.data.unwrap import unwrap
 from equistride.trajectories.angles import AngleDistribution, angle_distribution
 from equistride.trajectories.msd import MSD, Diffusion, mean_square_displacement
-from equistride.trajectories.periodic import unwrap
 from equistride.trajectories.rdf import (
     RDF,
     Coordination,

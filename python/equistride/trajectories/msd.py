@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from equistride.data.unwrap import unwrap
 from equistride.errors import EquistrideError
 from equistride.series import Floats, autocorrelation
-from equistride.trajectories.periodic import unwrap
 from equistride.trajectories.trajectory import Trajectory
 
 CM2_S_PER_A2_FS = 0.1

@@ -1,27 +1,14 @@
-"""Periodic cells of any shape: heights, standard form, pairs within a cutoff; unwrapping is that of the data."""
+"""Pairs of atoms within a cutoff, in periodic cells of any shape."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equistride.data.unwrap import has_box, unwrap
+from equistride.cell import heights
 from equistride.series import Floats
 
-__all__ = ["has_box", "heights", "neighbours", "standard_form", "unwrap"]
-
 Ints = NDArray[np.int64]
-
-
-def heights(cell: Floats) -> Floats:
-    """Distances between opposite faces of the cell [3] (A); ``cell`` [3, 3] holds the vectors as rows."""
-    area = np.linalg.norm(np.cross(np.roll(cell, -1, axis=0), np.roll(cell, -2, axis=0)), axis=1)
-    return np.abs(np.linalg.det(cell)) / area
-
-
-def standard_form(cells: Floats) -> Floats:
-    """The same cells turned so that a lies along x and b in the xy plane (lower triangular) [..., 3, 3]."""
-    return np.linalg.cholesky(cells @ np.swapaxes(cells, -1, -2))
 
 
 def neighbours(centres: Floats, others: Floats, cell: Floats | None, cutoff: float) -> tuple[Ints, Ints, Floats]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from equistride.cell import heights, lower_triangular
 from equistride.errors import EquistrideError
 from equistride.series import Floats
-from equistride.trajectories.periodic import heights, neighbours, standard_form
+from equistride.trajectories.periodic import neighbours
 from equistride.trajectories.trajectory import Trajectory
 from equistride.units import ANGSTROM_PER_NM
 
@@ -256,7 +257,7 @@ def _minimum_image(
         some = frames[start : start + size]
         cells = trajectory.cells[some]
         fractions = np.einsum("fni,fij->fnj", trajectory.positions[some], np.linalg.inv(cells))
-        box = standard_form(cells) / ANGSTROM_PER_NM
+        box = lower_triangular(cells)[0] / ANGSTROM_PER_NM
         wrapped = np.einsum("fni,fij->fnj", fractions - np.floor(fractions), box)
         frame_set = mdtraj.Trajectory(wrapped.astype(np.float32), None)
         frame_set.unitcell_vectors = box.astype(np.float32)

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from equistride.cell import heights
 from equistride.conservation.drift import Drift, energy_drift
 from equistride.errors import EquistrideError
 from equistride.series import Estimate, block_average
 from equistride.trajectories.angles import AngleDistribution, angle_distribution
 from equistride.trajectories.msd import MSD, Diffusion, mean_square_displacement
-from equistride.trajectories.periodic import heights
 from equistride.trajectories.rdf import RDF, coordination_number, radial_distribution, rdf_difference, rdf_noise
 from equistride.trajectories.temperature import (
     Equipartition,

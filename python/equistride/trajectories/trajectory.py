@@ -9,10 +9,10 @@ from itertools import combinations_with_replacement, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from equistride.cell import has_box
 from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.series import Floats, check_series
-from equistride.trajectories.periodic import has_box
 
 
 @dataclass(frozen=True)
