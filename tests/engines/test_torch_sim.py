@@ -9,6 +9,7 @@ import openmm
 import pytest
 import torch
 from ase import Atoms
+from finite_differences import strain_derivative
 from openmm import unit
 
 from equistride.data.quartz import quartz
@@ -61,17 +62,15 @@ def openmm_stress(artifact: Path, atoms: Atoms, step: float = 1e-4) -> np.ndarra
     """Stress [3, 3] by central differences of OpenMM's energy in the strain (lower triangular, as its boxes are)."""
     stress = np.zeros((3, 3))
     context = in_openmm(artifact, atoms)
+
+    def energy(positions: np.ndarray, cell: np.ndarray) -> float:
+        context.setPeriodicBoxVectors(*(cell / ANGSTROM_PER_NM))
+        context.setPositions(positions / ANGSTROM_PER_NM)
+        return energy_of(context)
+
     for a in range(3):
         for b in range(a + 1):
-
-            def energy(h: float, a: int = a, b: int = b) -> float:
-                strain = np.eye(3)
-                strain[a, b] += h
-                context.setPeriodicBoxVectors(*(atoms.cell.array @ strain / ANGSTROM_PER_NM))
-                context.setPositions(atoms.positions @ strain / ANGSTROM_PER_NM)
-                return energy_of(context)
-
-            slope = (8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step)
+            slope = strain_derivative(energy, atoms.positions, atoms.cell.array, a, b, step)
             stress[a, b] = stress[b, a] = slope / atoms.cell.volume
     return stress
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from e3nn import o3
+from finite_differences import force_on, strain_derivative
 from random_models import Graph, graph_of
 from torch import Tensor
 
@@ -59,26 +60,16 @@ def test_forces_and_virial_are_gradients(smooth: bool, degrees: int) -> None:
     sizes = {k: [6, 4, 3, 2][:degrees] for k in ("channels", "hidden_channels", "head_channels")}
     potential, graph = equiformer(smooth=smooth, **sizes), crystal()
     _, forces, virial = potential(*graph)
-    rms, step = float(forces.square().mean().sqrt()), 1e-4
+    rms = float(forces.square().mean().sqrt())
 
     def energy(positions: Tensor, cell: Tensor) -> float:
         return float(potential(*graph._replace(positions=positions, cell=cell))[0].sum())
 
     for atom, axis in ((0, 0), (2, 1), (4, 2), (6, 0)):
-        values = []
-        for h in (2 * step, step, -step, -2 * step):
-            moved = graph.positions.clone()
-            moved[atom, axis] += h
-            values.append(energy(moved, graph.cell))
-        slope = (8 * (values[1] - values[2]) - (values[0] - values[3])) / (12 * step)
-        assert -slope == pytest.approx(float(forces[atom, axis]), abs=1e-6 * rms)
+        found = force_on(lambda moved: energy(moved, graph.cell), graph.positions, atom, axis, 1e-4)
+        assert found == pytest.approx(float(forces[atom, axis]), abs=1e-6 * rms)
     for a, b in ((0, 0), (1, 2), (2, 0)):
-        values = []
-        for h in (2 * step, step, -step, -2 * step):
-            strain = torch.eye(3).double()
-            strain[a, b] += h
-            values.append(energy(graph.positions @ strain, graph.cell @ strain))
-        slope = (8 * (values[1] - values[2]) - (values[0] - values[3])) / (12 * step)
+        slope = strain_derivative(energy, graph.positions, graph.cell, a, b)
         assert -slope == pytest.approx(float(virial[a, b]), abs=1e-6 * float(virial.abs().max()))
 
 

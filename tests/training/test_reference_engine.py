@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from finite_differences import force_on, strain_derivative
 
 from equistride.data.lammps import LammpsRun
 from equistride.data.quartz import MASSES, Condition, QuartzRecipe, generate, quartz, repeats_for
@@ -35,22 +36,15 @@ def test_structure() -> None:
 def test_forces_and_virial_are_derivatives_of_the_energy() -> None:
     atoms = quartz((2, 2, 2))
     atoms.rattle(0.05, seed=1)
-    symbols, h = atoms.get_chemical_symbols(), 1e-4
+    symbols = atoms.get_chemical_symbols()
     x, cell = atoms.positions, atoms.cell.array
     _, forces, virial = evaluate(x, cell, symbols)
     for atom, axis in ((0, 0), (30, 2)):
-        moved = [x.copy(), x.copy()]
-        moved[0][atom, axis] += h
-        moved[1][atom, axis] -= h
-        slope = (evaluate(moved[0], cell, symbols)[0] - evaluate(moved[1], cell, symbols)[0]) / (2 * h)
-        assert -slope == pytest.approx(forces[atom, axis], abs=1e-5)
+        found = force_on(lambda moved: evaluate(moved, cell, symbols)[0], x, atom, axis, 1e-4)
+        assert found == pytest.approx(forces[atom, axis], abs=1e-5)
     for a, b in ((0, 0), (2, 2), (1, 0)):  # lower triangular strains keep the cell in LAMMPS's form
-        energies = []
-        for sign in (1, -1):
-            strain = np.eye(3)
-            strain[a, b] += sign * h
-            energies.append(evaluate(x @ strain, cell @ strain, symbols)[0])
-        assert -(energies[0] - energies[1]) / (2 * h) == pytest.approx(virial[a, b], abs=2e-3)  # of some 10 eV
+        slope = strain_derivative(lambda moved, box: evaluate(moved, box, symbols)[0], x, cell, a, b)
+        assert -slope == pytest.approx(virial[a, b], abs=2e-3)  # of some 10 eV
 
 
 def test_positions_and_velocities_are_of_one_instant() -> None:
