@@ -8,9 +8,9 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from torch import Tensor, nn
+from toy_metadata import toy_metadata
 
 from equistride.artifact.export import save
-from equistride.artifact.metadata import Metadata
 
 CUTOFF = 5.4  # A, among the second neighbours of solid argon, which cross it all the time
 CAP = 10  # of the 12 nearest
@@ -61,16 +61,7 @@ class Argon(nn.Module):
 
 def write_argon(path: Path, fault: str) -> Path:
     """Write the artifact."""
-    metadata = Metadata(
-        kind="potential",
-        architecture="toy",
-        species=["Ar"],
-        cutoff=CUTOFF,
-        num_layers=1,
-        interaction_range=CUTOFF,
-        dtype="float64",
-    )
-    save(Argon(fault), metadata, path)
+    save(Argon(fault), toy_metadata(["Ar"], CUTOFF), path)
     return path
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from toy_metadata import toy_metadata
 
 from equistride.artifact.export import build_potential, save
-from equistride.artifact.metadata import Metadata
 from equistride.graph import neighbor_list
 from equistride.models.esen import ESENConfig
 from equistride.models.potential import ConservativePotential
@@ -53,15 +53,8 @@ def random_potential(seed: int = 0, **sizes: object) -> ConservativePotential:
 def write_artifact(potential: ConservativePotential, path: Path, dtype: str, periodic: str = "any") -> Path:
     """Write the artifact of a potential, as ``equistride export`` would."""
     cutoff, layers = float(potential.cutoff), len(potential.network.blocks)
-    metadata = Metadata(
-        kind="potential",
-        architecture="esen",
-        species=potential.species,
-        cutoff=cutoff,
-        num_layers=layers,
-        interaction_range=(layers + 1) * cutoff,
-        dtype=dtype,
-        periodic=periodic,
-    )
+    # a sum over neighbours more than layers: that of the edge embedding
+    facts = {"architecture": "esen", "num_layers": layers, "dtype": dtype, "periodic": periodic}
+    metadata = toy_metadata(potential.species, cutoff, layers=layers + 1, **facts)
     save(potential, metadata, path)
     return path

@@ -17,6 +17,7 @@ import torch
 from ase import Atoms
 from random_models import CUTOFF, SPECIES, graph_of, random_potential
 from torch._inductor import config as inductor
+from toy_metadata import toy_metadata
 from trajcast_systems import Frame, cluster, crystal, propagator
 
 from equistride.artifact import Frame as Structure
@@ -293,10 +294,7 @@ def equiformer() -> ConservativePotential:
 
 
 def facts_of(kind: str, dtype: str = "float64", **more: object) -> Metadata:
-    return Metadata.model_validate(
-        {"kind": kind, "architecture": "toy", "species": SPECIES, "cutoff": CUTOFF, "num_layers": 2,
-         "interaction_range": 3 * CUTOFF, "dtype": dtype, **more}
-    )  # fmt: skip
+    return toy_metadata(SPECIES, CUTOFF, layers=3, kind=kind, num_layers=2, dtype=dtype, **more)
 
 
 @pytest.mark.parametrize("build", [esen, equiformer])

@@ -10,11 +10,11 @@ import torch
 from ase import Atoms
 from faulty_potentials import write_argon
 from random_models import SPECIES, random_potential, write_artifact
+from toy_metadata import toy_metadata
 
 from equistride.artifact import Frame, load
 from equistride.artifact.ensemble import combine
 from equistride.artifact.export import save
-from equistride.artifact.metadata import Metadata
 from equistride.artifact.validate import validate
 from equistride.errors import EquistrideError
 
@@ -129,11 +129,8 @@ def test_members_that_do_not_fit(members: list[Path], ensemble: Path, tmp_path: 
         def forward(self, positions, velocities, species, cell, edge_index, shifts):  # type: ignore[no-untyped-def]
             return velocities * 1.0, velocities * 1.0
 
-    facts = Metadata(
-        kind="propagator", architecture="toy", species=SPECIES, masses=[16.0, 28.0], cutoff=4.0, num_layers=1,
-        interaction_range=4.0, dtype="float64", stride_fs=1.0, max_speed=1.0, ensemble="NVE",
-    )  # fmt: skip
-    save(Still(), facts, jump)
+    moving = {"masses": [16.0, 28.0], "stride_fs": 1.0, "max_speed": 1.0, "ensemble": "NVE"}
+    save(Still(), toy_metadata(SPECIES, 4.0, kind="propagator", **moving), jump)
     for paths, said in (
         ([], "an ensemble needs members; expected two artifacts or more; found 0"),
         (members[:1], "expected two artifacts or more; found 1"),

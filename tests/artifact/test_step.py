@@ -13,9 +13,9 @@ import torch
 import trajcast_systems as systems
 from random_models import random_potential, write_artifact
 from torch import Tensor, nn
+from toy_metadata import toy_metadata
 
 from equistride.artifact.archive import save
-from equistride.artifact.metadata import Metadata
 from equistride.artifact.native import open_native
 from equistride.artifact.propagators import save_propagator
 from equistride.data.quartz import quartz
@@ -248,10 +248,8 @@ class Brittle(nn.Module):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_outputs_that_are_not_finite(device: str, tmp_path: Path) -> None:
-    facts = {"kind": "potential", "architecture": "brittle", "species": ["O", "Si"], "cutoff": 3.0, "num_layers": 1}
     potential = ConservativePotential(Brittle(), ["O", "Si"], 3.0, 1.0, [0.0, 0.0]).double()
-    metadata = Metadata.model_validate(facts | {"interaction_range": 3.0, "dtype": "float64"})
-    save(potential, metadata, tmp_path / "brittle.pt")
+    save(potential, toy_metadata(["O", "Si"], 3.0), tmp_path / "brittle.pt")
     model, system = opened(tmp_path / "brittle.pt", device), solid()
     close = system._replace(positions=0.7 * system.positions, cell=0.7 * system.cell)
 
@@ -272,8 +270,7 @@ def test_a_model_that_takes_no_padding_is_evaluated_with_exact_lists(tmp_path: P
         ) -> tuple[Tensor, Tensor, Tensor]:
             return positions.square().sum(1), -2 * positions, torch.matmul(positions.t(), 2 * positions)
 
-    facts = {"kind": "potential", "architecture": "whole", "species": ["O", "Si"], "cutoff": 3.0, "num_layers": 1}
-    save(Whole(), Metadata.model_validate(facts | {"interaction_range": 3.0, "dtype": "float64"}), tmp_path / "w.pt")
+    save(Whole(), toy_metadata(["O", "Si"], 3.0), tmp_path / "w.pt")
     model = opened(tmp_path / "w.pt", "cpu")
     energies, forces, _ = model.step(*molecule())
     assert model.capacity() == 0

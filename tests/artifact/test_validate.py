@@ -11,9 +11,9 @@ from ase.build import bulk
 from ase.io import write
 from random_models import random_potential, write_artifact
 from torch import Tensor, nn
+from toy_metadata import toy_metadata
 
 from equistride.artifact.export import save
-from equistride.artifact.metadata import Metadata
 from equistride.artifact.validate import validate
 from equistride.errors import EquistrideError
 
@@ -78,16 +78,7 @@ class Skewed(nn.Module):
     ],
 )
 def test_faults_are_found(tmp_path: Path, fault: str, failing: set[str]) -> None:
-    metadata = Metadata(
-        kind="potential",
-        architecture="toy",
-        species=["O", "Si"],
-        cutoff=6.0,
-        num_layers=1,
-        interaction_range=6.0,
-        dtype="float64",
-    )
-    save(Skewed(fault), metadata, tmp_path / "toy.pt")
+    save(Skewed(fault), toy_metadata(["O", "Si"], 6.0), tmp_path / "toy.pt")
     found = {check.name for check in validate(tmp_path / "toy.pt") if not check.passed}
     assert found == failing
 

@@ -11,9 +11,9 @@ import torch
 from ase import Atoms
 from finite_differences import force_on
 from openmm_systems import context, energy_forces
+from toy_metadata import toy_metadata
 
 from equistride.artifact.export import build_potential, save
-from equistride.artifact.metadata import Metadata
 from equistride.data.quartz import quartz
 from equistride.engines.openmm import Force, create_system
 from equistride.engines.openmm_export import write_torchforce
@@ -23,15 +23,7 @@ from equistride.models.esen import ESENConfig
 from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
 
 CUTOFF = 4.0
-METADATA = Metadata(
-    kind="potential",
-    architecture="esen",
-    species=["O", "Si"],
-    cutoff=CUTOFF,
-    num_layers=2,
-    interaction_range=2 * CUTOFF,
-    dtype="float64",
-)
+METADATA = toy_metadata(["O", "Si"], CUTOFF, layers=2, architecture="esen")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from toy_artifact import CUTOFF, SPECIES, PairPotential
+from toy_metadata import toy_metadata
 
 from equistride.artifact.export import save
-from equistride.artifact.metadata import Metadata
 from equistride.models.propagator import Propagator
 from equistride.units import ACCELERATION
 
@@ -55,35 +55,15 @@ class Mechanics(nn.Module):
 
 def write_propagator(path: Path, factor: float = 1.0, free: bool = False) -> Path:
     """Write such a propagator; see ``Mechanics``."""
-    metadata = Metadata(
-        kind="propagator",
-        architecture="toy",
-        species=SPECIES,
-        masses=MASSES,
-        cutoff=REACH,
-        num_layers=1,
-        interaction_range=REACH,
-        dtype="float64",
-        stride_fs=STRIDE,
-        max_speed=MAX_SPEED,
-        ensemble="NVE",
-    )
+    facts = {"masses": MASSES, "stride_fs": STRIDE, "max_speed": MAX_SPEED, "ensemble": "NVE"}
+    metadata = toy_metadata(SPECIES, REACH, kind="propagator", **facts)
     save(Mechanics(factor, free), metadata, path)
     return path
 
 
 def write_potential(path: Path) -> Path:
     """Write the potential that the toy obeys."""
-    metadata = Metadata(
-        kind="potential",
-        architecture="pair",
-        species=SPECIES,
-        cutoff=REACH,
-        num_layers=1,
-        interaction_range=REACH,
-        dtype="float64",
-    )
-    save(PairPotential(REACH, torch.float64), metadata, path)
+    save(PairPotential(REACH, torch.float64), toy_metadata(SPECIES, REACH, architecture="pair"), path)
     return path
 
 
@@ -109,19 +89,8 @@ class Flight(nn.Module):
 
 def write_flight(path: Path, factor: float = 1.0, pull: float = 1e-5) -> Path:
     """Write a propagator with such a network, which keeps momenta and may be divided among processes."""
-    metadata = Metadata(
-        kind="propagator",
-        architecture="toy",
-        species=SPECIES,
-        masses=MASSES,
-        cutoff=CUTOFF,
-        num_layers=1,
-        interaction_range=CUTOFF,
-        dtype="float64",
-        stride_fs=STRIDE,
-        max_speed=MAX_SPEED,
-        ensemble="NVE",
-    )
+    facts = {"masses": MASSES, "stride_fs": STRIDE, "max_speed": MAX_SPEED, "ensemble": "NVE"}
+    metadata = toy_metadata(SPECIES, CUTOFF, kind="propagator", **facts)
     made = Propagator(Flight(factor, pull), SPECIES, MASSES, CUTOFF, STRIDE, (1.0, 1.0)).double()
     save(made, metadata, path)
     return path

@@ -79,7 +79,9 @@ def test_virial_is_the_strain_derivative(sizes: dict[str, object], small: tuple[
 
     scale = float(virial.abs().max())
     for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (2, 0), (1, 2)):
-        assert -strain_derivative(energy, positions, cell, a, b, 5e-5) == pytest.approx(float(virial[a, b]), abs=1e-6 * scale)
+        assert -strain_derivative(energy, positions, cell, a, b, 5e-5) == pytest.approx(
+            float(virial[a, b]), abs=1e-6 * scale
+        )
 
 
 @pytest.mark.parametrize("axis", AXES, ids=str)
