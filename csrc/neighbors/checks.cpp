@@ -38,11 +38,6 @@ void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &
                       positions.sym_size(0));
 }
 
-void check_capacity(int64_t row_capacity) {
-    TORCH_CHECK_VALUE(row_capacity > 0 && row_capacity < (int64_t(1) << 31),
-                      "row_capacity must lie between 1 and 2^31 - 1; found ", row_capacity);
-}
-
 void check_padding(int64_t capacity, int64_t extra) {
     TORCH_CHECK_VALUE(capacity >= 0 && capacity < (int64_t(1) << 31),
                       "capacity must lie between 0 and 2^31 - 1; found ", capacity);
@@ -74,25 +69,6 @@ void check_edge_grad(const Tensor &grad, const Tensor &edge_index, const Tensor 
     check_edges(grad, edge_index, shifts);
     TORCH_CHECK_VALUE(grad.sym_size(0) == shifts.sym_size(0), "grad must have one row an edge, ", shifts.sym_size(0),
                       "; found ", grad.sym_sizes());
-}
-
-void check_motion(const Tensor &positions, const Tensor &reference_positions, const Tensor &cell,
-                  const Tensor &reference_cell, double limit, std::optional<double> cutoff) {
-    check_rows("positions", positions);
-    TORCH_CHECK_VALUE(reference_positions.sym_sizes() == positions.sym_sizes(),
-                      "reference_positions must have the shape of the positions, ", positions.sym_sizes(), "; found ",
-                      reference_positions.sym_sizes());
-    TORCH_CHECK_TYPE(reference_positions.scalar_type() == positions.scalar_type(),
-                     "reference_positions must have the type of the positions, ", positions.scalar_type(), "; found ",
-                     reference_positions.scalar_type());
-    TORCH_CHECK_VALUE(reference_positions.device() == positions.device(),
-                      "reference_positions must lie on the device of the positions, ", positions.device(), "; found ",
-                      reference_positions.device());
-    check_cell("cell", cell, positions);
-    check_cell("reference_cell", reference_cell, positions);
-    TORCH_CHECK_VALUE(std::isfinite(limit) && limit >= 0, "limit must be finite and not negative; found ", limit);
-    TORCH_CHECK_VALUE(!cutoff.has_value() || (std::isfinite(*cutoff) && *cutoff > 0),
-                      "cutoff must be finite and above 0; found ", cutoff.value_or(0));
 }
 
 } // namespace equistride

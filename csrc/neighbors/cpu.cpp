@@ -72,42 +72,12 @@ template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, dou
     return {edge_index, shifts};
 }
 
-template <class Key> FixedList fill_rows(const Bins &bins, double cutoff, int64_t capacity) {
-    const Found<Key> found(bins, cutoff);
-    const Tensor neighbors = at::full({bins.atoms, capacity}, NO_NEIGHBOR, at::kInt);
-    const Tensor shifts = at::zeros({bins.atoms, capacity, 3}, at::kInt);
-    const Tensor counts = at::empty({bins.atoms}, at::kInt), overflow = at::zeros({1}, at::kInt);
-    int32_t *sender = neighbors.mutable_data_ptr<int32_t>(), *shift = shifts.mutable_data_ptr<int32_t>();
-    if (bins.atoms > 0) {
-        std::copy(found.count.begin(), found.count.end(), counts.mutable_data_ptr<int32_t>());
-        *overflow.mutable_data_ptr<int32_t>() = *std::max_element(found.count.begin(), found.count.end());
-    }
-    at::parallel_for(0, bins.atoms, grain(bins), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const Key *keys = found.row(i);
-            const int count = int(std::min<int64_t>(found.count[size_t(i)], capacity));
-            for (int e = 0; e < count; ++e)
-                sender[i * capacity + e] = int32_t(keys[e] >> bins.code.bits);
-            write_shifts(bins, keys, count, i, shift + 3 * i * capacity);
-        }
-    });
-    return {neighbors, shifts, counts, overflow};
-}
-
 } // namespace
 
 std::tuple<Tensor, Tensor> neighbors_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc,
                                          double cutoff) {
     const Bins bins = read_bins(positions, cell, pbc, cutoff);
     return fits_int32(bins) ? list_pairs<int32_t>(bins, cutoff) : list_pairs<int64_t>(bins, cutoff);
-}
-
-FixedList neighbors_fixed_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
-                              int64_t row_capacity) {
-    check_capacity(row_capacity);
-    const Bins bins = read_bins(positions, cell, pbc, cutoff);
-    return fits_int32(bins) ? fill_rows<int32_t>(bins, cutoff, row_capacity)
-                            : fill_rows<int64_t>(bins, cutoff, row_capacity);
 }
 
 PaddedList neighbors_padded_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,

@@ -193,18 +193,17 @@ __device__ int wrap_bin(const Plan *plan, int axis, int bin, int *image) {
     return bin < count ? bin : -1;
 }
 
-// One warp an atom. OUTPUT: counts [N]; with FILL also keys, from first[i] (or i * capacity where first is null) on.
+// One warp an atom. OUTPUT: counts [N]; with FILL also keys, from first[i] to first[i + 1].
 template <bool FILL>
-__global__ void collect(const Plan *plan, Sorted atoms, int count, const int64_t *first, int64_t capacity, int *counts,
-                        int64_t *keys) {
+__global__ void collect(const Plan *plan, Sorted atoms, int count, const int64_t *first, int *counts, int64_t *keys) {
     const int p = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
     if (p >= count || plan->status != FINE)
         return;
     const Grid &grid = plan->grid;
     const int length = grid.bins[grid.run], home = atoms.bin[p], i = __float_as_int(atoms.near[p].w);
     const int along = home % length, v = home / length % grid.bins[grid.v], w = home / length / grid.bins[grid.v];
-    const int64_t still = int64_t(plan->code.pack(0, 0, 0)), base = FILL ? (first ? first[i] : i * capacity) : 0;
-    const int64_t room = FILL ? (first ? first[i + 1] - first[i] : capacity) : 0;
+    const int64_t still = int64_t(plan->code.pack(0, 0, 0)), base = FILL ? first[i] : 0;
+    const int64_t room = FILL ? first[i + 1] - first[i] : 0;
     const double *own = atoms.exact + 3 * int64_t(p);
     const int across = 2 * grid.reach[grid.v] + 1;
     int found = 0;
@@ -292,33 +291,6 @@ __global__ void write_edges(const Plan *plan, const int64_t *keys, const int64_t
     }
 }
 
-__global__ void write_rows(const Plan *plan, const int64_t *keys, const int *counts, const int *wraps, int atoms,
-                           int64_t capacity, int *neighbors, int *shifts, int *overflow) {
-    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
-    if (i >= atoms)
-        return;
-    const bool fine = plan->status == FINE;
-    if (lane == 0) {
-        if (fine)
-            atomicMax(overflow, counts[i]);
-        else
-            *overflow = -plan->status;
-    }
-    const int64_t *row = keys + i * capacity;
-    const int count = fine ? int(min(int64_t(counts[i]), capacity)) : 0;
-    for (int64_t e = lane; e < capacity; e += WARP) {
-        if (e < count) {
-            const int64_t key = row[e], j = key >> plan->code.bits, at = i * capacity + rank_of(row, count, key);
-            neighbors[at] = int(j);
-            write_shift(plan, wraps, key, i, j, shifts + 3 * at);
-        } else {
-            neighbors[i * capacity + e] = NO_NEIGHBOR;
-            for (int k = 0; k < 3; ++k)
-                shifts[3 * (i * capacity + e) + k] = 0;
-        }
-    }
-}
-
 // A list that the capacity does not hold is not written at all.
 __global__ void summarise(Plan *plan, const int64_t *first, int atoms, int64_t capacity, int64_t *summary) {
     if (plan->status == FINE && first[atoms] > capacity)
@@ -401,7 +373,7 @@ struct Counted {
         first = at::zeros({n + 1}, longs);
         summary = at::empty({2}, longs);
         launch(collect<false>, blocks_of(n * WARP), THREADS, stream, device.get_plan(), device.sorted(), device.atoms,
-               nullptr, 0, counts.mutable_data_ptr<int>(), nullptr);
+               nullptr, counts.mutable_data_ptr<int>(), nullptr);
         Tensor ends = first.narrow(0, 1, n);
         at::cumsum_out(ends, counts, 0, at::kLong);
         launch(summarise, 1, 1, stream, device.get_plan(), first.const_data_ptr<int64_t>(), device.atoms, capacity,
@@ -414,7 +386,7 @@ struct Counted {
         const unsigned blocks = blocks_of(int64_t(device.atoms) * WARP);
         const Tensor keys = at::empty({edges}, edge_index.options());
         launch(collect<true>, blocks, THREADS, stream, device.get_plan(), device.sorted(), device.atoms,
-               first.const_data_ptr<int64_t>(), 0, counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
+               first.const_data_ptr<int64_t>(), counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
         int64_t *receiver = edge_index.mutable_data_ptr<int64_t>();
         launch(write_edges, blocks, THREADS, stream, device.get_plan(), keys.const_data_ptr<int64_t>(),
                first.const_data_ptr<int64_t>(), device.wraps.const_data_ptr<int>(), device.atoms, edges, receiver,
@@ -470,35 +442,10 @@ PaddedList neighbors_padded_cuda(const Tensor &positions, const Tensor &cell, co
     return {edge_index, shifts, summary};
 }
 
-FixedList neighbors_fixed_cuda(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,
-                               int64_t capacity) {
-    check_structure(positions, cell, pbc, cutoff);
-    check_capacity(capacity);
-    const c10::cuda::CUDAGuard guard(positions.device());
-    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-    const auto ints = positions.options().dtype(at::kInt);
-    const int64_t n = positions.size(0);
-    const Tensor neighbors = at::empty({n, capacity}, ints), shifts = at::empty({n, capacity, 3}, ints),
-                 counts = at::zeros({n}, ints), overflow = at::zeros({1}, ints);
-    if (n == 0)
-        return {neighbors, shifts, counts, overflow};
-    const Device device(positions, cell, pbc, cutoff, stream);
-    const Tensor keys = at::empty({n * capacity}, positions.options().dtype(at::kLong));
-    const int atoms = device.atoms;
-    const unsigned blocks = blocks_of(n * WARP);
-    launch(collect<true>, blocks, THREADS, stream, device.get_plan(), device.sorted(), atoms, nullptr, capacity,
-           counts.mutable_data_ptr<int>(), keys.mutable_data_ptr<int64_t>());
-    launch(write_rows, blocks, THREADS, stream, device.get_plan(), keys.const_data_ptr<int64_t>(),
-           counts.const_data_ptr<int>(), device.wraps.const_data_ptr<int>(), atoms, capacity,
-           neighbors.mutable_data_ptr<int>(), shifts.mutable_data_ptr<int>(), overflow.mutable_data_ptr<int>());
-    return {neighbors, shifts, counts, overflow};
-}
-
 } // namespace
 
 TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
     m.impl("neighbors", neighbors_cuda);
-    m.impl("neighbors_fixed", neighbors_fixed_cuda);
     m.impl("neighbors_padded", neighbors_padded_cuda);
 }
 

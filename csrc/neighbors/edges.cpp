@@ -1,11 +1,9 @@
-// Edge vectors, their gradient, and the test of a list's age, on the CPU.
+// Edge vectors and their gradient on the CPU.
 #include "neighbors/neighbors.h"
-#include "neighbors/strain.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 namespace equistride {
@@ -89,28 +87,6 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const T
         }
     });
     return {grad_positions, grad_cell};
-}
-
-Tensor moved_beyond_cpu(const Tensor &positions, const Tensor &reference_positions, const Tensor &cell,
-                        const Tensor &reference_cell, double limit, std::optional<double> cutoff) {
-    check_motion(positions, reference_positions, cell, reference_cell, limit, cutoff);
-    const Tensor now = positions.contiguous(), then = reference_positions.contiguous();
-    const Tensor to = cell.to(at::kDouble).contiguous(), from = reference_cell.to(at::kDouble).contiguous();
-    const Strain strain =
-        measure_strain(to.const_data_ptr<double>(), from.const_data_ptr<double>(), limit, cutoff.value_or(-1));
-    std::atomic<bool> moved = strain.slack < 0;
-    AT_DISPATCH_FLOATING_TYPES(now.scalar_type(), "moved_beyond", [&] {
-        const scalar_t *r = now.const_data_ptr<scalar_t>(), *s = then.const_data_ptr<scalar_t>();
-        at::parallel_for(0, now.size(0), 16384, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end && !moved; ++i) {
-                const double a[3] = {double(r[3 * i]), double(r[3 * i + 1]), double(r[3 * i + 2])};
-                const double b[3] = {double(s[3 * i]), double(s[3 * i + 1]), double(s[3 * i + 2])};
-                if (moved_too_far(strain, a, b))
-                    moved = true;
-            }
-        });
-    });
-    return at::full({}, moved.load(), positions.options().dtype(at::kBool));
 }
 
 } // namespace equistride

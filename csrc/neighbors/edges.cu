@@ -1,7 +1,6 @@
-// Edge vectors, their gradient, and the test of a list's age, on the GPU. No sum depends on the order of threads.
+// Edge vectors and their gradient on the GPU. No sum depends on the order of threads.
 #include "cuda_launch.h"
 #include "neighbors/neighbors.h"
-#include "neighbors/strain.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/sort.h>
@@ -127,50 +126,11 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cuda(const Tensor &grad, const 
     return {on_atoms, on_cell};
 }
 
-__global__ void strain_kernel(const double *cell, const double *reference, double limit, double cutoff, Strain *strain,
-                              bool *moved) {
-    *strain = measure_strain(cell, reference, limit, cutoff);
-    *moved = strain->slack < 0;
-}
-
-template <class Real>
-__global__ void moved_kernel(const Strain *strain, const Real *now, const Real *then, int64_t atoms, bool *moved) {
-    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= atoms)
-        return;
-    const double a[3] = {double(now[3 * i]), double(now[3 * i + 1]), double(now[3 * i + 2])};
-    const double b[3] = {double(then[3 * i]), double(then[3 * i + 1]), double(then[3 * i + 2])};
-    if (moved_too_far(*strain, a, b))
-        *moved = true; // every writer writes the same
-}
-
-Tensor moved_beyond_cuda(const Tensor &positions, const Tensor &reference_positions, const Tensor &cell,
-                         const Tensor &reference_cell, double limit, std::optional<double> cutoff) {
-    check_motion(positions, reference_positions, cell, reference_cell, limit, cutoff);
-    const c10::cuda::CUDAGuard guard(positions.device());
-    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-    const Tensor now = positions.contiguous(), then = reference_positions.contiguous(),
-                 to = cell.to(at::kDouble).contiguous(), from = reference_cell.to(at::kDouble).contiguous();
-    const Tensor moved = at::empty({}, positions.options().dtype(at::kBool)),
-                 scratch = at::empty({int64_t(sizeof(Strain))}, positions.options().dtype(at::kByte));
-    Strain *strain = reinterpret_cast<Strain *>(scratch.mutable_data_ptr());
-    launch(strain_kernel, 1, 1, stream, to.const_data_ptr<double>(), from.const_data_ptr<double>(), limit,
-           cutoff.value_or(-1), strain, moved.mutable_data_ptr<bool>());
-    const int64_t atoms = now.size(0);
-    if (atoms > 0)
-        AT_DISPATCH_FLOATING_TYPES(now.scalar_type(), "moved_beyond_cuda", [&] {
-            launch(moved_kernel<scalar_t>, blocks_of(atoms), THREADS, stream, strain, now.const_data_ptr<scalar_t>(),
-                   then.const_data_ptr<scalar_t>(), atoms, moved.mutable_data_ptr<bool>());
-        });
-    return moved;
-}
-
 } // namespace
 
 TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
     m.impl("edge_vectors", edge_vectors_cuda);
     m.impl("edge_vectors_backward", edge_vectors_backward_cuda);
-    m.impl("moved_beyond", moved_beyond_cuda);
 }
 
 } // namespace equistride

@@ -6,16 +6,6 @@ namespace equistride {
 namespace {
 
 // Sizes may be symbols here.
-std::tuple<Tensor, Tensor, Tensor, Tensor> neighbors_fixed_any(const Tensor &positions, const Tensor &cell,
-                                                               const Tensor &pbc, double cutoff, int64_t row_capacity) {
-    check_structure(positions, cell, pbc, cutoff);
-    check_capacity(row_capacity);
-    const auto options = positions.options().dtype(at::kInt);
-    const c10::SymInt atoms = positions.sym_size(0), capacity = row_capacity;
-    return {at::empty_symint({atoms, capacity}, options), at::empty_symint({atoms, capacity, 3}, options),
-            at::empty_symint({atoms}, options), at::empty({1}, options)};
-}
-
 std::tuple<Tensor, Tensor, Tensor> neighbors_padded_any(const Tensor &positions, const Tensor &cell, const Tensor &pbc,
                                                         double cutoff, int64_t capacity, int64_t extra) {
     check_structure(positions, cell, pbc, cutoff);
@@ -36,12 +26,6 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_any(const Tensor &grad, const T
     return {at::empty_symint({num_atoms, 3}, grad.options()), at::empty({3, 3}, grad.options())};
 }
 
-Tensor moved_beyond_any(const Tensor &positions, const Tensor &reference_positions, const Tensor &cell,
-                        const Tensor &reference_cell, double limit, std::optional<double> cutoff) {
-    check_motion(positions, reference_positions, cell, reference_cell, limit, cutoff);
-    return at::empty({}, positions.options().dtype(at::kBool));
-}
-
 } // namespace
 
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
@@ -50,9 +34,6 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
     m.set_python_module("equistride.graph");
     m.def("neighbors(Tensor positions, Tensor cell, Tensor pbc, float cutoff) -> (Tensor edge_index, Tensor shifts)",
           tags);
-    m.def("neighbors_fixed(Tensor positions, Tensor cell, Tensor pbc, float cutoff, int row_capacity) "
-          "-> (Tensor neighbors, Tensor shifts, Tensor counts, Tensor overflow)",
-          tags);
     m.def("neighbors_padded(Tensor positions, Tensor cell, Tensor pbc, float cutoff, int capacity, int extra) "
           "-> (Tensor edge_index, Tensor shifts, Tensor summary)",
           tags);
@@ -60,26 +41,19 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
     m.def("edge_vectors_backward(Tensor grad, Tensor edge_index, Tensor shifts, SymInt num_atoms) "
           "-> (Tensor grad_positions, Tensor grad_cell)",
           tags);
-    m.def("moved_beyond(Tensor positions, Tensor reference_positions, Tensor cell, Tensor reference_cell, float limit, "
-          "float? cutoff=None) -> Tensor",
-          tags);
 }
 
 TORCH_LIBRARY_IMPL(equistride, CPU, m) {
     m.impl("neighbors", neighbors_cpu);
-    m.impl("neighbors_fixed", neighbors_fixed_cpu);
     m.impl("neighbors_padded", neighbors_padded_cpu);
     m.impl("edge_vectors", edge_vectors_cpu);
     m.impl("edge_vectors_backward", edge_vectors_backward_cpu);
-    m.impl("moved_beyond", moved_beyond_cpu);
 }
 
 TORCH_LIBRARY_IMPL(equistride, Meta, m) {
-    m.impl("neighbors_fixed", neighbors_fixed_any);
     m.impl("neighbors_padded", neighbors_padded_any);
     m.impl("edge_vectors", edge_vectors_any);
     m.impl("edge_vectors_backward", edge_vectors_backward_any);
-    m.impl("moved_beyond", moved_beyond_any);
 }
 
 } // namespace equistride

@@ -28,7 +28,7 @@ CONVOLUTION = ["tensor_product", "tensor_product_backward", "tensor_product_tabl
 OPERATORS = [
     *CONVOLUTION,
     *("bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"),
-    *("neighbors", "neighbors_fixed", "neighbors_padded", "edge_vectors", "edge_vectors_backward", "moved_beyond"),
+    *("neighbors", "neighbors_padded", "edge_vectors", "edge_vectors_backward"),
 ]
 FLAGS = [
     # A fiber is left by longjmp, which fortified headers take for an error; contraction would round unlike the CPU's lists.

@@ -220,12 +220,11 @@ def test_bad_arguments_are_refused_as_on_the_cpu(emulated: torch._ops._OpNamespa
 def test_neighbors_equal_the_cpu(
     structure: Structure, cutoff: float, dtype: torch.dtype, emulated: torch._ops._OpNamespace
 ) -> None:
-    """Lists and rows edge for edge, vectors bit for bit, gradients to rounding; in any order of the threads."""
+    """Lists edge for edge, vectors bit for bit, gradients to rounding; in any order of the threads."""
     inputs = structure.tensors(dtype)
     expected = CPU.neighbors(*inputs, cutoff)
-    most = int(CPU.neighbors_fixed(*inputs, cutoff, 1)[3])
-    rows = CPU.neighbors_fixed(*inputs, cutoff, most + 3)
-    rooms = [(expected[0].size(1) + more, extra) for more, extra in ((0, 2), (37, 6), (-1, 4)) if most > 0]
+    edges = expected[0].size(1)
+    rooms = [(edges + more, extra) for more, extra in ((0, 2), (37, 6), (-1, 4)) if edges > 0]
     padded = [CPU.neighbors_padded(*inputs, cutoff, *room) for room in rooms]
     vectors = CPU.edge_vectors(*inputs[:2], *expected)
     grad = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
@@ -235,9 +234,6 @@ def test_neighbors_equal_the_cpu(
     for order in ORDERS[::2]:
         emulated.set_order(order)
         assert all(map(torch.equal, emulated.neighbors(*inputs, cutoff), expected))
-        assert all(map(torch.equal, emulated.neighbors_fixed(*inputs, cutoff, most + 3), rows))
-        if most > 0:
-            assert int(emulated.neighbors_fixed(*inputs, cutoff, max(1, most - 1))[3]) == most
         for room, wanted in zip(rooms, padded, strict=True):
             assert all(map(torch.equal, emulated.neighbors_padded(*inputs, cutoff, *room), wanted))
         assert torch.equal(emulated.edge_vectors(*inputs[:2], *expected), vectors)
@@ -245,21 +241,6 @@ def test_neighbors_equal_the_cpu(
             emulated.edge_vectors_backward(grad, *expected, len(inputs[0])), gradients, strict=True
         ):
             assert torch.allclose(ours, theirs, rtol=0, atol=tolerance * max(1.0, float(grad.norm())))
-
-
-def test_age_of_a_list_equals_the_cpu(emulated: torch._ops._OpNamespace) -> None:
-    positions, cell, _ = structures.quartz((2, 2, 2), rattle=0.1).tensors()
-    found, expected = (
-        [
-            bool(ops.moved_beyond(positions * stretch + move, positions, cell * stretch, cell, 0.4, cutoff))
-            for move in (0.0, 0.1, 0.3)
-            for stretch in (1.0, 1.001, 1.1)
-            for cutoff in (None, 5.0)
-        ]
-        for ops in (emulated, CPU)
-    )
-    assert found == expected
-    assert len(set(found)) == 2
 
 
 def test_bad_structures_are_named_as_on_the_cpu(emulated: torch._ops._OpNamespace) -> None:
@@ -271,7 +252,6 @@ def test_bad_structures_are_named_as_on_the_cpu(emulated: torch._ops._OpNamespac
     ]:
         with pytest.raises(ValueError, match=says):
             emulated.neighbors(bad, box, pbc, 5.0)
-        assert int(emulated.neighbors_fixed(bad, box, pbc, 5.0, 8)[3]) < 0
         edges, shifts, summary = emulated.neighbors_padded(bad, box, pbc, 5.0, 50, 4)
         assert summary[1] > 0  # and all places are padding
         assert bool((edges >= len(bad)).all())

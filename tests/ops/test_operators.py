@@ -21,10 +21,7 @@ def test_opcheck(dtype: torch.dtype) -> None:
     edges, shifts = OPS.neighbors(positions, cell, pbc, 3.0)
     grad = torch.randn(edges.shape[1], 3, dtype=dtype)
     torch.library.opcheck(OPS.neighbors.default, (positions, cell, pbc, 3.0))
-    torch.library.opcheck(OPS.neighbors_fixed.default, (positions, cell, pbc, 3.0, 24))
     torch.library.opcheck(OPS.neighbors_padded.default, (positions, cell, pbc, 3.0, 2000, 4))
-    torch.library.opcheck(OPS.moved_beyond.default, (positions, positions + 0.1, cell, cell, 0.2))
-    torch.library.opcheck(OPS.moved_beyond.default, (positions, positions + 0.1, cell, cell * 1.01, 0.2, 3.0))
     r, h = positions.clone().requires_grad_(), cell.clone().requires_grad_()
     torch.library.opcheck(OPS.edge_vectors.default, (r, h, edges, shifts))
     torch.library.opcheck(OPS.edge_vectors_backward.default, (grad.requires_grad_(), edges, shifts, 9))
@@ -37,17 +34,6 @@ class PairEnergy(nn.Module):
         edge_index, shifts = torch.ops.equistride.neighbors(positions, cell, pbc, 4.0)
         vectors = torch.ops.equistride.edge_vectors(positions, cell, edge_index, shifts)
         return torch.exp(-vectors.square().sum(dim=1)).sum()
-
-
-class FixedRows(nn.Module):
-    """The same with rows of fixed length."""
-
-    def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor]:
-        neighbors, shifts, _, overflow = torch.ops.equistride.neighbors_fixed(positions, cell, pbc, 4.0, 64)
-        images = shifts.to(cell.dtype) @ cell
-        vectors = positions[neighbors.clamp(min=0).long()] - positions[:, None] + images
-        there = (neighbors >= 0).to(cell.dtype)
-        return (torch.exp(-vectors.square().sum(dim=2)) * there).sum(), overflow
 
 
 def test_torchscript_runs_and_survives_a_file(tmp_path: Path) -> None:
@@ -66,31 +52,20 @@ def test_torchscript_runs_and_survives_a_file(tmp_path: Path) -> None:
 def test_export_keeps_the_operators_and_takes_other_sizes() -> None:
     positions, cell, pbc = QUARTZ.tensors()
     atoms = torch.export.Dim("atoms", min=2, max=10000)
-    for model in (PairEnergy(), FixedRows()):
-        program = torch.export.export(model, (positions, cell, pbc), dynamic_shapes=({0: atoms}, None, None))
-        larger = structures.quartz((2, 2, 2), rattle=0.1).tensors()
-        ours, expected = program.module()(*larger), model(*larger)
-        for a, b in zip(torch.utils._pytree.tree_leaves(ours), torch.utils._pytree.tree_leaves(expected), strict=True):
-            assert torch.equal(a, b)
-        assert any("equistride" in str(node.target) for node in program.graph.nodes)
-
-
-def test_fixed_rows_give_the_energy_of_the_list() -> None:
-    """Two orders of the same 500-term sum in float64: equal to 1e-12."""
-    inputs = structures.quartz((2, 2, 2), rattle=0.1).tensors()
-    energy, overflow = FixedRows()(*inputs)
-    assert int(overflow) <= 64
-    assert torch.allclose(energy, PairEnergy()(*inputs), rtol=1e-12, atol=0)
+    model = PairEnergy()
+    program = torch.export.export(model, (positions, cell, pbc), dynamic_shapes=({0: atoms}, None, None))
+    larger = structures.quartz((2, 2, 2), rattle=0.1).tensors()
+    assert torch.equal(program.module()(*larger), model(*larger))
+    assert any("equistride" in str(node.target) for node in program.graph.nodes)
 
 
 def test_meta_tensors_have_the_shapes_of_real_ones() -> None:
     positions, cell, pbc = QUARTZ.tensors()
     edges, shifts = OPS.neighbors(positions, cell, pbc, 3.0)
     calls = [
-        (OPS.neighbors_fixed, (positions, cell, pbc, 3.0, 24)),
+        (OPS.neighbors_padded, (positions, cell, pbc, 3.0, 2000, 4)),
         (OPS.edge_vectors, (positions, cell, edges, shifts)),
         (OPS.edge_vectors_backward, (OPS.edge_vectors(positions, cell, edges, shifts), edges, shifts, 9)),
-        (OPS.moved_beyond, (positions, positions, cell, cell, 0.5)),
     ]
     for operator, arguments in calls:
         real = operator(*arguments)
@@ -105,13 +80,12 @@ def test_meta_tensors_have_the_shapes_of_real_ones() -> None:
 def test_operators_check_their_arguments() -> None:
     """Hosts call the operators without `equistride.graph`."""
     positions, cell, pbc = QUARTZ.tensors()
-    with pytest.raises(ValueError, match="row_capacity must lie between"):
-        OPS.neighbors_fixed(positions, cell, pbc, 3.0, 0)
+    with pytest.raises(ValueError, match="capacity must lie between"):
+        OPS.neighbors_padded(positions, cell, pbc, 3.0, -1, 4)
     with pytest.raises(ValueError, match="cutoff must be finite and above 0; found -1"):
         OPS.neighbors(positions, cell, pbc, -1.0)
     with pytest.raises(TypeError, match="pbc must be bool"):
         OPS.neighbors(positions, cell, pbc.int(), 3.0)
-    with pytest.raises(ValueError, match="limit must be finite"):
-        OPS.moved_beyond(positions, positions, cell, cell, float("nan"))
-    with pytest.raises(ValueError, match="reference_positions must have the shape"):
-        OPS.moved_beyond(positions, positions[:3], cell, cell, 0.1)
+    edges, shifts = OPS.neighbors(positions, cell, pbc, 3.0)
+    with pytest.raises(TypeError, match="edge_index must be int64"):
+        OPS.edge_vectors(positions, cell, edges.int(), shifts)
