@@ -1,0 +1,62 @@
+"""Files of format 1 load for ever and give what they gave; how the frozen ones were made: ``format1/make.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from equistride.artifact import Model, load
+
+FOLDER = Path(__file__).parent / "format1"
+FILES = sorted(FOLDER.glob("*.pt"))
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6}
+"""As a share of the largest output: processors and torch versions sum in other orders."""
+
+
+def outputs_of(model: Model, frame: dict[str, np.ndarray], *, periodic: bool) -> dict[str, torch.Tensor]:
+    """What the model gives for a frame, by the names of its outputs."""
+    system = (model.species_index(frame["numbers"].tolist()), frame["cell"], periodic)
+    if model.metadata.kind == "propagator":
+        return model.propagate(frame["positions"], frame["velocities"], *system)._asdict()
+    found = model.compute(frame["positions"], *system)._asdict()
+    if model.metadata.capabilities.uncertainty:
+        found["uncertainty"] = model.uncertainty(frame["positions"], *system)
+    return found
+
+
+@pytest.mark.parametrize("name", ["crystal", "molecule"])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_frozen_file_gives_what_it_gave(path: Path, name: str) -> None:
+    stored = np.load(FOLDER / "outputs.npz")
+    frame = {key: stored[f"{name}/{key}"] for key in ("positions", "numbers", "cell", "velocities")}
+    model = load(path)
+    assert model.metadata.format_version == 1
+    for key, value in outputs_of(model, frame, periodic=name == "crystal").items():
+        expected = torch.from_numpy(stored[f"{name}/{path.stem}/{key}"])
+        assert value.shape == expected.shape
+        scale = (
+            max(1.0, float(expected.abs().max())) if model.metadata.kind == "potential" else float(expected.abs().max())
+        )
+        assert float((value.double() - expected.double()).abs().max()) <= TOLERANCE[model.dtype] * scale, key
+
+
+def test_what_a_file_of_format_1_does_not_say_is_read_off_its_module() -> None:
+    contracts = {path.stem: load(path).metadata for path in FILES}
+    assert {name: facts.message_passing_steps for name, facts in contracts.items()} == {
+        "ensemble-float32": 2,
+        "equiformer-float64": 3,
+        "esen-charged-float32": 2,
+        "esen-direct-float64": 3,
+        "esen-fused-float32": 2,
+        "esen-plain-float64": 3,
+        "trajcast-float64": 2,
+        "trajcast-tables-float32": 2,
+    }
+    assert not contracts["esen-direct-float64"].capabilities.decomposable  # its forces are no gradient
+    assert contracts["ensemble-float32"].capabilities.uncertainty
+    assert contracts["trajcast-tables-float32"].limits.shortest_bond == 0.5
+    assert contracts["trajcast-float64"].limits.fastest_atom == 0.1
+    assert contracts["esen-fused-float32"].operators["equistride::edge_block"] == 1
