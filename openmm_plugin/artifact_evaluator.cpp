@@ -11,7 +11,7 @@ namespace {
 class ArtifactEvaluator final : public Evaluator {
 public:
     ArtifactEvaluator(const EquistrideForce &force, at::Device device, at::ScalarType dtype)
-        : model_(Model::from_bytes(force.getModel(), force.getFile(), /*verify=*/false)) {
+        : model_(force.takeModel()) {
         model_->to(device, dtype);
         std::vector<std::int64_t> indices;
         for (const std::string &element : force.getElements())

@@ -1,11 +1,9 @@
 #include "force.h"
 
-#include "artifact/archive.h"
 #include "errors.h"
 #include "evaluator.h"
 #include "force_impl.h"
 #include "gil.h"
-#include "model/model.h"
 
 #include <algorithm>
 
@@ -38,26 +36,28 @@ EquistrideForce::EquistrideForce(std::shared_ptr<const std::string> model, const
     const std::string name = file_.empty() ? "the model" : file_;
     rethrow_as_openmm([&] {
         const GilRelease released;
-        if (inspect_archive(model_, name).metadata.empty()) {
+        const ArchiveInfo info = inspect_archive(model_, name);
+        if (info.metadata.empty()) {
             check_torchforce_module(model_, name);
             return;
         }
-        metadata_ = read_metadata(inspect_archive(model_, name).metadata, name);
-        if (metadata_->kind != "potential")
-            throw OpenMMException(name + " is a " + metadata_->kind +
+        const std::string kind = read_metadata(info.metadata, name).kind;
+        if (kind != "potential")
+            throw OpenMMException(name + " is a " + kind +
                                   ", which moves atoms and has no forces; expected a potential; use the propagating "
                                   "integrator for it");
-        Model::from_bytes(model_, name);
-        if (metadata_->knows_system)
-            parameters_ = {{"charge", metadata_->charge}, {"spin", metadata_->spin}};
+        artifact_ = std::make_unique<TestedModel>(model_, info, name);
+        const Metadata &metadata = artifact_->metadata();
+        if (metadata.charge_spin == Metadata::ChargeSpin::input)
+            parameters_ = {{"charge", metadata.charge}, {"spin", metadata.spin}};
     });
 }
 
 const Metadata &EquistrideForce::getMetadata() const {
-    if (!metadata_)
+    if (!artifact_)
         throw OpenMMException("the model of this force is a plain TorchScript module and has no metadata; export it "
                               "with equistride to get them");
-    return *metadata_;
+    return artifact_->metadata();
 }
 
 void EquistrideForce::setElements(const std::vector<std::string> &elements) {

@@ -1,14 +1,13 @@
 // The OpenMM force that runs a trained model on every platform.
 #pragma once
 
-#include "artifact/metadata.h"
 #include "export.h"
+#include "tested_model.h"
 
 #include <openmm/Force.h>
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,9 +31,11 @@ public:
 
     const std::string &getFile() const { return file_; }
     const std::shared_ptr<const std::string> &getModel() const { return model_; }
-    bool isArtifact() const { return metadata_.has_value(); }
+    bool isArtifact() const { return artifact_ != nullptr; }
     /// Raises where the model is no artifact.
     const Metadata &getMetadata() const;
+    /// The artifact's model for a Context.
+    std::unique_ptr<Model> takeModel() const { return artifact_->take(); }
 
     /// Element symbols, one for each particle of the force, in their order.
     void setElements(const std::vector<std::string> &elements);
@@ -75,7 +76,7 @@ private:
 
     std::shared_ptr<const std::string> model_;
     std::string file_;
-    std::optional<Metadata> metadata_;
+    std::unique_ptr<TestedModel> artifact_; // null for a plain module
     std::vector<std::string> elements_;
     std::vector<int> particles_;
     std::vector<GlobalParameter> parameters_;

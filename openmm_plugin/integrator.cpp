@@ -51,10 +51,10 @@ std::string name_of(const std::string &file) { return file.empty() ? "the model"
 TrajCastIntegrator::TrajCastIntegrator(Bytes model, const std::string &file) : model_(std::move(model)), file_(file) {
     rethrow_as_openmm([&] {
         const GilRelease released;
-        metadata_ = Model::from_bytes(model_, name_of(file_))->metadata();
+        artifact_ = std::make_unique<TestedModel>(model_, name_of(file_));
     });
-    if (metadata_.kind != "propagator")
-        throw OpenMMException(name_of(file_) + " is a " + metadata_.kind +
+    if (getMetadata().is_potential())
+        throw OpenMMException(name_of(file_) + " is a " + getMetadata().kind +
                               ", which has forces and moves no atoms; expected a propagator; use create_force and an "
                               "integrator of OpenMM for it");
     setConstraintTolerance(1e-5);
@@ -65,7 +65,7 @@ TrajCastIntegrator::~TrajCastIntegrator() = default;
 void TrajCastIntegrator::setElements(const std::vector<std::string> &elements) {
     rethrow_as_openmm([&] {
         for (const std::string &element : elements)
-            metadata_.species_index(element);
+            getMetadata().species_index(element);
     });
     elements_ = elements;
 }
@@ -85,11 +85,12 @@ void TrajCastIntegrator::setGuard(const Watch &watch) {
     rethrow_as_openmm([&] {
         const GilRelease released;
         watch.settings.check();
-        const auto model = Model::from_bytes(watch.model, name_of(watch.file));
-        TORCH_CHECK_VALUE(model->metadata().kind == "potential", "a guard needs the energy of a potential; found a ",
-                          model->metadata().kind, "; give it a potential of the same system");
+        auto artifact = std::make_shared<TestedModel>(watch.model, name_of(watch.file));
+        const std::string &kind = artifact->metadata().kind;
+        TORCH_CHECK_VALUE(kind == "potential", "a guard needs the energy of a potential; found a ", kind,
+                          "; give it a potential of the same system");
+        watch_ = {watch.model, watch.file, watch.settings, std::move(artifact)};
     });
-    watch_ = watch;
 }
 
 std::map<std::string, double> TrajCastIntegrator::getGuardStatistics() const {
@@ -97,7 +98,7 @@ std::map<std::string, double> TrajCastIntegrator::getGuardStatistics() const {
     return guard ? guard->statistics() : std::map<std::string, double>{};
 }
 
-double TrajCastIntegrator::getStepSize() const { return metadata_.stride_fs / units::FS_PER_PS; }
+double TrajCastIntegrator::getStepSize() const { return getMetadata().stride_fs / units::FS_PER_PS; }
 
 void TrajCastIntegrator::setStepSize(double size) {
     if (std::abs(size - getStepSize()) > 1e-9 * getStepSize()) {
@@ -124,10 +125,10 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
         const at::Device automatic = at::hasCUDA() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
         const Atoms atoms{elements_, at::tensor(masses, at::kDouble).unsqueeze(1), at::full({3}, periodic_, at::kBool)};
         const auto seed = seed_ == 0 ? std::random_device()() : static_cast<std::uint64_t>(seed_);
-        run_ = std::make_unique<SystemPropagation>(Model::from_bytes(model_, name_of(file_), /*verify=*/false), atoms,
-                                                   thermostat_, seed, choose_device(device_, automatic));
+        run_ = std::make_unique<SystemPropagation>(artifact_->take(), atoms, thermostat_, seed,
+                                                   choose_device(device_, automatic));
         if (watch_)
-            run_->set_guard(watch_->settings, Model::from_bytes(watch_->model, name_of(watch_->file), false));
+            run_->set_guard(watch_->settings, watch_->artifact->take());
     });
     context = &made;
     owner = &made.getOwner();

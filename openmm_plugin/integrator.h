@@ -3,6 +3,7 @@
 
 #include "export.h"
 #include "propagation/system_propagation.h"
+#include "tested_model.h"
 
 #include <openmm/Integrator.h>
 
@@ -24,6 +25,7 @@ public:
         Bytes model;
         std::string file;
         GuardSettings settings;
+        std::shared_ptr<TestedModel> artifact = nullptr; ///< made of these by setGuard()
     };
 
     /// @param model  content of an artifact of the kind `propagator`; shared, never changed
@@ -33,7 +35,7 @@ public:
 
     const std::string &getFile() const { return file_; }
     const Bytes &getModel() const { return model_; }
-    const Metadata &getMetadata() const { return metadata_; }
+    const Metadata &getMetadata() const { return artifact_->metadata(); }
 
     /// Element symbols, one a particle; empty (the default) to tell them by the masses.
     void setElements(const std::vector<std::string> &elements);
@@ -84,7 +86,7 @@ private:
 
     Bytes model_;
     std::string file_;
-    Metadata metadata_;
+    std::unique_ptr<TestedModel> artifact_;
     std::vector<std::string> elements_;
     bool periodic_ = false;
     std::vector<OpenMM::Vec3> topology_box_; // empty: not known
