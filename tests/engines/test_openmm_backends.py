@@ -77,7 +77,8 @@ def test_only_the_right_torch_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "does not record" in str(openmm_torch.why_not())
     install(monkeypatch, Wheel("1.7", [f"torch=={running}.*"]), tmp_path)
     assert openmm_torch.usable()
-    assert engine.choose_backend("auto") == "openmm-torch"
+    assert engine.choose_backend("openmm-torch") == "openmm-torch"
+    assert engine.choose_backend("auto") == "plugin", "ten times faster, and it can do more"
 
     def broken(name: str) -> None:
         raise OSError("libtorch_cuda.so: cannot open shared object file")
@@ -98,8 +99,7 @@ def test_without_the_plugin_python_serves(
     assert energy_forces(context(system, molecule.positions))[0] == pytest.approx(expected[0], rel=1e-12)
 
 
-def test_openmm_ml(artifact64: Path, crystal: Structure) -> None:
-    pytest.importorskip("openmmml", reason="openmm-ml is not installed")
+def test_openmm_ml(artifact64: Path, crystal: Structure, tmp_path: Path) -> None:
     from openmmml import MLPotential
 
     from equistride.engines.openmm_ml import EquistrideFactory
@@ -107,14 +107,35 @@ def test_openmm_ml(artifact64: Path, crystal: Structure) -> None:
     MLPotential.registerImplFactory("equistride", EquistrideFactory())
     with pytest.raises(EquistrideError, match="modelPath"):
         MLPotential("equistride")
+    with pytest.raises(EquistrideError, match="does not exist; check modelPath"):
+        MLPotential("equistride", modelPath=str(tmp_path / "none.pt"))
+    with pytest.raises(EquistrideError, match="argument multiplicity of an equistride potential is not known"):
+        MLPotential("equistride", modelPath=str(artifact64), multiplicity=1)
     system = MLPotential("equistride", modelPath=str(artifact64)).createSystem(crystal.topology, backend="plugin")
     expected = energy_forces(context(engine.create_system(artifact64, crystal.topology), crystal.positions))
     found = energy_forces(context(system, crystal.positions))
     assert found[0] == pytest.approx(expected[0], rel=1e-12)
 
 
+def test_options_of_openmm_ml_reach_the_force(artifact64: Path, crystal: Structure) -> None:
+    """Given to the potential, or to the call that makes a System, which goes before."""
+    from openmmml import MLPotential
+
+    from equistride.engines.openmm_ml import EquistrideFactory
+
+    MLPotential.registerImplFactory("equistride", EquistrideFactory())
+    potential = MLPotential("equistride", modelPath=str(artifact64), precision="single", device="cpu", backend="plugin")
+    for given, precision in (({}, "single"), ({"precision": "double"}, "double")):
+        system = potential.createSystem(crystal.topology, **given)
+        force = engine.Force.cast(system.getForces()[0])
+        assert (force.getProperties()["precision"], force.getProperties()["device"]) == (precision, "cpu")
+    with pytest.raises(EquistrideError, match="knows no charge and no spin"):
+        potential.createSystem(crystal.topology, charge=-1)
+    with pytest.raises(EquistrideError, match="argument temperature of an equistride potential is not known"):
+        potential.createSystem(crystal.topology, temperature=300)
+
+
 def test_the_factory_of_openmm_ml_is_light() -> None:
-    pytest.importorskip("openmmml", reason="openmm-ml is not installed")
     program = "import sys, openmmml, equistride.engines.openmm_ml; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=300).returncode == 0
 
@@ -129,7 +150,10 @@ def test_openmm_torch_gets_a_file_of_its_contract(
     expected = energy_forces(context(engine.create_system(artifact64, crystal.topology), crystal.positions))
     install(monkeypatch, Wheel("1.7", [f"torch=={running}.*"]), tmp_path)
     monkeypatch.setattr(openmm_torch.importlib, "import_module", lambda name: SimpleNamespace(TorchForce=force_class))
-    system = engine.create_system(artifact64, crystal.topology, force_group=2)  # auto
+    with pytest.warns(UserWarning, match="about ten times slower than backend='plugin'"):
+        system = engine.create_system(artifact64, crystal.topology, force_group=2, backend="openmm-torch")
+    with pytest.raises(EquistrideError, match="expected neither device, charge nor spin"):
+        engine.create_force(artifact64, crystal.topology, backend="openmm-torch", device="cpu")
     ours = [force_class.cast(f) for f in system.getForces() if force_class.isinstance(f)]
     assert not ours[0].isArtifact()
     assert ours[0].getOutputsForces()

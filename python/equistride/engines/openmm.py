@@ -4,9 +4,10 @@
 a System of one's own; ``TrajCastIntegrator`` moves atoms by a propagator, without forces. Three ways run a potential, and
 give the same numbers:
 
-- ``openmm-torch``: the genuine TorchForce, where it is installed and was built for the torch that runs;
 - ``plugin``: our compiled force, ``equistride.engines.openmm.Force``;
-- ``python``: OpenMM's own PythonForce, which needs no compiler.
+- ``python``: OpenMM's own PythonForce, which needs no compiler;
+- ``openmm-torch``: the genuine TorchForce, where it is installed and was built for the torch that runs. It runs the plain
+  network, without fused kernels: ten times slower.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import openmm
 from openmm import app
 
-from equistride.artifact.system import derived
 from equistride.engines.guard import Guard
 from equistride.engines.openmm_topology import (
     bare_system,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from equistride.engines.openmm_harvester import Harvester
     from equistride.engines.openmm_integrator import GuardReporter, TrajCastIntegrator
 
-Backend = Literal["auto", "openmm-torch", "plugin", "python"]
-BACKENDS: tuple[Backend, ...] = ("auto", "openmm-torch", "plugin", "python")
+Backend = Literal["auto", "plugin", "python", "openmm-torch"]
+BACKENDS: tuple[Backend, ...] = ("auto", "plugin", "python", "openmm-torch")
 DTYPES = {None: None, "single": "float32", "double": "float64"}
 
 __all__ = [
@@ -83,8 +84,7 @@ def choose_backend(backend: Backend = "auto") -> Backend:
     Parameters
     ----------
     backend
-        ``auto`` for the first of openmm-torch (where it was built for this torch), plugin, python; or one of
-        them.
+        ``auto`` for the plugin, or where it was not built python; or one of the three.
 
     Raises
     ------
@@ -101,8 +101,6 @@ def choose_backend(backend: Backend = "auto") -> Backend:
         raise EquistrideError("the compiled plugin was not built", hint="use backend='python'")
     if backend != "auto":
         return backend
-    if usable():
-        return "openmm-torch"
     return "plugin" if _plugin_built() else "python"
 
 
@@ -157,7 +155,7 @@ def create_force(
     backend
         See ``choose_backend``.
     device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ... (openmm-torch always follows the Context).
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ... (openmm-torch follows the Context, and takes ``auto`` alone).
     precision
         Precision of the network; None for the one that the artifact was made for.
     force_group
@@ -193,14 +191,10 @@ def create_force(
         _set_system(force, charge=charge, spin=spin)
         force.setForceGroup(force_group)
         return force
-    if charge is not None or spin is not None:
-        path = derived(path, charge=charge, spin=spin)
     if kind == "python":
-        force = _python_force(path, topology, chosen, particles, periodic, device, precision)
+        force = _python_force(path, topology, chosen, particles, periodic, device, precision, charge, spin)
     else:
-        from equistride.engines.openmm_torch import torch_force
-
-        force = torch_force(path, topology, chosen, periodic, DTYPES[precision])
+        force = _torch_force(path, topology, chosen, periodic, device, DTYPES[precision], charge, spin)
     force.setForceGroup(force_group)
     return force
 
@@ -251,6 +245,8 @@ def _python_force(
     periodic: bool | None,
     device: str,
     precision: str | None,
+    charge: float | None,
+    spin: float | None,
 ) -> openmm.Force:
     import torch
 
@@ -263,7 +259,33 @@ def _python_force(
     box = has_box(topology, periodic, getattr(metadata, "periodic", "any") == "required")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return python_force(path, symbols, particles, box, device, DTYPES[precision])
+    return python_force(path, symbols, particles, box, device, DTYPES[precision], charge, spin)
+
+
+def _torch_force(
+    path: Path,
+    topology: app.Topology,
+    chosen: list[int],
+    periodic: bool | None,
+    device: str,
+    dtype: str | None,
+    charge: float | None,
+    spin: float | None,
+) -> openmm.Force:
+    from equistride.engines.openmm_torch import torch_force
+
+    if device != "auto" or charge is not None or spin is not None:
+        raise EquistrideError(
+            "openmm-torch runs on the device of the Context, with the charge and spin of the file",
+            expected="neither device, charge nor spin",
+            hint="use backend='plugin', or write the file with `equistride system`",
+        )
+    warnings.warn(
+        "openmm-torch runs the plain network in torch: without fused kernels it is about ten times slower than "
+        "backend='plugin', charge and spin are fixed, and no Harvester can watch it",
+        stacklevel=4,
+    )
+    return torch_force(path, topology, chosen, periodic, dtype)
 
 
 def create_system(

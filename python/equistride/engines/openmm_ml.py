@@ -6,10 +6,28 @@ made.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
+
+OPTIONS = ("device", "precision", "backend", "periodic", "charge", "spin")
+"""Arguments of ``create_force`` that the potential, or the call that makes a System, may be given."""
+THEIRS = ("embedding", "returnInfo", "interpolate")
+"""Arguments that are openmm-ml's own."""
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of ``create_force`` among ``options``; any other is an error, but openmm-ml's own."""
+    from equistride.errors import EquistrideError
+
+    unknown = sorted(set(options) - {*OPTIONS, *THEIRS, "modelPath"})
+    if unknown:
+        raise EquistrideError(
+            f"the argument {unknown[0]} of an equistride potential is not known", expected=", ".join(OPTIONS)
+        )
+    return {key: value for key, value in options.items() if key in OPTIONS}
 
 
 class EquistrideFactory(MLPotentialImplFactory):
@@ -24,22 +42,23 @@ class EquistrideFactory(MLPotentialImplFactory):
                 f"MLPotential('{name}') needs an artifact",
                 hint=f"call MLPotential('{name}', modelPath='model.pt')",
             )
-        return EquistrideImpl(args["modelPath"])
+        if not os.path.isfile(args["modelPath"]):
+            raise EquistrideError(f"the artifact {args['modelPath']} does not exist", hint="check modelPath")
+        return EquistrideImpl(args["modelPath"], _checked(args))
 
 
 class EquistrideImpl(MLPotentialImpl):
-    """A trained potential as openmm-ml's implementation."""
+    """A trained potential as openmm-ml's implementation; ``options`` are those of ``create_force``."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, options: dict[str, Any]) -> None:
+        self.path, self.options = path, options
 
     def addForces(self, topology: Any, system: Any, atoms: Iterable[int] | None, forceGroup: int, **args: Any) -> None:
-        """Add the force; ``device``, ``precision``, ``backend`` and ``periodic`` as for ``create_force``."""
+        """Add the force; options given here go before those of the potential."""
         from equistride.engines.openmm import create_force
 
-        options = {key: args[key] for key in ("device", "precision", "backend", "periodic") if key in args}
-        force = create_force(self.path, topology, atoms=atoms, force_group=forceGroup, **options)
-        system.addForce(force)
+        options = self.options | _checked(args)
+        system.addForce(create_force(self.path, topology, atoms=atoms, force_group=forceGroup, **options))
 
     def getMLLongRange(self) -> bool:
         """Interactions end at the model's interaction range."""
