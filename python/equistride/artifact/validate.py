@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from equistride.artifact.check import Check, random_rotation
 from equistride.artifact.model import Model, Outputs, load
 from equistride.artifact.structure import Structure, force_deviations, read_structure, scale_of, total_energy
+from equistride.artifact.validate_propagator import propagator_checks
 
 Array = NDArray[np.float64]
 LEAST_FORCE = 1.0
 """eV/A: at rest the terms of single bonds, some eV/A each, cancel, and what is left is no scale for their rounding."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: its name, the error found, the bound, and what the error is measured in."""
-
-    name: str
-    error: float
-    bound: float
-    unit: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is a number within the bound."""
-        return bool(self.error <= self.bound)
 
 
 def force_error(model: Model, structure: Structure, samples: int = 12, step: float = 1e-3) -> float:
@@ -55,12 +41,6 @@ def virial_error(model: Model, structure: Structure, step: float = 2e-4) -> floa
     return float(np.abs(numeric - virial).max() / max(np.abs(virial).max(), 1.0))
 
 
-def _rotation(seed: int, improper: bool) -> Array:
-    q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return -q if (np.linalg.det(q) < 0) != improper else q
-
-
 def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
     """Return deviations under rotation, reflection, reordering and lattice translation.
 
@@ -76,7 +56,7 @@ def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
 
     result = {}
     for name, improper in (("rotation", False), ("reflection", True)):
-        q = _rotation(7, improper)
+        q = random_rotation(7, improper)
         result[name] = deviation(structure.evaluate(model, structure.positions @ q, structure.cell @ q), forces @ q)
     order = np.random.default_rng(11).permutation(len(structure.species))
     shuffled = model.compute(structure.positions[order], structure.species[order], structure.cell, structure.pbc)
@@ -90,7 +70,7 @@ def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
 
 
 def validate(path: Path, structure_path: Path | None = None) -> list[Check]:
-    """Check an artifact of kind potential; loading it has already run its reference frame.
+    """Check an artifact; loading it has already run its reference frame.
 
     Parameters
     ----------
@@ -102,9 +82,12 @@ def validate(path: Path, structure_path: Path | None = None) -> list[Check]:
     Returns
     -------
     list of Check
-        Finite differences of forces and virial (in float64), symmetries (in float64), float32 against float64.
+        Of a potential: finite differences of forces and virial (in float64), symmetries (in float64), float32 against float64.
+        Of a propagator: see :func:`equistride.artifact.validate_propagator.propagator_checks`.
     """
     precise = load(path, dtype=torch.float64)
+    if precise.metadata.kind == "propagator":
+        return propagator_checks(path, precise, structure_path)
     structure = read_structure(structure_path, precise)
     checks = [
         Check("forces against finite differences", force_error(precise, structure), 1e-6, "of rms force, or of 1 eV/A"),

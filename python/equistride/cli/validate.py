@@ -34,7 +34,10 @@ class Precision(StrEnum):
 def validate(
     artifact: Annotated[Path, typer.Argument(help="Artifact to check.")],
     structure: Annotated[
-        Path | None, typer.Option(help="Structure to check it on; its reference frame by default.")
+        Path | None,
+        typer.Option(
+            help="Structure to check it on (a propagator: with velocities, or at 300 K); its reference frame by default."
+        ),
     ] = None,
     nve: Annotated[
         Path | None, typer.Option("--nve", metavar="SYSTEM", help="Test energy conservation on this structure instead.")
@@ -53,7 +56,8 @@ def validate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Check forces, virial, symmetries and precision; or, with --nve, energy conservation. Status 1 unless all pass."""
+    """Check forces, virial, symmetries and precision (of a propagator: symmetries, momenta, precision and range); or, with
+    --nve, a potential's energy conservation. Status 1 unless all pass."""
     if nve is None:
         _checks(artifact, structure, as_json)
         return
