@@ -169,7 +169,7 @@ def test_states_that_it_cannot_take(random_artifact64: Path, systems: list[Atoms
     model.compute_stress = False
     assert torch.isfinite(model(molecule)["energy"]).all()
     with pytest.raises(
-        EquistrideError, match=r"not the model's precision; expected torch\.float64; found torch\.float32"
+        EquistrideError, match=r"less than the model's precision; expected torch\.float64; found torch\.float32"
     ):
         model(ts.io.atoms_to_state([good], CPU, torch.float32))
     with pytest.raises(EquistrideError, match="lacks atomic_numbers"):

@@ -24,7 +24,7 @@ class EquistrideModel(ModelInterface):
     """A trained potential as a torch-sim model: one call of the network for all systems of a state.
 
     Gives ``energy`` [B] eV, ``energies`` [N] eV, ``forces`` [N, 3] eV/A and ``stress`` [B, 3, 3] eV/A^3 (positive under tension),
-    in the model's precision.
+    in the state's precision.
 
     Parameters
     ----------
@@ -33,7 +33,8 @@ class EquistrideModel(ModelInterface):
     device
         ``"cpu"``, ``"cuda"``, or a torch.device.
     dtype
-        ``torch.float32`` or ``torch.float64``; the artifact's own by default. States must have the same.
+        ``torch.float32`` or ``torch.float64``; the artifact's own by default. States must have the same, or for a model in
+        float32 float64, which keeps the digits of atoms far from the origin.
     compute_forces, compute_stress
         Whether these are among the results; both cost nothing more than the energy. Stress needs a cell.
 
@@ -92,9 +93,9 @@ class EquistrideModel(ModelInterface):
             energy, energies, and as wanted forces and stress.
         """
         positions, cells, numbers, owner, pbc = _parts(state)
-        if positions.dtype != self._dtype:
+        if torch.finfo(positions.dtype).eps > torch.finfo(self._dtype).eps:
             raise EquistrideError(
-                "the state has not the model's precision",
+                "the state has less than the model's precision",
                 expected=self._dtype,
                 found=positions.dtype,
                 hint="make the state with dtype=model.dtype",
@@ -111,12 +112,12 @@ class EquistrideModel(ModelInterface):
         species = self.model.species_index(numbers.tolist()).to(positions.device)
         atoms = zip(positions.split(counts), species.split(counts), cells, strict=True)
         outputs = self.model.compute_batch([Frame(r, z, cell, pbc) for r, z, cell in atoms])
-        results = {"energy": outputs.energies.to(self._dtype), "energies": outputs.atomic_energies.to(self._dtype)}
+        results = {"energy": outputs.energies, "energies": outputs.atomic_energies}
         if self._compute_forces:
             results["forces"] = outputs.forces
         if self._compute_stress:
-            results["stress"] = -outputs.virials / volumes[:, None, None]
-        return results
+            results["stress"] = -outputs.virials.double() / volumes.double()[:, None, None]
+        return {name: values.to(positions.dtype) for name, values in results.items()}
 
 
 def _parts(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
