@@ -5,7 +5,6 @@
 #include "atom.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 
 namespace equistride::lammps {
 
@@ -29,7 +28,7 @@ void DividedEvaluation::find(const at::Tensor &positions) {
 Outputs DividedEvaluation::compute(const Coordinates &now, bool forces) {
     find(now.positions);
     Outputs outputs;
-    const bool moves = model_.metadata().kind == "propagator";
+    const bool moves = !model_.metadata().is_potential();
     if (moves)
         local_.frame.velocities = exchange_.forward(now.velocities);
     const PartOutputs part =
@@ -40,7 +39,9 @@ Outputs DividedEvaluation::compute(const Coordinates &now, bool forces) {
         const at::Tensor species = local_.frame.species.narrow(0, 0, local_.owned);
         const Stride kept = keep_momenta({now.positions, now.velocities}, {part.displacements, part.velocities},
                                          table.index_select(0, species).unsqueeze(1), model_.metadata().stride_fs,
-                                         !periodicity_of(types_.domain).any().item<bool>(), communicator_);
+                                         model_.metadata().contract.angular_momentum &&
+                                             !periodicity_of(types_.domain).any().item<bool>(),
+                                         communicator_);
         outputs.displacements = kept.displacements;
         outputs.velocities = kept.velocities;
     } else if (forces)
@@ -50,13 +51,9 @@ Outputs DividedEvaluation::compute(const Coordinates &now, bool forces) {
 
 // Of own atoms, with what other processes' energies pull at them.
 at::Tensor DividedEvaluation::forces_of(const at::Tensor &gradient) {
-    using Signature =
-        std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, c10::SymInt);
-    static const auto on_atoms =
-        c10::Dispatcher::singleton().findSchemaOrThrow("equistride::edge_vectors_backward", "").typed<Signature>();
     const Frame &frame = local_.frame;
-    const at::Tensor slopes = std::get<0>(on_atoms.call(gradient, frame.edge_index, frame.shifts, local_.rows()));
-    return exchange_.backward(slopes).narrow(0, 0, local_.owned).neg();
+    const at::Tensor pulls = forces_from_edges(gradient, frame.edge_index, frame.shifts, local_.rows());
+    return exchange_.backward(pulls).narrow(0, 0, local_.owned);
 }
 
 Outputs LocalEvaluation::compute(const Coordinates &now, bool forces) {

@@ -55,7 +55,7 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
                       "and an element for each of ", types, " atom types; found ", words.size() - 3, " words");
     auto model = Model::from_bytes(read_once(words[3], world), words[3]);
     const Metadata metadata = model->metadata();
-    TORCH_CHECK_VALUE(metadata.kind == "propagator", words[3], " is a ", metadata.kind,
+    TORCH_CHECK_VALUE(!metadata.is_potential(), words[3], " is a ", metadata.kind,
                       "; expected a propagator; run a potential with pair_style equistride");
     species_ = {-1};
     std::string map;

@@ -1,26 +1,21 @@
 #include "ghosts.h"
 
-#include <algorithm>
-#include <cmath>
-
 namespace equistride::lammps {
 namespace {
 
-// How far a message of the model travels, in cutoffs.
-int message_passing_steps_of(const Model &model) {
-    const Metadata &metadata = model.metadata();
-    return std::max(1, static_cast<int>(std::lround(metadata.interaction_range / metadata.cutoff)));
-}
-
 GhostPolicy made(Ghosts kind, const Model &model) {
-    const int steps = kind == Ghosts::wide ? message_passing_steps_of(model) : 1;
-    return {kind, steps, steps * model.metadata().cutoff, kind == Ghosts::exchange && model.exchanges() > 0};
+    const Contract &contract = model.metadata().contract;
+    const int steps = kind == Ghosts::wide ? contract.message_passing_steps : 1;
+    return {kind, steps, steps * model.metadata().cutoff, kind == Ghosts::exchange && contract.exchanges()};
 }
 
 void check_divisible(const Model &model) {
-    TORCH_CHECK_VALUE(model.supports_domain_decomposition(),
+    TORCH_CHECK_VALUE(model.metadata().contract.decomposable,
                       "the model cannot be divided among processes, because it gives nothing of some of its atoms "
                       "alone; run it on one process with `ghost auto`, or export it again");
+    TORCH_CHECK_VALUE(!model.metadata().composition && model.metadata().contract.global_sums == 0,
+                      "the model holds for one composition or looks at all atoms, of which no process has all; run it "
+                      "on one process with `ghost auto`");
 }
 
 } // namespace
@@ -29,7 +24,8 @@ GhostPolicy GhostPolicy::local(const Model &model) { return made(Ghosts::local, 
 
 GhostPolicy GhostPolicy::divided(const Model &model) {
     check_divisible(model);
-    const bool near = model.exchanges() > 0 || message_passing_steps_of(model) == 1;
+    const Contract &contract = model.metadata().contract;
+    const bool near = contract.exchanges() || contract.message_passing_steps == 1;
     return made(near ? Ghosts::exchange : Ghosts::wide, model);
 }
 

@@ -1,6 +1,7 @@
 #include "pair_equistride.h"
 
 #include "elements.h"
+#include "evaluation/placement.h"
 #include "host.h"
 #include "words.h"
 
@@ -94,11 +95,11 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
     const std::string &file = words[2];
     model_ = Model::from_bytes(read_once(file, world), file, /*verify=*/check_);
     const Metadata &metadata = model_->metadata();
-    TORCH_CHECK_VALUE(metadata.kind == "potential", file, " is a ", metadata.kind,
+    TORCH_CHECK_VALUE(metadata.is_potential(), file, " is a ", metadata.kind,
                       "; expected a potential; run a propagator with fix equistride/propagate");
     const at::ScalarType dtype = precision_of(precision_, *model_);
     model_->to(choose_device(device_, world), dtype);
-    TORCH_CHECK_VALUE(!threshold_ || model_->has_uncertainty(), file,
+    TORCH_CHECK_VALUE(!threshold_ || model_->metadata().contract.uncertainty, file,
                       " cannot say how sure it is; expected an ensemble (`",
                       "equistride ensemble`) for uncertainty_threshold");
     at::set_num_threads(std::max(1, comm->nthreads));
@@ -178,7 +179,7 @@ void PairEquistride::compute(int eflag, int vflag) {
 void PairEquistride::evaluate() {
     local_.take(*atom, species_, ghosts_.kind);
     local_.connect(*domain, model_->metadata().cutoff, ghosts_);
-    if (model_->supports_domain_decomposition())
+    if (model_->metadata().contract.decomposable)
         evaluate_part();
     else
         evaluate_whole();
@@ -189,37 +190,38 @@ void PairEquistride::evaluate() {
 void PairEquistride::evaluate_part() {
     exchange_.begin(local_, atom->nlocal + atom->nghost);
     const PartOutputs out = model_->compute_part(local_.frame, local_.owned, ghosts_.sends ? &exchange_ : nullptr);
-    const at::Tensor edges = local_.frame.edge_index.contiguous();
-    const at::Tensor gradient = out.gradient.contiguous(), vectors = out.vectors.contiguous();
-    const double *energy = out.atomic_energies.const_data_ptr<double>();
+    const Frame &frame = local_.frame;
+    tally(out.atomic_energies, forces_from_edges(out.gradient, frame.edge_index, frame.shifts, local_.rows()),
+          virial_from_edges(out.vectors, out.gradient));
+    if (!vflag_atom && !cvflag_atom)
+        return;
+    const at::Tensor senders = frame.edge_index[1].contiguous(), gradient = out.gradient.contiguous();
+    const at::Tensor vectors = out.vectors.contiguous();
+    const auto *sender = senders.const_data_ptr<std::int64_t>();
     const double *g = gradient.const_data_ptr<double>(), *r = vectors.const_data_ptr<double>();
-    const std::int64_t count = edges.size(1);
-    const auto *receiver = edges.const_data_ptr<std::int64_t>(), *sender = receiver + count;
-    const std::vector<int> &row = local_.atom;
-    double sums[6] = {0, 0, 0, 0, 0, 0};
-    const auto of = [&](std::int64_t place) { return row[static_cast<std::size_t>(place)]; };
-    for (std::int64_t e = 0; e < count; e++, g += 3, r += 3) {
-        const int i = of(receiver[e]), j = of(sender[e]);
-        for (int k = 0; k < 3; k++) {
-            atom->f[i][k] += energy_unit_ * g[k];
-            atom->f[j][k] -= energy_unit_ * g[k];
-            sums[k] -= r[k] * g[k];
-        }
-        sums[3] -= 0.5 * (r[0] * g[1] + r[1] * g[0]);
-        sums[4] -= 0.5 * (r[0] * g[2] + r[2] * g[0]);
-        sums[5] -= 0.5 * (r[1] * g[2] + r[2] * g[1]);
-        if (vflag_atom || cvflag_atom)
-            tally_atom(j, r, g);
+    for (std::int64_t e = 0; e < senders.size(0); e++)
+        tally_atom(local_.atom[static_cast<std::size_t>(sender[e])], r + 3 * e, g + 3 * e);
+}
+
+// Energies of own atoms, forces on all that the model was given, and the virial.
+void PairEquistride::tally(const at::Tensor &energies, const at::Tensor &forces, const at::Tensor &w) {
+    const auto home = [](const at::Tensor &tensor) { return tensor.to(at::kCPU, at::kDouble).contiguous(); };
+    const at::Tensor e_home = home(energies), f_home = home(forces), w_home = home(w);
+    const double *energy = e_home.const_data_ptr<double>(), *f = f_home.const_data_ptr<double>();
+    for (std::int64_t row = 0; row < f_home.size(0); row++)
+        for (int k = 0; k < 3; k++)
+            atom->f[local_.atom[static_cast<std::size_t>(row)]][k] += energy_unit_ * f[3 * row + k];
+    for (std::int64_t row = 0; row < local_.owned; row++) {
+        if (eflag_global)
+            eng_vdwl += energy_unit_ * energy[row];
+        if (eflag_atom)
+            eatom[local_.atom[static_cast<std::size_t>(row)]] += energy_unit_ * energy[row];
     }
+    const double *v = w_home.const_data_ptr<double>();
+    const double six[6] = {v[0], v[4], v[8], 0.5 * (v[1] + v[3]), 0.5 * (v[2] + v[6]), 0.5 * (v[5] + v[7])};
     if (vflag_global)
         for (int k = 0; k < 6; k++)
-            virial[k] += energy_unit_ * sums[k];
-    for (std::int64_t k = 0; k < local_.owned; k++) {
-        if (eflag_global)
-            eng_vdwl += energy_unit_ * energy[k];
-        if (eflag_atom)
-            eatom[of(k)] += energy_unit_ * energy[k];
-    }
+            virial[k] += energy_unit_ * six[k];
 }
 
 // An edge belongs to its sender j: -r_ij (x) dE/dr_ij, times the velocity of j, is what the motion of j carries of the
@@ -235,39 +237,26 @@ void PairEquistride::tally_atom(int j, const double *r, const double *g) {
             cvatom[j][k] -= energy_unit_ * w[k];
 }
 
+// All atoms, on one process, as the model takes them.
+Frame PairEquistride::whole() const {
+    const at::Tensor periodicity = periodicity_of(*domain);
+    const Coordinates now{local_.frame.positions, {}, local_.frame.cell, &local_.labels};
+    Frame frame = Placement(*model_, periodicity).place(now, local_.frame.species.to(model_->device()));
+    find_edges(frame, periodicity.to(model_->device()), model_->metadata().cutoff);
+    return frame;
+}
+
 void PairEquistride::evaluate_whole() {
     TORCH_CHECK_VALUE(!vflag_atom && !cvflag_atom,
                       "the model gives no stress of single atoms, because it does not give ",
                       "energies from edge vectors; leave out computes of the stress of atoms");
-    Frame frame = local_.frame;
-    const auto options = at::TensorOptions().device(model_->device()).dtype(model_->input_dtype());
-    for (at::Tensor *tensor : {&frame.positions, &frame.cell})
-        *tensor = tensor->to(options);
-    for (at::Tensor *tensor : {&frame.species, &frame.edge_index, &frame.shifts})
-        *tensor = tensor->to(model_->device());
-    const Outputs out = model_->compute(frame);
-    const auto home = [](const at::Tensor &tensor) { return tensor.to(at::kCPU, at::kDouble).contiguous(); };
-    const at::Tensor energies = home(out.atomic_energies), forces = home(out.forces), w = home(out.virial);
-    const double *f = forces.const_data_ptr<double>(), *energy = energies.const_data_ptr<double>();
-    for (std::int64_t k = 0; k < local_.owned; k++) {
-        const int i = local_.atom[static_cast<std::size_t>(k)];
-        for (int x = 0; x < 3; x++)
-            atom->f[i][x] += energy_unit_ * f[3 * k + x];
-        if (eflag_global)
-            eng_vdwl += energy_unit_ * energy[k];
-        if (eflag_atom)
-            eatom[i] += energy_unit_ * energy[k];
-    }
-    const double *v = w.const_data_ptr<double>();
-    const double six[6] = {v[0], v[4], v[8], 0.5 * (v[1] + v[3]), 0.5 * (v[2] + v[6]), 0.5 * (v[5] + v[7])};
-    if (vflag_global)
-        for (int k = 0; k < 6; k++)
-            virial[k] += energy_unit_ * six[k];
+    const Outputs out = model_->compute(whole());
+    tally(out.atomic_energies, out.forces, out.virial);
 }
 
 void PairEquistride::check_uncertainty() {
     TORCH_CHECK_VALUE(ghosts_.kind == Ghosts::local, "uncertainty_threshold is for one process; found ", comm->nprocs);
-    const at::Tensor spread = model_->uncertainty(local_.frame);
+    const at::Tensor spread = model_->uncertainty(whole());
     const auto [largest, place] = spread.max(0);
     const double found = largest.item<double>();
     TORCH_CHECK_VALUE(found <= *threshold_, "the members of the ensemble disagree about the force on atom ",

@@ -38,9 +38,11 @@ private:
     void read_coefficients(const std::vector<std::string> &words);
     void warn_of_masses() const;
     void evaluate();
+    Frame whole() const;
     void evaluate_whole();
     void evaluate_part();
     void check_uncertainty();
+    void tally(const at::Tensor &energies, const at::Tensor &forces, const at::Tensor &w);
     void tally_atom(int i, const double *r, const double *g);
 
     GhostExchange exchange_;

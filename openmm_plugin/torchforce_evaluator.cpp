@@ -133,7 +133,10 @@ void check_torchforce_module(const std::shared_ptr<const std::string> &bytes, co
         C10_THROW_ERROR(ValueError, c10::str(name, " cannot be loaded by this torch (", error.what_without_backtrace(),
                                              "); export the model again with this torch or an older one"));
     }
-    TORCH_CHECK_VALUE(module->find_method("forward"), name, " has no method 'forward'; script a module that has one");
+    const auto methods = module->get_methods();
+    TORCH_CHECK_VALUE(
+        std::any_of(methods.begin(), methods.end(), [](const auto &method) { return method.name() == "forward"; }),
+        name, " has no method 'forward'; script a module that has one");
 }
 
 std::unique_ptr<Evaluator> make_torchforce_evaluator(const EquistrideForce &force, at::Device device,

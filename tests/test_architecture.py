@@ -187,3 +187,33 @@ def test_one_source_for_each_constant() -> None:
     )
     checked = [p for p in sources("*.py", "*.cpp", "*.h", "*.cu") if ROOT / "tests" not in p.parents]
     assert [str(p) for p in checked if p.name != "units.py" and digits.search(p.read_text())] == []
+
+
+NATIVE = ("csrc", "openmm_plugin", "lammps_plugin")
+ONCE = {
+    "positions that are moved before they are rounded": (r"\.floor\(\)", "csrc/evaluation/placement.cpp"),
+    "angular momentum": (r"linalg_eigh", "csrc/model/momenta.cpp"),
+    "gradient to forces": (r"index_add\(0, edge_index\[|edge_vectors_backward\"", "csrc/model/frame.cpp"),
+    "gradient to virial": (r"\.t\(\)\s*\.matmul\(gradient\)", "csrc/model/frame.cpp"),
+    "ghosts": (r"enum class Ghosts", "lammps_plugin/ghosts.h"),
+    "guard": (r"(class|struct) (\w+ )?\w*Guard \{", "csrc/propagation/guard.h"),
+    "thermostat": (r"(class|struct) (\w+ )?\w*Thermostat \{", "csrc/propagation/thermostat.h"),
+    "a look into a module": (r"hasattr|find_method", "csrc/model/declaration.cpp"),
+}
+"""What one file of the native side does, and no other; operators (neighbors, tensor_product, edge_block) are beside it."""
+OPERATORS = ("csrc/neighbors", "csrc/tensor_product", "csrc/edge_block")
+
+
+@pytest.mark.parametrize("what", ONCE)
+def test_one_definition_of_what_engines_share(what: str) -> None:
+    pattern, place = ONCE[what]
+    files = [p.relative_to(ROOT) for p in sources("*.cpp", "*.h") if p.relative_to(ROOT).parts[0] in NATIVE]
+    own = [p for p in files if not str(p).startswith(OPERATORS)]
+    assert [str(p) for p in own if re.search(pattern, (ROOT / p).read_text())] == [place]
+
+
+def test_no_engine_asks_for_an_architecture() -> None:
+    """Nor does the native code anywhere: what a model can do is in its contract."""
+    asks = re.compile(r"architecture\s*(==|!=|\.find|\.contains|\.starts_with)")
+    files = [p for p in sources("*.cpp", "*.h", "*.py") if {*NATIVE, "engines"} & set(p.relative_to(ROOT).parts)]
+    assert [str(p) for p in files if asks.search(p.read_text()) and "tests" not in p.parts] == []

@@ -1,8 +1,9 @@
 #include "artifact/archive.h"
 
+#include "artifact/crc32.h"
+
 #include <c10/util/Exception.h>
 
-#include <array>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -50,32 +51,6 @@ std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::si
     return found;
 }
 
-std::uint32_t checksum(const unsigned char *data, std::size_t size) {
-    static const auto tables = [] { // [bytes that follow][byte]
-        std::array<std::array<std::uint32_t, 256>, 8> made{};
-        for (std::uint32_t k = 0; k < 256; k++) {
-            std::uint32_t value = k;
-            for (int bit = 0; bit < 8; bit++)
-                value = value >> 1 ^ (0xedb88320U & (0U - (value & 1)));
-            made[0][k] = value;
-        }
-        for (std::size_t more = 1; more < 8; more++)
-            for (std::size_t k = 0; k < 256; k++)
-                made[more][k] = made[more - 1][k] >> 8 ^ made[0][made[more - 1][k] & 0xff];
-        return made;
-    }();
-    std::uint32_t value = ~0U;
-    for (; size >= 8; data += 8, size -= 8) {
-        std::uint32_t next = 0;
-        for (std::size_t k = 0; k < 8; k++)
-            next ^= tables[7 - k][data[k] ^ (k < 4 ? value >> (8 * k) & 0xff : 0)];
-        value = next;
-    }
-    for (; size > 0; data++, size--)
-        value = value >> 8 ^ tables[0][(value ^ *data) & 0xff];
-    return ~value;
-}
-
 std::string record(caffe2::serialize::PyTorchStreamReader &reader, const std::string &name) {
     if (!reader.hasRecord(name))
         return {};
@@ -113,9 +88,8 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
         for (const std::string &entry : reader.getAllRecords()) {
             const auto [data, size] = reader.getRecord(entry); // torch does not look at checksums
             const auto told = expected.find(entry);
-            TORCH_CHECK(expected.empty() ||
-                            (told != expected.end() &&
-                             told->second == checksum(static_cast<const unsigned char *>(data.get()), size)),
+            TORCH_CHECK(expected.empty() || (told != expected.end() &&
+                                             told->second == crc32({static_cast<const char *>(data.get()), size})),
                         "the checksum of ", entry, " is wrong");
             has_code |= entry.starts_with("code/");
             has_pickle |= entry == "data.pkl";
@@ -128,7 +102,7 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
                                              error.what_without_backtrace(), "); copy or download it again"));
     }
     if (has_aoti) {
-        info.container = Container::aoti;
+        info.container = ArchiveInfo::Container::aoti;
         return info;
     }
     TORCH_CHECK_VALUE(

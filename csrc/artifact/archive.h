@@ -21,10 +21,9 @@ private:
     std::shared_ptr<const std::string> bytes_;
 };
 
-enum class Container { torchscript, aoti };
-
 /// What a file is. `metadata` and `reference` are empty where the archive has none.
 struct ArchiveInfo {
+    enum class Container { torchscript, aoti };
     Container container = Container::torchscript;
     std::string metadata;
     std::string reference;

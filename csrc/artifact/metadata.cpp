@@ -5,6 +5,10 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
+#include <iomanip>
+#include <limits>
+#include <sstream>
 
 namespace equistride {
 namespace {
@@ -28,6 +32,25 @@ public:
 
     std::string string(const std::string &key) const { return need(key).string(where(key)); }
     double number(const std::string &key) const { return need(key).number(where(key)); }
+
+    int count(const std::string &key, int least) const {
+        const std::int64_t value = need(key).integer(where(key));
+        TORCH_CHECK_VALUE(value >= least && value <= std::numeric_limits<int>::max(), where(key),
+                          " makes no sense; expected a whole number from ", least, " on; found ", value,
+                          "; export the model again");
+        return static_cast<int>(value);
+    }
+
+    bool flag(const std::string &key) const { return find(key) && find(key)->boolean(where(key)); }
+
+    std::vector<std::string> keys() const {
+        std::vector<std::string> all;
+        for (const auto &entry : object_)
+            all.push_back(entry.first);
+        return all;
+    }
+
+    const std::string &name() const { return name_; }
 
     double positive(const std::string &key) const {
         const double value = number(key);
@@ -66,30 +89,101 @@ void check_units(const Reader &reader) {
     }
 }
 
-void read_system(const Reader &reader, Metadata &m) {
-    const json::Value *system = reader.find("system");
-    if (!system)
+// A member that is an object, read by `read`.
+template <class Read> void section(const Reader &reader, const std::string &key, Read read) {
+    if (const json::Value *value = reader.find(key))
+        read(Reader(value->object(reader.where(key)), c10::str("'", key, "' of ", reader.name())));
+}
+
+void read_charge_spin(const Reader &reader, Metadata &m) {
+    section(reader, "system", [&](const Reader &system) {
+        if (system.find("charge") && system.find("spin")) {
+            m.charge_spin = Metadata::ChargeSpin::input;
+            m.charge = system.number("charge");
+            m.spin = system.number("spin");
+        }
+    });
+    if (m.format_version == 1)
         return;
-    const json::Object &table = system->object(reader.where("system"));
-    const auto charge = table.find("charge"), spin = table.find("spin");
-    m.knows_system = charge != table.end() && spin != table.end();
-    if (m.knows_system) {
-        m.charge = charge->second.number(reader.where("system"));
-        m.spin = spin->second.number(reader.where("system"));
-    }
+    const std::string said = reader.one_of("charge_spin", {"none", "input", "fixed"});
+    TORCH_CHECK_VALUE((said == "none") == (m.charge_spin == Metadata::ChargeSpin::none), reader.where("charge_spin"),
+                      " is '", said, "', and 'system' with the values does not fit; export the model again");
+    if (said == "fixed")
+        m.charge_spin = Metadata::ChargeSpin::fixed;
 }
 
 void read_compiled(const Reader &reader, Metadata &m) {
-    const json::Value *compiled = reader.find("compiled");
-    if (!compiled)
-        return;
-    const Reader facts(compiled->object(reader.where("compiled")), "'compiled' of " + m.architecture);
-    m.compiled = {facts.string("torch"),
-                  facts.string("device"),
-                  facts.string("machine"),
-                  facts.one_of("instruction_set", {"portable", "avx2", "avx512"}),
-                  static_cast<int>(facts.need("exchanges").integer(facts.where("exchanges"))),
-                  facts.find("shortest") ? facts.positive("shortest") : 0.0};
+    section(reader, "compiled", [&](const Reader &facts) {
+        Compiled compiled{facts.string("torch"), facts.string("device"), facts.string("machine"),
+                          facts.one_of("instruction_set", {"portable", "avx2", "avx512"})};
+        compiled.exchanges = facts.count("exchanges", 0);
+        if (facts.find("cutoff"))
+            compiled.cutoff = facts.positive("cutoff");
+        if (m.format_version == 1 && facts.find("shortest"))
+            m.contract.limits.shortest_bond = facts.positive("shortest");
+        m.compiled = compiled;
+    });
+}
+
+void read_composition(const Reader &reader, Metadata &m) {
+    section(reader, "composition", [&](const Reader &facts) {
+        Composition composition;
+        for (const auto &[symbol, number] : facts.need("elements").object(facts.where("elements")))
+            composition.elements[symbol] = static_cast<int>(number.integer(facts.where("elements")));
+        if (facts.find("atoms"))
+            composition.atoms = facts.count("atoms", 1);
+        for (const auto &[symbol, number] : composition.elements) {
+            m.species_index(symbol);
+            TORCH_CHECK_VALUE(number > 0, facts.where("elements"), " needs whole numbers above 0; found ", number,
+                              " of ", symbol, "; export the model again");
+        }
+        m.composition = composition;
+    });
+}
+
+void read_contract(const Reader &reader, Metadata &m) {
+    Contract &contract = m.contract;
+    contract.message_passing_steps = reader.count("message_passing_steps", 1);
+    contract.global_sums = reader.count("global_sums", 0);
+    section(reader, "capabilities", [&](const Reader &can) {
+        contract.decomposable = can.flag("decomposable");
+        contract.padded = can.flag("padded");
+        contract.batched = can.flag("batched");
+        contract.uncertainty = can.flag("uncertainty");
+        contract.angular_momentum = can.flag("angular_momentum");
+    });
+    section(reader, "limits", [&](const Reader &limits) {
+        for (const auto &[key, limit] : {std::pair{"shortest_bond", &contract.limits.shortest_bond},
+                                         std::pair{"fastest_atom", &contract.limits.fastest_atom},
+                                         std::pair{"smallest_box", &contract.limits.smallest_box}})
+            if (limits.find(key))
+                *limit = limits.positive(key);
+    });
+    section(reader, "operators", [&](const Reader &operators) {
+        for (const std::string &name : operators.keys())
+            contract.operators[name] = operators.count(name, 1);
+    });
+    const bool all = reader.need("interaction_range").is_string();
+    if (all)
+        reader.one_of("interaction_range", {"all"});
+    else
+        m.range = reader.positive("interaction_range");
+    TORCH_CHECK_VALUE(all == (contract.global_sums > 0), reader.where("interaction_range"), " does not fit ",
+                      contract.global_sums, " sums over all atoms; expected \"all\" where there are such sums, and a ",
+                      "length where there are none; export the model again");
+    const double expected = contract.message_passing_steps * m.cutoff;
+    TORCH_CHECK_VALUE(all || std::abs(*m.range - expected) <= 1e-6 * expected, reader.where("interaction_range"),
+                      " is not that of ", contract.message_passing_steps, " steps of the cutoff; expected ", expected,
+                      " A; found ", all ? 0.0 : *m.range, " A; export the model again");
+}
+
+// Format 1 says how far an energy looks, and how fast an atom may be; all else is read off the module.
+void read_format1(const Reader &reader, Metadata &m) {
+    const int layers = reader.find("num_layers") ? reader.count("num_layers", 0) : 1;
+    m.range = reader.find("interaction_range") ? reader.positive("interaction_range") : m.cutoff * std::max(1, layers);
+    m.contract.message_passing_steps = std::max(1, static_cast<int>(std::lround(*m.range / m.cutoff)));
+    if (reader.find("max_speed"))
+        m.contract.limits.fastest_atom = reader.positive("max_speed");
 }
 
 } // namespace
@@ -124,21 +218,16 @@ Metadata read_metadata(const std::string &text, const std::string &name) {
                       " has the wrong length; expected ", m.species.size(), "; found ", m.masses.size(),
                       "; export the model again");
     m.cutoff = reader.positive("cutoff");
-    if (const json::Value *layers = reader.find("num_layers"))
-        m.num_layers = static_cast<int>(layers->integer(reader.where("num_layers")));
-    m.interaction_range =
-        reader.find("interaction_range") ? reader.positive("interaction_range") : m.cutoff * std::max(1, m.num_layers);
-    // eSEN's first features are sums over neighbours too, which earlier files do not count.
-    if (m.architecture.find("esen") != std::string::npos)
-        m.interaction_range = std::max(m.interaction_range, m.cutoff * (m.num_layers + 1));
     m.dtype = reader.one_of("dtype", {"float32", "float64"});
     check_units(reader);
     if (reader.find("periodic"))
         m.requires_box = reader.one_of("periodic", {"any", "required"}) == "required";
-    read_system(reader, m);
+    if (reader.find("members"))
+        m.members = reader.count("members", 1);
+    read_charge_spin(reader, m);
     read_compiled(reader, m);
-    if (reader.find("max_speed"))
-        m.max_speed = reader.positive("max_speed");
+    read_composition(reader, m);
+    (m.format_version == 1 ? read_format1 : read_contract)(reader, m);
     if (m.kind == "propagator") {
         m.stride_fs = reader.positive("stride_fs");
         m.ensemble = reader.string("ensemble");
@@ -147,6 +236,36 @@ Metadata read_metadata(const std::string &text, const std::string &name) {
             " is missing, and a propagator holds for the masses it was trained with; export the model again");
     }
     return m;
+}
+
+std::string describe(const Metadata &metadata) {
+    const Contract &contract = metadata.contract;
+    std::ostringstream text;
+    text << std::boolalpha << std::setprecision(17);
+    text << "{\"message_passing_steps\": " << contract.message_passing_steps << ", \"interaction_range\": ";
+    metadata.range ? text << *metadata.range : text << "\"all\"";
+    const char *const words[] = {"none", "input", "fixed"};
+    text << ", \"charge_spin\": \"" << words[static_cast<int>(metadata.charge_spin)]
+         << "\", \"global_sums\": " << contract.global_sums
+         << ", \"capabilities\": {\"decomposable\": " << contract.decomposable << ", \"padded\": " << contract.padded
+         << ", \"batched\": " << contract.batched << ", \"uncertainty\": " << contract.uncertainty
+         << ", \"angular_momentum\": " << contract.angular_momentum << "}, \"limits\": {";
+    const char *comma = "";
+    for (const auto &[name, limit] : {std::pair{"shortest_bond", contract.limits.shortest_bond},
+                                      std::pair{"fastest_atom", contract.limits.fastest_atom},
+                                      std::pair{"smallest_box", contract.limits.smallest_box}})
+        if (limit > 0) {
+            text << comma << '"' << name << "\": " << limit;
+            comma = ", ";
+        }
+    text << "}, \"operators\": {";
+    comma = "";
+    for (const auto &[name, version] : contract.operators) {
+        text << comma << '"' << name << "\": " << version;
+        comma = ", ";
+    }
+    text << "}}";
+    return text.str();
 }
 
 } // namespace equistride

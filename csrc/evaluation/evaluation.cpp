@@ -1,9 +1,9 @@
 #include "evaluation/evaluation.h"
 
-#include "evaluation/placement.h"
 #include "gil.h"
 #include "matmul_precision.h"
 #include "model/checks.h"
+#include "model/momenta.h"
 #include "neighbors/status.h"
 
 #include <ATen/ATen.h>
@@ -40,8 +40,8 @@ at::Tensor sound(const Outputs &outputs, const Metadata &metadata) {
         if (tensor->defined())
             sums.push_back(tensor->sum(at::kDouble));
     at::Tensor fine = at::stack(sums).sum().isfinite();
-    if (outputs.displacements.defined() && metadata.max_speed > 0) {
-        const double fastest = THROWN * metadata.max_speed;
+    if (outputs.displacements.defined() && metadata.contract.limits.fastest_atom > 0) {
+        const double fastest = THROWN * metadata.contract.limits.fastest_atom;
         const auto farthest = [](const at::Tensor &vectors) { return vectors.square().sum(1).max().sqrt(); };
         fine = fine.logical_and(farthest(outputs.displacements).le(fastest * metadata.stride_fs))
                    .logical_and(farthest(outputs.velocities).le(fastest));
@@ -53,45 +53,30 @@ at::Tensor sound(const Outputs &outputs, const Metadata &metadata) {
 
 SystemEvaluation::SystemEvaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists)
     : model_(model), species_(outside_inference(species).to(model.device())),
-      pbc_(outside_inference(pbc).to(model.device())), wrap_(pbc.all().item<bool>()),
-      padded_(model.supports_padding() &&
-              (lists == Lists::padded || (lists == Lists::automatic && model.device().is_cuda()))) {}
+      pbc_(outside_inference(pbc).to(model.device())), placement_(model, pbc),
+      padded_(model.metadata().contract.padded &&
+              (lists == Lists::padded || (lists == Lists::automatic && model.device().is_cuda()))),
+      angular_(model.metadata().contract.angular_momentum && !pbc.any().item<bool>()) {
+    model.check_composition(species_);
+}
 
 Outputs SystemEvaluation::compute(const Coordinates &now, bool forces) {
     const c10::InferenceMode no_inference(false); // what is kept here is used in any mode
     const c10::AutoGradMode no_gradients(false);
-    if (!padded_ || !compute_padded(now, forces))
-        return compute_exactly(now, forces);
-    const Outputs &outputs = outputs_[forces];
-    if (model_.metadata().kind == "potential" || wrap_)
-        return outputs;
-    Frame frame;
-    frame.positions = positions_;
-    frame.velocities = velocities_;
-    frame.species = species_;
-    frame.cell = cell_;
-    return model_.keep_momenta(frame, outputs); // a molecule's angular momentum, for which the host must wait
+    if (padded_)
+        if (const auto outputs = compute_padded(now, forces))
+            return *outputs;
+    return compute_exactly(now, forces);
 }
 
 Outputs SystemEvaluation::compute_exactly(const Coordinates &now, bool forces) {
-    const auto options = at::TensorOptions().device(model_.device());
-    Frame frame;
-    frame.labels = now.labels;
-    frame.species = species_;
-    frame.positions = now.positions.to(model_.device());
-    if (model_.metadata().kind == "propagator") {
-        frame.positions = frame.positions.to(model_.input_dtype());
-        frame.velocities = now.velocities.to(options.dtype(model_.input_dtype()));
-        frame.cell = (now.cell.defined() ? now.cell : at::zeros({3, 3})).to(frame.positions.options());
-    } else {
-        check_positions(frame);
-        place(frame, frame.positions, now.cell, wrap_, model_);
-    }
+    Frame frame = placement_.place(now, species_);
     find_edges(frame, pbc_, model_.metadata().cutoff);
     return model_.compute(frame, forces);
 }
 
-bool SystemEvaluation::compute_padded(const Coordinates &now, bool forces) {
+// None where the step must be done at leisure: lists that are exact say what is wrong.
+std::optional<Outputs> SystemEvaluation::compute_padded(const Coordinates &now, bool forces) {
     const GilRelease released;
     const bool rounds = products_may_round();
     if (version_ != model_.version() || rounds_ != rounds) { // what was captured is another model's
@@ -103,60 +88,69 @@ bool SystemEvaluation::compute_padded(const Coordinates &now, bool forces) {
         if (step)
             step->join();
     upload(now);
-    for (;;) {
-        if (capacity_ == 0) { // the first time
-            Frame frame;
-            frame.labels = now.labels;
-            frame.positions = positions_;
-            frame.cell = cell_;
-            find_edges(frame, pbc_, model_.metadata().cutoff);
-            make_room(frame.edge_index.size(1));
-        }
-        std::unique_ptr<CapturedStep> &step = steps_[forces];
-        try {
-            if (!step) {
-                step =
-                    repeat(model_.device(), [this, forces](const std::function<void()> &mark) { work(forces, mark); });
-                start_over();
-            }
-        } catch (const c10::Error &error) {
-            TORCH_WARN("a step of this model could not be captured (", error.what_without_backtrace(),
-                       "); steps are slower without");
-            padded_ = false;
-            capacity_ = 0;
-            steps_ = {};
-            outputs_ = {};
-            return false;
-        }
-        serial_++;
-        try {
-            step->run();
-        } catch (const c10::Error &) { // of an operator, which on the CPU looks at what it is given
-            start_over();
-            if (model_.device().is_cuda())
-                throw;
-            return false;
-        }
-        step->wait();
-        const double *report = host_report_.const_data_ptr<double>();
-        if (report[SERIAL] != static_cast<double>(serial_))
-            step->finish();
-        TORCH_CHECK(report[SERIAL] == static_cast<double>(serial_), "a step was not done; the GPU may have failed");
-        if (model_.device().is_cuda())
-            check(); // of the step before, which is done now
-        const auto status = static_cast<int>(report[STATUS]);
-        if (status == TOO_MANY_EDGES) {
-            make_room(static_cast<std::int64_t>(report[EDGES]));
-            continue;
-        }
-        const bool fine = status == FINE && report[SHORTEST] >= std::max(COINCIDENT, limits_.shortest) &&
-                          (limits_.fastest == 0 || report[FASTEST] < limits_.fastest);
-        if (!fine)
-            start_over(); // what comes next says what is wrong
-        else if (model_.device().is_cpu())
-            check();
-        return fine;
+    if (capacity_ == 0) { // the first time
+        Frame frame = placement_.place(now, species_);
+        find_edges(frame, pbc_, model_.metadata().cutoff);
+        make_room(frame.edge_index.size(1));
     }
+    do {
+        if ((!steps_[forces] && !capture(forces)) || !take_step(forces))
+            return std::nullopt;
+    } while (!steps_[forces]); // there was no room for all edges, and now there is
+    Outputs outputs = outputs_[forces];
+    if (angular_) // for which the host must wait
+        keep_momenta_of(outputs, true);
+    return outputs;
+}
+
+bool SystemEvaluation::capture(bool forces) {
+    try {
+        steps_[forces] = repeat(model_.device(), [this, forces](const auto &ready) { record_step(forces, ready); });
+        start_over();
+        return true;
+    } catch (const c10::Error &error) {
+        TORCH_WARN("a step of this model could not be captured (", error.what_without_backtrace(),
+                   "); steps are slower without");
+        padded_ = false;
+        capacity_ = 0;
+        steps_ = {};
+        outputs_ = {};
+        return false;
+    }
+}
+
+// False where the step was not fine; without the step where there was no room for its edges.
+bool SystemEvaluation::take_step(bool forces) {
+    CapturedStep &step = *steps_[forces];
+    serial_++;
+    try {
+        step.run();
+    } catch (const c10::Error &) { // of an operator, which on the CPU looks at what it is given
+        start_over();
+        if (model_.device().is_cuda())
+            throw;
+        return false;
+    }
+    step.wait();
+    const double *report = host_report_.const_data_ptr<double>();
+    if (report[SERIAL] != static_cast<double>(serial_))
+        step.finish();
+    TORCH_CHECK(report[SERIAL] == static_cast<double>(serial_), "a step was not done; the GPU may have failed");
+    if (model_.device().is_cuda())
+        check(); // of the step before, which is done now
+    const auto status = static_cast<int>(report[STATUS]);
+    if (status == TOO_MANY_EDGES) {
+        make_room(static_cast<std::int64_t>(report[EDGES]));
+        return true;
+    }
+    const Limits &limits = model_.metadata().contract.limits;
+    const bool fine = status == FINE && report[SHORTEST] >= std::max(COINCIDENT, limits.shortest_bond) &&
+                      (limits.fastest_atom == 0 || report[FASTEST] < limits.fastest_atom);
+    if (!fine)
+        start_over();
+    else if (model_.device().is_cpu())
+        check();
+    return fine;
 }
 
 void SystemEvaluation::upload(const Coordinates &now) {
@@ -164,14 +158,15 @@ void SystemEvaluation::upload(const Coordinates &now) {
     const std::int64_t n = species_.size(0);
     TORCH_CHECK_VALUE(now.positions.dim() == 2 && now.positions.size(0) == n && now.positions.size(1) == 3,
                       "positions have the wrong shape; expected [", n, ", 3]; found ", now.positions.sizes());
-    const bool moves = model_.metadata().kind == "propagator";
+    const bool moves = !model_.metadata().is_potential();
     TORCH_CHECK_VALUE(!moves || (now.velocities.defined() && now.velocities.sizes() == now.positions.sizes()),
                       "a propagator needs velocities of the shape of the positions");
     if (!positions_.defined()) {
         positions_ = at::empty({n, 3}, options);
         velocities_ = moves ? at::empty({n, 3}, options) : at::Tensor();
         cell_ = at::zeros({3, 3}, options);
-        inverse_ = at::zeros({3, 3}, options);
+        lattice_ = placement_.lattice(now.cell).to(options);
+        inverse_ = Placement::inverse_of(lattice_);
         host_cell_ = at::zeros({3, 3}, at::kDouble);
         const auto pinned = at::TensorOptions().dtype(at::kDouble).pinned_memory(model_.device().is_cuda());
         host_report_ = at::zeros({REPORT_SIZE}, pinned);
@@ -180,15 +175,15 @@ void SystemEvaluation::upload(const Coordinates &now) {
         failed_ = at::zeros({}, options);
         if (moves) {
             masses_ = at::tensor(model_.metadata().masses, options).index_select(0, species_).unsqueeze(1);
-            mass_ = masses_.sum().item<double>();
         }
     }
     positions_.copy_(now.positions, /*non_blocking=*/true);
     if (moves)
         velocities_.copy_(now.velocities, /*non_blocking=*/true);
     if (now.cell.defined() && !at::equal(now.cell, host_cell_)) {
-        if (wrap_) // first: of a flat cell nothing is kept
-            inverse_.copy_(at::linalg_inv(now.cell.to(at::kDouble)));
+        const at::Tensor rows = placement_.lattice(now.cell); // first: of a flat cell nothing is kept
+        lattice_.copy_(rows);
+        inverse_.copy_(Placement::inverse_of(rows));
         host_cell_.copy_(now.cell);
         cell_.copy_(host_cell_);
     }
@@ -204,17 +199,16 @@ void SystemEvaluation::make_room(std::int64_t edges) {
     const at::Tensor bond = at::tensor({0.48, 0.6, 0.64}, at::kDouble) * (SPARE_BOND * model_.metadata().cutoff);
     spare_positions_ = (places * bond).to(model_.device());
     all_species_ = at::cat({species_, at::zeros({extra_}, species_.options())});
-    limits_ = model_.limits();
     steps_ = {};
 }
 
-void SystemEvaluation::work(bool forces, const std::function<void()> &mark) {
+void SystemEvaluation::record_step(bool forces, const std::function<void()> &ready) {
     const c10::InferenceMode no_inference(false);
     const c10::AutoGradMode no_gradients(false);
     const Metadata &metadata = model_.metadata();
-    const bool moves = metadata.kind == "propagator";
+    const bool moves = !metadata.is_potential();
     const at::ScalarType dtype = model_.input_dtype();
-    const at::Tensor at = (moves ? positions_ : near_origin(positions_, cell_, inverse_, wrap_, model_)).to(dtype);
+    const at::Tensor at = (moves ? positions_ : placement_.near_origin(positions_, lattice_, inverse_)).to(dtype);
     Frame frame;
     frame.cell = cell_.to(dtype);
     frame.species = all_species_;
@@ -224,17 +218,17 @@ void SystemEvaluation::work(bool forces, const std::function<void()> &mark) {
     frame.positions = at::cat({at, spare_positions_.to(dtype)});
     if (moves)
         frame.velocities = at::cat({velocities_, at::zeros_like(spare_positions_)});
-    tell(frame, summary);
-    mark();
-    Outputs outputs = model_.run_padded(frame, species_.size(0), forces);
-    if (moves && wrap_)
-        keep_momentum(outputs);
+    write_report(frame, summary);
+    ready();
+    Outputs outputs = model_.compute_unchecked(frame, species_.size(0), forces);
+    if (moves && !angular_)
+        keep_momenta_of(outputs, false);
     failed_.logical_or_(sound(outputs, metadata).logical_not());
     host_failed_.copy_(failed_, /*non_blocking=*/true);
     outputs_[forces] = outputs;
 }
 
-void SystemEvaluation::tell(const Frame &frame, const at::Tensor &summary) {
+void SystemEvaluation::write_report(const Frame &frame, const at::Tensor &summary) {
     const at::Tensor shortest = edge_vectors(frame).square().sum(1).min().sqrt().to(at::kDouble);
     const at::Tensor fastest = velocities_.defined() && velocities_.size(0) > 0
                                    ? velocities_.square().sum(1).max().sqrt()
@@ -244,12 +238,11 @@ void SystemEvaluation::tell(const Frame &frame, const at::Tensor &summary) {
     host_report_.copy_(report_, /*non_blocking=*/true);
 }
 
-void SystemEvaluation::keep_momentum(Outputs &outputs) const {
-    const double stride = model_.metadata().stride_fs;
-    const auto mean = [&](const at::Tensor &values) { return (masses_ * values).sum(0, /*keepdim=*/true) / mass_; };
-    const at::Tensor drift = mean(velocities_);
-    outputs.displacements = outputs.displacements + (drift * stride - mean(outputs.displacements));
-    outputs.velocities = outputs.velocities + (drift - mean(outputs.velocities));
+void SystemEvaluation::keep_momenta_of(Outputs &outputs, bool angular) const {
+    const Stride kept = keep_momenta({positions_, velocities_}, {outputs.displacements, outputs.velocities}, masses_,
+                                     model_.metadata().stride_fs, angular);
+    outputs.displacements = kept.displacements;
+    outputs.velocities = kept.velocities;
 }
 
 // Forget failures, also of steps that are still under way, and count steps from 0.

@@ -2,19 +2,12 @@
 #pragma once
 
 #include "evaluation/captured_step.h"
-#include "model/model.h"
+#include "evaluation/placement.h"
 
 #include <array>
+#include <optional>
 
 namespace equistride {
-
-/// Where the atoms are, in any precision and on any device.
-struct Coordinates {
-    at::Tensor positions;                              ///< [N, 3] A
-    at::Tensor velocities;                             ///< [N, 3] A/fs, propagators only
-    at::Tensor cell;                                   ///< [3, 3] A on the CPU; undefined where there is no box
-    const std::vector<std::int64_t> *labels = nullptr; ///< the engine's own numbers of the atoms, for messages
-};
 
 /// A model on the atoms of a run, wherever they are.
 class EQUISTRIDE_API Evaluation {
@@ -59,25 +52,26 @@ public:
 
 private:
     Outputs compute_exactly(const Coordinates &now, bool forces);
-    bool compute_padded(const Coordinates &now, bool forces);
+    std::optional<Outputs> compute_padded(const Coordinates &now, bool forces);
+    bool capture(bool forces);
+    bool take_step(bool forces);
     void upload(const Coordinates &now);
     void make_room(std::int64_t edges);
-    void work(bool forces, const std::function<void()> &mark);
-    void tell(const Frame &frame, const at::Tensor &summary);
+    void record_step(bool forces, const std::function<void()> &ready);
+    void write_report(const Frame &frame, const at::Tensor &summary);
+    void keep_momenta_of(Outputs &outputs, bool angular) const;
     void start_over();
     void wait_for_steps();
-    void keep_momentum(Outputs &outputs) const;
 
     Model &model_;
     at::Tensor species_, pbc_;
-    bool wrap_, padded_;
-    std::int64_t version_ = -1; // of the model, for which the steps are,
-    bool rounds_ = false;       // and whether its products are rounded
+    Placement placement_;
+    bool padded_, angular_ = false; // whether a stride keeps angular momentum
+    std::int64_t version_ = -1;     // of the model, for which the steps are,
+    bool rounds_ = false;           // and whether its products are rounded
     std::int64_t capacity_ = 0, extra_ = 0;
-    at::Tensor positions_, velocities_, cell_, inverse_, host_cell_; // float64
+    at::Tensor positions_, velocities_, cell_, lattice_, inverse_, host_cell_; // float64
     at::Tensor all_species_, spare_positions_, masses_;
-    double mass_ = 0; // of all
-    Model::Limits limits_;
     std::int64_t serial_ = 0; // of the last step
     at::Tensor report_, failed_, host_report_, host_failed_;
     std::array<std::unique_ptr<CapturedStep>, 2> steps_; // without and with forces

@@ -1,23 +1,39 @@
-// Positions of an engine as a potential takes them.
+// From where an engine has its atoms to where a model takes them: the one place that moves and rounds positions.
 #pragma once
 
 #include "model/model.h"
 
 namespace equistride {
 
-/// Set positions and cell of a frame, in the model's precision and on its device.
-///
-/// Atoms are first moved close to the origin in the caller's precision, which changes no distance: those that have
-/// drifted a hundred boxes away keep their digits in a float32 model.
-///
-/// @param positions  [N, 3] A
-/// @param cell       [3, 3] A, lattice vectors as rows, zeros along open axes; undefined where there is no box
-/// @param wrap       whether the box is periodic along all axes
-EQUISTRIDE_API void place(Frame &frame, const at::Tensor &positions, const at::Tensor &cell, bool wrap,
-                          const Model &model);
+/// Where the atoms are, in any precision and on any device.
+struct Coordinates {
+    at::Tensor positions;                              ///< [N, 3] A
+    at::Tensor velocities;                             ///< [N, 3] A/fs, propagators only
+    at::Tensor cell;                                   ///< [3, 3] A on the CPU; undefined where there is no box
+    const std::vector<std::int64_t> *labels = nullptr; ///< the engine's own numbers of the atoms, for messages
+};
 
-/// The positions alone, [N, 3] in their own precision; `inverse` is the cell's, on the same device.
-at::Tensor near_origin(const at::Tensor &positions, const at::Tensor &cell, const at::Tensor &inverse, bool wrap,
-                       const Model &model);
+/// Brings atoms close to the origin in double precision before a model rounds them, which changes no distance: by whole
+/// lattice vectors along periodic axes, and along open ones, for a model in single precision, by their mean. So atoms a
+/// hundred boxes away keep their digits. A propagator takes double precision and its atoms as they are.
+class EQUISTRIDE_API Placement {
+public:
+    /// @param pbc  bool [3]
+    Placement(const Model &model, const at::Tensor &pbc);
+
+    /// Lattice vectors [3, 3] as rows, of length 1 and at right angles along open axes; float64, CPU.
+    at::Tensor lattice(const at::Tensor &cell) const;
+    /// Not finite for a box without a volume, which the search for neighbours refuses.
+    static at::Tensor inverse_of(const at::Tensor &lattice);
+    /// Positions [N, 3] in double precision near the origin; the lattice and its inverse are on their device.
+    at::Tensor near_origin(const at::Tensor &positions, const at::Tensor &lattice, const at::Tensor &inverse) const;
+    /// A frame on the model's device in its precision, without edges. Raises c10::ValueError for positions that are not
+    /// finite.
+    Frame place(const Coordinates &now, const at::Tensor &species) const;
+
+private:
+    const Model &model_;
+    bool periodic_[3];
+};
 
 } // namespace equistride

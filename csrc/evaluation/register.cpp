@@ -1,4 +1,5 @@
-// torch.classes.equistride.Model: the C++ model interface for Python, so that both faces check and fail alike.
+// torch.classes.equistride.Model: the C++ model interface for Python, so that all ways in check and fail alike.
+#include "evaluation/batch.h"
 #include "evaluation/evaluation.h"
 
 #include <ATen/ATen.h>
@@ -10,12 +11,27 @@
 namespace equistride {
 namespace {
 
+using Optional = std::optional<at::Tensor>;
+
 struct TorchModel : torch::CustomClassHolder {
     std::unique_ptr<Model> model;
 
-    explicit TorchModel(const std::string &path, bool verify) : model(Model::load(path, verify)) {}
+    /// @param bytes  uint8, the content of the file `name`; none to read it
+    TorchModel(const Optional &bytes, const std::string &name, bool verify) {
+        if (!bytes) {
+            model = Model::load(name, verify);
+            return;
+        }
+        const at::Tensor content = bytes->contiguous();
+        model = Model::from_bytes(
+            std::make_shared<const std::string>(static_cast<const char *>(content.const_data_ptr()), content.nbytes()),
+            name, verify);
+    }
 
     std::string metadata() const { return model->metadata().text; }
+
+    /// The contract as metadata of format 2 have it, also of a file of format 1.
+    std::string contract() const { return describe(model->metadata()); }
 
     void to(const std::string &device, bool double_precision) {
         const std::lock_guard<std::mutex> alone(stepping_);
@@ -23,18 +39,21 @@ struct TorchModel : torch::CustomClassHolder {
         model->to(at::Device(device), double_precision ? at::kDouble : at::kFloat);
     }
 
-    /// Outputs in the order of Outputs' members that the model's kind has. On a GPU, a system that comes again is taken
-    /// by step(), which has to be set up for each.
-    std::vector<at::Tensor> compute(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
-                                    const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
+    void set_system(double charge, double spin) { model->set_system(charge, spin); }
+
+    /// Outputs in the order of Outputs' members that the model's kind has; energies alone without `forces`. On a GPU, a
+    /// system that comes again is taken by step(), which has to be set up for each.
+    std::vector<at::Tensor> compute(const at::Tensor &positions, const Optional &velocities, const at::Tensor &species,
+                                    const at::Tensor &cell, const at::Tensor &pbc, bool forces) {
+        const Coordinates now = at(positions, velocities, cell);
         if (model->device().is_cpu())
-            return compute_exactly(positions, velocities, species, cell, pbc);
+            return listed(SystemEvaluation(*model, species, pbc).compute(now, forces));
         const std::lock_guard<std::mutex> alone(stepping_);
         if (!again(species, pbc)) {
             remember(species, pbc);
-            return compute_exactly(positions, velocities, species, cell, pbc);
+            return listed(SystemEvaluation(*model, species, pbc, SystemEvaluation::Lists::exact).compute(now, forces));
         }
-        std::vector<at::Tensor> outputs = listed(take_step(positions, velocities, cell));
+        std::vector<at::Tensor> outputs = listed(take_step(now, forces));
         for (at::Tensor &output : outputs)
             output = output.clone();
         evaluation_->finish();
@@ -43,40 +62,63 @@ struct TorchModel : torch::CustomClassHolder {
 
     /// The same with tensors of a fixed size, which are kept for the next call: a step as engines take it on a GPU. The
     /// outputs are overwritten by the next call.
-    std::vector<at::Tensor> step(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
-                                 const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
+    std::vector<at::Tensor> step(const at::Tensor &positions, const Optional &velocities, const at::Tensor &species,
+                                 const at::Tensor &cell, const at::Tensor &pbc) {
         const std::lock_guard<std::mutex> alone(stepping_);
         if (!again(species, pbc))
             remember(species, pbc);
-        return listed(take_step(positions, velocities, cell));
+        return listed(take_step(at(positions, velocities, cell), true));
     }
 
     /// Edges for which step() has room; 0 before it was called, or where the model takes no padding.
     std::int64_t capacity() const { return evaluation_ ? evaluation_->capacity() : 0; }
 
-private:
-    std::vector<at::Tensor> compute_exactly(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
-                                            const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc) {
-        const auto options = at::TensorOptions().device(model->device()).dtype(model->input_dtype());
-        Frame frame;
-        frame.positions = positions.to(options);
-        if (velocities)
-            frame.velocities = velocities->to(options);
-        frame.species = species.to(model->device());
-        frame.cell = cell.to(options);
-        find_edges(frame, pbc.to(model->device()), model->metadata().cutoff);
-        return listed(model->compute(frame));
+    /// Energies [B], atomic energies [N], forces [N, 3] and virials [B, 3, 3] of frames given part by part.
+    std::vector<at::Tensor> compute_batch(const std::vector<at::Tensor> &positions,
+                                          const std::vector<at::Tensor> &species, const std::vector<at::Tensor> &cells,
+                                          const std::vector<at::Tensor> &pbcs) {
+        std::vector<BatchFrame> frames;
+        for (std::size_t k = 0; k < positions.size(); k++)
+            frames.push_back({at(positions[k], {}, cells.at(k)), species.at(k), pbcs.at(k)});
+        const BatchOutputs out = equistride::compute_batch(*model, frames);
+        return {out.energies, out.atomic_energies, out.forces, out.virials};
     }
 
-    Outputs take_step(const at::Tensor &positions, const std::optional<at::Tensor> &velocities,
-                      const at::Tensor &cell) {
+    /// Of the energy of the first `owned` atoms: atomic energies [owned], forces [N, 3] on all atoms, virial [3, 3]; of
+    /// a propagator their displacements and velocities [owned, 3], momenta not kept. Float64 on the CPU.
+    std::vector<at::Tensor> compute_part(const at::Tensor &positions, const Optional &velocities,
+                                         const at::Tensor &species, const at::Tensor &cell, const at::Tensor &pbc,
+                                         std::int64_t owned) {
+        Frame frame;
+        frame.positions = positions.to(at::kCPU, at::kDouble);
+        frame.cell = cell.to(at::kCPU, at::kDouble);
+        frame.species = species.to(at::kCPU);
+        if (velocities)
+            frame.velocities = velocities->to(at::kCPU, at::kDouble);
+        find_edges(frame, pbc.to(at::kCPU), model->metadata().cutoff);
+        const PartOutputs out = model->compute_part(frame, owned, nullptr);
+        if (!model->metadata().is_potential())
+            return {out.displacements, out.velocities};
+        return {out.atomic_energies, forces_from_edges(out.gradient, frame.edge_index, frame.shifts, species.size(0)),
+                virial_from_edges(out.vectors, out.gradient)};
+    }
+
+    at::Tensor uncertainty(const at::Tensor &positions, const at::Tensor &species, const at::Tensor &cell,
+                           const at::Tensor &pbc) {
+        Frame frame = Placement(*model, pbc).place(at(positions, {}, cell), species.to(model->device()));
+        find_edges(frame, pbc.to(model->device()), model->metadata().cutoff);
+        return model->uncertainty(frame);
+    }
+
+private:
+    static Coordinates at(const at::Tensor &positions, const Optional &velocities, const at::Tensor &cell) {
+        return {positions, velocities.value_or(at::Tensor()), cell.to(at::kCPU, at::kDouble), nullptr};
+    }
+
+    Outputs take_step(const Coordinates &now, bool forces) {
         if (!evaluation_)
             evaluation_ = std::make_unique<SystemEvaluation>(*model, species_, pbc_, SystemEvaluation::Lists::padded);
-        Coordinates now;
-        now.positions = positions;
-        now.velocities = velocities.value_or(at::Tensor());
-        now.cell = cell.to(at::kCPU, at::kDouble);
-        return evaluation_->compute(now);
+        return evaluation_->compute(now, forces);
     }
 
     bool again(const at::Tensor &species, const at::Tensor &pbc) const {
@@ -92,10 +134,13 @@ private:
         pbc_ = pbc.clone();
     }
 
-    std::vector<at::Tensor> listed(const Outputs &out) const {
-        if (model->metadata().kind == "potential")
-            return {out.atomic_energies, out.forces, out.virial};
-        return {out.displacements, out.velocities};
+    static std::vector<at::Tensor> listed(const Outputs &out) {
+        std::vector<at::Tensor> found;
+        for (const at::Tensor *tensor :
+             {&out.atomic_energies, &out.forces, &out.virial, &out.displacements, &out.velocities})
+            if (tensor->defined())
+                found.push_back(*tensor);
+        return found;
     }
 
     std::mutex stepping_;
@@ -107,12 +152,17 @@ private:
 
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
     m.class_<TorchModel>("Model")
-        .def(torch::init<const std::string &, bool>())
+        .def(torch::init<const Optional &, const std::string &, bool>())
         .def("metadata", &TorchModel::metadata)
+        .def("contract", &TorchModel::contract)
         .def("to", &TorchModel::to)
+        .def("set_system", &TorchModel::set_system)
         .def("compute", &TorchModel::compute)
         .def("step", &TorchModel::step)
-        .def("capacity", &TorchModel::capacity);
+        .def("capacity", &TorchModel::capacity)
+        .def("compute_batch", &TorchModel::compute_batch)
+        .def("compute_part", &TorchModel::compute_part)
+        .def("uncertainty", &TorchModel::uncertainty);
 }
 
 } // namespace equistride

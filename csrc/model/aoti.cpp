@@ -1,9 +1,12 @@
-#include "model/aoti.h"
+// The AOTInductor container.
 
 #include "artifact/archive.h"
+#include "artifact/crc32.h"
 #include "gil.h"
 #include "instruction_set.h"
-#include "model/checks.h"
+#include "model/container.h"
+#include "model/declaration.h"
+#include "model/exchange.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -52,106 +55,74 @@ private:
 };
 
 /// A potential's program takes vectors [E, 3], species [N], edge_index [2, E] and weights [N], and gives atomic
-/// energies [N] and the gradient [E, 3] of their weighted sum. A propagator's takes the first three, a group [N] of
-/// each atom (0 or 1, neither empty; momenta are kept in each), positions, velocities [N, 3] and the cell, and gives
-/// displacements and velocities [N, 3], with momenta kept and then as the network gives them.
-class CompiledModel final : public Model {
+/// energies [N] and the gradient [E, 3] of their weighted sum. A propagator's takes the first three and velocities
+/// [N, 3], and gives displacements and velocities [N, 3] as the network does. (In format 1 it also takes a group of
+/// each atom, positions and the cell, and gives the two with momenta kept first.)
+class CompiledContainer final : public Container {
 public:
-    CompiledModel(std::unique_ptr<Program> program, Metadata metadata)
-        : Model(std::move(metadata)), program_(std::move(program)) {
-        dtype_ = metadata_.dtype == "float64" ? at::kDouble : at::kFloat;
-        bond_ = at::zeros({EXTRA, 3}, dtype_);
-        bond_[0][0] = 0.5 * metadata_.cutoff;
-        bond_[1][0] = -0.5 * metadata_.cutoff;
+    CompiledContainer(std::unique_ptr<Program> program, const Metadata &metadata)
+        : program_(std::move(program)), target_(*metadata.compiled), format_(metadata.format_version),
+          charge_(metadata.charge), spin_(metadata.spin),
+          dtype_(metadata.dtype == "float64" ? at::kDouble : at::kFloat), bond_(at::zeros({EXTRA, 3}, dtype_)) {
+        bond_[0][0] = 0.5 * metadata.cutoff;
+        bond_[1][0] = -0.5 * metadata.cutoff;
     }
 
     void to(at::Device device, at::ScalarType dtype) override {
-        TORCH_CHECK_VALUE(device == device_ && dtype == dtype_, "the model is compiled, and runs as it is; expected ",
-                          metadata_.dtype, " on ", device_, "; found ", dtype == at::kDouble ? "float64" : "float32",
-                          " on ", device,
+        const auto name = [](at::ScalarType type) { return type == at::kDouble ? "float64" : "float32"; };
+        TORCH_CHECK_VALUE(device.is_cpu() && dtype == dtype_, "the model is compiled, and runs as it is; expected ",
+                          name(dtype_), " on cpu; found ", name(dtype), " on ", device,
                           "; export it for that, or as TorchScript, which runs on every device and in both precisions");
     }
 
-    bool supports_domain_decomposition() const override { return true; }
-    int exchanges() const override { return metadata_.compiled->exchanges; }
-
-protected:
-    Outputs run(const Frame &frame, bool) override {
-        const std::int64_t n = frame.species.size(0), edges = frame.edge_index.size(1);
-        const at::Tensor vectors = edge_vectors(frame).to(dtype_);
-        Outputs outputs;
-        if (metadata_.kind == "potential") {
-            const auto out = potential(vectors, frame, n);
-            const at::Tensor gradient = out[1].narrow(0, 0, edges);
-            outputs.atomic_energies = out[0].narrow(0, 0, n);
-            outputs.forces = at::zeros({n, 3}, dtype_)
-                                 .index_add(0, frame.edge_index[0], gradient)
-                                 .index_add(0, frame.edge_index[1], gradient.neg());
-            outputs.virial = vectors.t().matmul(gradient).neg();
-        } else {
-            const auto out = propagator(vectors, frame, at::cat({at::zeros(n, at::kLong), at::ones(EXTRA, at::kLong)}));
-            outputs.displacements = out[0].narrow(0, 0, n);
-            outputs.velocities = out[1].narrow(0, 0, n);
-        }
-        return outputs;
+    void set_system(double charge, double spin) override {
+        TORCH_CHECK_VALUE(charge == charge_ && spin == spin_, "charge and spin are compiled into the model; expected ",
+                          charge_, " and ", spin_, "; found ", charge, " and ", spin,
+                          "; export it for these, or as TorchScript");
     }
 
-    PartOutputs run_part(const Frame &frame, std::int64_t owned, bool) override {
+    Energies energies(const at::Tensor &vectors, const at::Tensor &species, const at::Tensor &edge_index,
+                      std::int64_t count, bool) override {
+        const std::int64_t n = species.size(0);
+        at::Tensor weights = at::zeros(n + EXTRA, at::kDouble);
+        weights.narrow(0, 0, count).fill_(1);
+        const auto out = call(vectors, species, edge_index, {weights});
+        return {out[0].narrow(0, 0, n), out[1].narrow(0, 0, vectors.size(0))};
+    }
+
+    Stride stride(const at::Tensor &vectors, const at::Tensor &velocities, const at::Tensor &species,
+                  const at::Tensor &edge_index) override {
+        const std::int64_t n = species.size(0);
+        const at::Tensor all = at::cat({velocities, at::zeros({EXTRA, 3}, velocities.options())});
+        std::vector<at::Tensor> more = {all};
+        if (format_ == 1) { // momenta of two groups, none empty, are kept in what is not looked at
+            const at::Tensor group = at::ones(n + EXTRA, at::kLong);
+            const at::Tensor places = at::arange(3 * (n + EXTRA), at::kDouble).sin().view({-1, 3});
+            group[-1] = 0;
+            more = {group, places, all, at::eye(3, at::kDouble)};
+        }
+        auto out = call(vectors, species, edge_index, more);
+        out.erase(out.begin(), out.end() - 2);
+        return {out[0].narrow(0, 0, n), out[1].narrow(0, 0, n)};
+    }
+
+    Outputs whole(const Frame &) override { TORCH_CHECK(false, "a compiled model gives energies or strides alone"); }
+    at::Tensor uncertainty(const Frame &) override { TORCH_CHECK(false, "a compiled model is no ensemble"); }
+
+private:
+    std::vector<at::Tensor> call(const at::Tensor &vectors, const at::Tensor &species, const at::Tensor &edge_index,
+                                 const std::vector<at::Tensor> &more) {
+        const GilRelease released;
+        const c10::InferenceMode no_inference(false);
+        const c10::AutoGradMode no_gradients(false);
         std::optional<WithoutExtra> exchange;
         if (current_exchange())
             exchange.emplace(*current_exchange());
         const ExchangeScope scope(exchange ? &*exchange : nullptr);
-        PartOutputs outputs;
-        outputs.vectors = edge_vectors(frame);
-        const at::Tensor vectors = outputs.vectors.to(dtype_);
-        if (metadata_.kind == "potential") {
-            const auto out = potential(vectors, frame, owned);
-            outputs.atomic_energies = out[0].narrow(0, 0, owned);
-            outputs.gradient = out[1].narrow(0, 0, vectors.size(0)).to(at::kDouble);
-        } else {
-            at::Tensor group = at::ones(frame.species.size(0) + EXTRA, at::kLong);
-            group[-1] = 0;
-            const auto out = propagator(vectors, frame, group);
-            outputs.displacements = out[2].narrow(0, 0, owned);
-            outputs.velocities = out[3].narrow(0, 0, owned);
-        }
-        return outputs;
-    }
-
-    Limits limits() const override { return {metadata_.compiled->shortest, metadata_.max_speed}; }
-
-    void apply_system(double charge, double spin) override {
-        TORCH_CHECK_VALUE(charge == metadata_.charge && spin == metadata_.spin,
-                          "charge and spin are compiled into the model; expected ", metadata_.charge, " and ",
-                          metadata_.spin, "; found ", charge, " and ", spin,
-                          "; export it for these, or as TorchScript");
-    }
-
-private:
-    std::vector<at::Tensor> potential(const at::Tensor &vectors, const Frame &frame, std::int64_t owned) {
-        at::Tensor weights = at::zeros(frame.species.size(0) + EXTRA, at::kDouble);
-        weights.narrow(0, 0, owned).fill_(1);
-        return call(vectors, frame, {weights});
-    }
-
-    std::vector<at::Tensor> propagator(const at::Tensor &vectors, const Frame &frame, const at::Tensor &group) {
-        check_range(vectors, frame, limits().shortest, limits().fastest);
-        // Not at one place, where they would have no moment of inertia to share out.
-        const at::Tensor apart = bond_.to(at::kDouble), still = at::zeros_like(apart);
-        return call(
-            vectors, frame,
-            {group, at::cat({frame.positions, apart}), at::cat({frame.velocities, still}), frame.cell.contiguous()});
-    }
-
-    std::vector<at::Tensor> call(const at::Tensor &vectors, const Frame &frame, std::vector<at::Tensor> more) {
-        const GilRelease released;
-        const c10::InferenceMode no_inference(false);
-        const c10::AutoGradMode no_gradients(false);
-        const std::int64_t n = frame.species.size(0);
+        const std::int64_t n = species.size(0);
         const at::Tensor ends = at::tensor({n, n + 1, n + 1, n}, at::kLong).view({2, EXTRA});
-        std::vector<at::Tensor> inputs = {at::cat({vectors, bond_}),
-                                          at::cat({frame.species, at::zeros(EXTRA, at::kLong)}),
-                                          at::cat({frame.edge_index, ends}, 1)};
+        std::vector<at::Tensor> inputs = {at::cat({vectors, bond_}), at::cat({species, at::zeros(EXTRA, at::kLong)}),
+                                          at::cat({edge_index, ends}, 1)};
         inputs.insert(inputs.end(), more.begin(), more.end());
         try {
             return program_->run(inputs);
@@ -164,8 +135,38 @@ private:
     static std::string first_line(const std::string &text) { return text.substr(0, text.find('\n')); }
 
     std::unique_ptr<Program> program_;
+    Compiled target_;
+    int format_;
+    double charge_, spin_;
+    at::ScalarType dtype_;
     at::Tensor bond_; ///< r_ij of the two edges between the extra atoms
 };
+
+// The program cannot be looked into: it is held against what the compiler noted of it.
+void hold_against_program(Metadata &metadata, const std::string &name) {
+    Contract &contract = metadata.contract;
+    const int exchanges = metadata.compiled->exchanges;
+    if (metadata.format_version == 1) {
+        contract.decomposable = true;
+        contract.batched = metadata.is_potential();
+        contract.angular_momentum = !metadata.is_potential();
+        if (exchanges > 0)
+            contract.operators["equistride::exchange"] = 1;
+        if (metadata.charge_spin != Metadata::ChargeSpin::none)
+            metadata.charge_spin = Metadata::ChargeSpin::fixed;
+        return;
+    }
+    refuse_unless(metadata.compiled->cutoff == metadata.cutoff, name, "the cutoff",
+                  c10::str(metadata.compiled->cutoff, " A"), c10::str(metadata.cutoff, " A"));
+    refuse_unless(exchanges == 0 || exchanges + 1 == contract.message_passing_steps, name, "message_passing_steps",
+                  std::to_string(exchanges + 1), std::to_string(contract.message_passing_steps));
+    refuse_unless(contract.exchanges() == (exchanges > 0), name, "operators",
+                  c10::str(exchanges, " calls of equistride::exchange"),
+                  contract.exchanges() ? "equistride::exchange" : "none of this name");
+    refuse_unless(!contract.padded && !contract.uncertainty && contract.decomposable, name, "capabilities",
+                  "decomposable, and neither padded nor uncertainty", "others");
+    refuse_unless(metadata.charge_spin != Metadata::ChargeSpin::input, name, "charge_spin", "fixed", "input");
+}
 
 /// A folder of our own among the temporary files, while it lives.
 class Folder {
@@ -188,20 +189,6 @@ public:
 private:
     std::string path_;
 };
-
-/// The checksum of zip and zlib. Torch's reader does not look at it, and damaged machine code would run.
-std::uint32_t crc32(const std::string &bytes) {
-    std::array<std::uint32_t, 256> table{};
-    for (std::uint32_t k = 0; k < 256; k++) {
-        table[k] = k;
-        for (int bit = 0; bit < 8; bit++)
-            table[k] = (table[k] >> 1) ^ (table[k] & 1 ? 0xEDB88320U : 0U);
-    }
-    std::uint32_t sum = ~0U;
-    for (const char byte : bytes)
-        sum = (sum >> 8) ^ table[(sum ^ static_cast<unsigned char>(byte)) & 0xFFU];
-    return ~sum;
-}
 
 void check_target(const Metadata &metadata, const std::string &name) {
     TORCH_CHECK_VALUE(metadata.compiled, name, " does not say what it was compiled for", AGAIN);
@@ -254,10 +241,13 @@ std::unique_ptr<Program> open_program(std::shared_ptr<const std::string> bytes, 
 
 } // namespace
 
-std::unique_ptr<Model> load_aoti(std::shared_ptr<const std::string> bytes, Metadata metadata, const std::string &name) {
+std::unique_ptr<Container> load_aoti(std::shared_ptr<const std::string> bytes, Metadata &metadata,
+                                     const std::string &name) {
+    check_operators(metadata, name);
     check_target(metadata, name);
+    hold_against_program(metadata, name);
     try {
-        return std::make_unique<CompiledModel>(open_program(std::move(bytes), name), std::move(metadata));
+        return std::make_unique<CompiledContainer>(open_program(std::move(bytes), name), metadata);
     } catch (const c10::ValueError &) {
         throw;
     } catch (const std::exception &error) {

@@ -50,8 +50,6 @@ template <typename scalar_t> std::int64_t find_coincident(const Frame &frame) {
 
 at::Tensor edge_lengths(const Frame &frame) { return edge_vectors(frame).norm(2, 1); }
 
-} // namespace
-
 void check_frame(const Frame &frame, const Model &model) {
     const at::ScalarType dtype = model.input_dtype();
     const at::Device device = model.device();
@@ -77,10 +75,35 @@ void check_frame(const Frame &frame, const Model &model) {
         TORCH_CHECK_VALUE(t->scalar_type() == dtype && t->device() == device,
                           "positions or cell do not fit the model; expected ", dtype, " on ", device, "; found ",
                           t->scalar_type(), " on ", t->device());
-    if (model.metadata().kind == "propagator")
+    if (!model.metadata().is_potential())
         TORCH_CHECK_VALUE(frame.velocities.defined() && frame.velocities.sizes() == r.sizes() &&
                               frame.velocities.scalar_type() == dtype,
                           "a propagator needs velocities of the shape and type of the positions");
+}
+
+} // namespace
+
+void check_inputs(const Frame &frame, const Model &model) {
+    check_frame(frame, model);
+    model.check_composition(frame.species);
+    check_geometry(frame, model.metadata());
+}
+
+void check_geometry(const Frame &frame, const Metadata &metadata) {
+    check_positions(frame);
+    if (frame.velocities.defined())
+        check_finite(frame.velocities, frame, "the velocity", "use a shorter time step or set the velocities anew");
+    check_distances(frame);
+    check_limits(frame, metadata.contract.limits);
+}
+
+void check_outputs(const Outputs &outputs, const Frame &frame) {
+    for (const auto &[values, what] :
+         {std::pair{&outputs.atomic_energies, "the energy"}, std::pair{&outputs.forces, "the force"},
+          std::pair{&outputs.displacements, "the displacement"}, std::pair{&outputs.velocities, "the new velocity"}})
+        if (values->defined())
+            check_finite(*values, frame, what,
+                         "the structure is too far from the model's training data, or the model is broken");
 }
 
 void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *mend) {
@@ -100,7 +123,7 @@ void check_finite(const at::Tensor &values, const Frame &frame, const char *what
 
 void check_stride(const at::Tensor &displacements, const at::Tensor &velocities, const Frame &frame,
                   const Metadata &metadata) {
-    const double fastest = THROWN * metadata.max_speed, stride = metadata.stride_fs;
+    const double fastest = THROWN * metadata.contract.limits.fastest_atom, stride = metadata.stride_fs;
     if (fastest == 0 || displacements.size(0) == 0)
         return;
     const auto [farthest, mover] = at::linalg_vector_norm(displacements, 2, 1).max(0);
@@ -141,24 +164,26 @@ void check_distances(const Frame &frame) {
                     frame.edge_index[1][edge].item<std::int64_t>(), distance);
 }
 
-void check_range(const at::Tensor &vectors, const Frame &frame, double shortest, double fastest) {
-    if (fastest > 0 && frame.velocities.defined() && frame.velocities.size(0) > 0) {
-        const auto [speed, atom] = frame.velocities.norm(2, 1).max(0);
-        TORCH_CHECK_VALUE(speed.item<double>() < fastest, "atom ", label(frame, atom.item<std::int64_t>()),
-                          " moves at ", std::int64_t(speed.item<double>() * METRES_PER_SECOND),
+void check_limits(const Frame &frame, const Limits &limits) {
+    const at::Tensor &velocities = frame.velocities;
+    if (limits.fastest_atom > 0 && velocities.defined() && velocities.size(0) > 0) {
+        const auto [fastest, atom] = velocities.norm(2, 1).max(0);
+        TORCH_CHECK_VALUE(fastest.item<double>() < limits.fastest_atom, "atom ",
+                          label(frame, atom.item<std::int64_t>()), " moves at ",
+                          std::int64_t(fastest.item<double>() * METRES_PER_SECOND),
                           " m/s, faster than the model covers; expected below ",
-                          std::int64_t(fastest * METRES_PER_SECOND),
+                          std::int64_t(limits.fastest_atom * METRES_PER_SECOND),
                           " m/s; lower the temperature, or train with a larger max_speed");
     }
-    if (shortest > 0 && vectors.size(0) > 0) {
-        const auto [length, edge] = vectors.norm(2, 1).min(0);
+    if (limits.shortest_bond > 0 && frame.edge_index.size(1) > 0) {
+        const auto [shortest, edge] = edge_lengths(frame).min(0);
         const at::Tensor ends = frame.edge_index.select(1, edge.item<std::int64_t>());
-        TORCH_CHECK_VALUE(length.item<double>() >= shortest, "atoms ", label(frame, ends[0].item<std::int64_t>()),
-                          " and ", label(frame, ends[1].item<std::int64_t>()), " are ",
-                          std::int64_t(length.item<double>() * 100),
-                          " pm apart, closer than the model's tables reach; expected ", std::int64_t(shortest * 100),
-                          " pm or more; the simulation has blown up, or the model needs tables that start at a shorter "
-                          "length");
+        TORCH_CHECK_VALUE(
+            shortest.item<double>() >= limits.shortest_bond, "atoms ", label(frame, ends[0].item<std::int64_t>()),
+            " and ", label(frame, ends[1].item<std::int64_t>()), " are ", std::int64_t(shortest.item<double>() * 100),
+            " pm apart, closer than the model's tables reach; expected ", std::int64_t(limits.shortest_bond * 100),
+            " pm or more; the simulation has blown up, or the model needs tables that start at a "
+            "shorter length");
     }
 }
 

@@ -12,7 +12,12 @@ inline constexpr double COINCIDENT = 1e-3;
 /// could at that speed, were thrown: the network has left its training data.
 inline constexpr double THROWN = 2;
 
-void check_frame(const Frame &frame, const Model &model);
+/// All that a model asks of a frame before it is evaluated: shapes, types, composition, geometry.
+void check_inputs(const Frame &frame, const Model &model);
+/// Positions and velocities that are finite, atoms that are not on top of one another, and the model's limits.
+void check_geometry(const Frame &frame, const Metadata &metadata);
+/// Raises c10::ValueError that names the first atom with an output that is not finite.
+void check_outputs(const Outputs &outputs, const Frame &frame);
 /// Raises c10::ValueError: "<what> of atom <label> is not finite; <mend>".
 EQUISTRIDE_API void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *mend);
 /// check_finite() of the positions, with what to do about them.
@@ -21,9 +26,8 @@ EQUISTRIDE_API void check_positions(const Frame &frame);
 void check_stride(const at::Tensor &displacements, const at::Tensor &velocities, const Frame &frame,
                   const Metadata &metadata);
 void check_distances(const Frame &frame);
-/// Raises c10::ValueError that names the first atom of a frame as fast as `fastest` [A/fs], or the first edge of its
-/// `vectors` [E, 3] shorter than `shortest` [A]; 0 for no such limit. The sentences are the networks' own (nn/speed.py,
-/// models/trajcast.py), for those that cannot look themselves, or not in time.
-void check_range(const at::Tensor &vectors, const Frame &frame, double shortest, double fastest);
+/// Raises c10::ValueError that names the first atom that is faster, or the first two that are nearer, than the model
+/// takes.
+void check_limits(const Frame &frame, const Limits &limits);
 
 } // namespace equistride

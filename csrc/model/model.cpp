@@ -3,20 +3,17 @@
 #include "artifact/archive.h"
 #include "artifact/utf8.h"
 #include "host_memory.h"
-#include "model/aoti.h"
 #include "model/checks.h"
+#include "model/container.h"
+#include "model/momenta.h"
 #include "model/self_test.h"
-#include "model/torchscript.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 
 #include <cmath>
 
 namespace equistride {
 namespace {
-
-constexpr char OUT_OF_RANGE[] = "the structure is too far from the model's training data, or the model is broken";
 
 constexpr double CHARGE_LIMIT = 100; // of nn/system.py; multiplicities end there too
 
@@ -26,39 +23,25 @@ void check_whole(const char *what, double value, double lowest) {
                       value);
 }
 
-void check_inputs(const Frame &frame) {
-    check_positions(frame);
-    if (frame.velocities.defined())
-        check_finite(frame.velocities, frame, "the velocity", "use a shorter time step or set the velocities anew");
-    check_distances(frame);
-}
+at::Tensor head(const at::Tensor &all, std::int64_t rows) { return all.size(0) == rows ? all : all.narrow(0, 0, rows); }
 
-// The axes of an open system whose atoms are nowhere cannot be found, which torch says in its own words.
-template <class Run> Outputs in_own_words(Run run) {
+template <class Body> auto in_one_sentence(Body body) {
     try {
-        return run();
+        return body();
     } catch (const c10::Error &error) {
-        TORCH_CHECK_VALUE(error.msg().find("linalg.eigh") == std::string::npos,
-                          "the model gave a displacement that is not finite; ", OUT_OF_RANGE);
-        throw;
+        C10_THROW_ERROR(ValueError, valid_utf8(error.what_without_backtrace()));
     }
-}
-
-std::unique_ptr<Model> read(std::shared_ptr<const std::string> bytes, const std::string &name, bool verify) {
-    const ArchiveInfo info = inspect_archive(bytes, name);
-    const bool compiled = info.container == Container::aoti;
-    TORCH_CHECK_VALUE(!info.metadata.empty(), name, " is ", compiled ? "an AOTInductor package" : "a TorchScript file",
-                      " without equistride's metadata; export the model with `equistride export`");
-    Metadata metadata = read_metadata(info.metadata, name);
-    auto model = (compiled ? load_aoti : load_torchscript)(std::move(bytes), std::move(metadata), name);
-    if (verify)
-        verify_reference(*model, info.reference, name);
-    return model;
 }
 
 } // namespace
 
-Model::Model(Metadata metadata) : metadata_(std::move(metadata)) { keep_freed_memory(); }
+Model::Model(std::unique_ptr<Container> container, Metadata metadata)
+    : container_(std::move(container)), metadata_(std::move(metadata)),
+      dtype_(metadata_.dtype == "float64" ? at::kDouble : at::kFloat) {
+    keep_freed_memory();
+}
+
+Model::~Model() = default;
 
 std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
     return from_bytes(read_file(path), path, verify);
@@ -66,108 +49,178 @@ std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
 
 std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
                                          bool verify) {
-    try {
-        return read(std::move(bytes), name, verify);
-    } catch (const c10::Error &error) {
-        C10_THROW_ERROR(ValueError, valid_utf8(error.what_without_backtrace()));
-    }
+    return in_one_sentence([&] { return from_archive(bytes, inspect_archive(bytes, name), name, verify); });
 }
 
-Outputs Model::compute(const Frame &frame, bool forces) {
-    Outputs outputs = compute_anywhere(frame, forces);
-    if (metadata_.kind == "propagator")
-        check_stride(outputs.displacements, outputs.velocities, frame, metadata_);
+std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> bytes, const ArchiveInfo &info,
+                                           const std::string &name, bool verify) {
+    return in_one_sentence([&] {
+        const bool compiled = info.container == ArchiveInfo::Container::aoti;
+        TORCH_CHECK_VALUE(!info.metadata.empty(), name, " is ",
+                          compiled ? "an AOTInductor package" : "a TorchScript file",
+                          " without equistride's metadata; export the model with `equistride export`");
+        Metadata metadata = read_metadata(info.metadata, name);
+        auto container = (compiled ? load_aoti : load_torchscript)(std::move(bytes), metadata, name);
+        auto model = std::make_unique<Model>(std::move(container), std::move(metadata));
+        try { // of format 1, also what the module is comes to light
+            if (verify || model->metadata().format_version == 1)
+                verify_reference(*model, info.reference, name);
+        } catch (const c10::ValueError &) {
+            if (verify)
+                throw;
+        }
+        return model;
+    });
+}
+
+void Model::to(at::Device device, at::ScalarType dtype) {
+    container_->to(device, dtype);
+    device_ = at::empty({0}, at::TensorOptions().device(device)).device(); // of "cuda", which one
+    dtype_ = dtype;
+    version_++;
+}
+
+void Model::set_system(double charge, double spin) {
+    TORCH_CHECK_VALUE(metadata_.charge_spin != Metadata::ChargeSpin::none,
+                      "the model knows no charge and no spin; choose a model that was trained with them");
+    check_whole("charge", charge, -CHARGE_LIMIT);
+    check_whole("spin multiplicity", spin, 0);
+    TORCH_CHECK_VALUE(metadata_.charge_spin == Metadata::ChargeSpin::input ||
+                          (charge == metadata_.charge && spin == metadata_.spin),
+                      "charge and spin are fixed in the model; expected ", metadata_.charge, " and ", metadata_.spin,
+                      "; found ", charge, " and ", spin, "; export or import it for these");
+    version_++;
+    container_->set_system(charge, spin);
+}
+
+Outputs Model::compute_unchecked(const Frame &frame, std::int64_t real, bool forces) {
+    if (!metadata_.contract.decomposable)
+        return container_->whole(frame);
+    Outputs outputs;
+    const at::Tensor vectors = edge_vectors(frame).to(dtype_);
+    if (metadata_.is_potential()) {
+        const auto [energies, gradient] = container_->energies(vectors, frame.species, frame.edge_index, real, forces);
+        outputs.atomic_energies = head(energies, real);
+        if (forces) {
+            outputs.forces =
+                head(forces_from_edges(gradient, frame.edge_index, frame.shifts, frame.species.size(0)), real);
+            outputs.virial = virial_from_edges(vectors, gradient);
+        }
+    } else {
+        const auto [displacements, velocities] =
+            container_->stride(vectors, frame.velocities, frame.species, frame.edge_index);
+        outputs.displacements = head(displacements, real);
+        outputs.velocities = head(velocities, real);
+    }
     return outputs;
 }
 
 Outputs Model::compute_anywhere(const Frame &frame, bool forces) {
-    check_frame(frame, *this);
-    check_inputs(frame);
-    Outputs outputs = in_own_words([&] { return run(frame, forces); });
-    const char *mend = OUT_OF_RANGE;
-    if (metadata_.kind == "potential") {
-        check_finite(outputs.atomic_energies, frame, "the energy", mend);
-        if (outputs.forces.defined())
-            check_finite(outputs.forces, frame, "the force", mend);
-    } else {
-        check_finite(outputs.displacements, frame, "the displacement", mend);
-        check_finite(outputs.velocities, frame, "the new velocity", mend);
+    check_inputs(frame, *this);
+    Outputs outputs = compute_unchecked(frame, frame.species.size(0), forces);
+    check_outputs(outputs, frame);
+    if (!metadata_.is_potential() && metadata_.contract.decomposable) {
+        const at::Tensor masses =
+            at::tensor(metadata_.masses, frame.positions.options()).index_select(0, frame.species).unsqueeze(1);
+        const bool open = frame.cell.eq(0).all().item<bool>();
+        const Stride kept =
+            keep_momenta({frame.positions, frame.velocities}, {outputs.displacements, outputs.velocities}, masses,
+                         metadata_.stride_fs, open && metadata_.contract.angular_momentum);
+        outputs.displacements = kept.displacements;
+        outputs.velocities = kept.velocities;
     }
     return outputs;
 }
 
-PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange, bool forces,
+Outputs Model::compute(const Frame &frame, bool forces) {
+    Outputs outputs = compute_anywhere(frame, forces);
+    if (!metadata_.is_potential())
+        check_stride(outputs.displacements, outputs.velocities, frame, metadata_);
+    return outputs;
+}
+
+PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange *exchange, bool gradient,
                                 const Communicator &communicator) {
+    TORCH_CHECK_VALUE(metadata_.contract.decomposable,
+                      "the model cannot be evaluated in parts, because it does not give energies from edge vectors; "
+                      "run it on one process");
     together(communicator, [&] {
-        check_inputs(frame);
-        if (communicator.size() > 1) // before the network refuses on one process, and the others wait for it
-            check_range(edge_vectors(frame), frame, limits().shortest, limits().fastest);
+        if (owned == frame.species.size(0))
+            check_composition(frame.species);
+        check_geometry(frame, metadata_);
     });
     const ExchangeScope scope(exchange);
     PartOutputs outputs;
+    outputs.vectors = edge_vectors(frame);
+    const at::Tensor vectors = outputs.vectors.to(device_, dtype_);
+    const at::Tensor species = frame.species.to(device_), edges = frame.edge_index.to(device_);
+    const auto home = [](const at::Tensor &tensor) {
+        return tensor.defined() ? tensor.to(at::kCPU, at::kDouble) : tensor;
+    };
     try {
-        outputs = run_part(frame, owned, forces);
-    } catch (const c10::ValueError &error) {
+        if (metadata_.is_potential()) {
+            const auto found = container_->energies(vectors, species, edges, owned, gradient);
+            outputs.atomic_energies = home(head(found.atomic, owned));
+            outputs.gradient = home(found.gradient);
+        } else {
+            const Stride found = container_->stride(vectors, frame.velocities.to(device_), species, edges);
+            outputs.displacements = home(head(found.displacements, owned));
+            outputs.velocities = home(head(found.velocities, owned));
+        }
+    } catch (const c10::ValueError &error) { // of one process: the others wait for its features
         TORCH_CHECK(communicator.size() == 1, error.what_without_backtrace());
         throw;
     }
     together(communicator, [&] {
-        if (metadata_.kind == "potential") {
-            check_finite(outputs.atomic_energies, frame, "the energy", OUT_OF_RANGE);
-            if (outputs.gradient.defined())
-                check_finite(outputs.gradient, frame, "the force", OUT_OF_RANGE);
-        } else {
-            check_finite(outputs.displacements, frame, "the displacement", OUT_OF_RANGE);
-            check_finite(outputs.velocities, frame, "the new velocity", OUT_OF_RANGE);
+        check_outputs({outputs.atomic_energies, outputs.gradient, {}, outputs.displacements, outputs.velocities},
+                      frame);
+        if (!metadata_.is_potential())
             check_stride(outputs.displacements, outputs.velocities, frame, metadata_);
-        }
     });
     return outputs;
 }
 
-void Model::set_system(double charge, double spin) {
-    TORCH_CHECK_VALUE(metadata_.knows_system,
-                      "the model knows no charge and no spin; choose a model that was trained with them");
-    check_whole("charge", charge, -CHARGE_LIMIT);
-    check_whole("spin multiplicity", spin, 0);
-    version_++;
-    apply_system(charge, spin);
+std::pair<at::Tensor, at::Tensor> Model::compute_edges(const at::Tensor &vectors, const at::Tensor &species,
+                                                       const at::Tensor &edge_index) {
+    auto found = container_->energies(vectors, species, edge_index, species.size(0), true);
+    return {found.atomic, found.gradient};
 }
 
-void Model::apply_system(double, double) {}
-
-PartOutputs Model::run_part(const Frame &, std::int64_t, bool) {
-    TORCH_CHECK_VALUE(false, "the model cannot be evaluated in parts, because it does not give energies from edge "
-                             "vectors; run it on one process");
+at::Tensor Model::uncertainty(const Frame &frame) {
+    TORCH_CHECK_VALUE(metadata_.contract.uncertainty,
+                      "the model cannot say how sure it is; expected an ensemble of models");
+    check_inputs(frame, *this);
+    const at::Tensor spread = container_->uncertainty(frame).to(at::kCPU, at::kDouble);
+    check_finite(spread, frame, "the uncertainty", "look at the ensemble's members one by one");
+    return spread;
 }
 
-Outputs Model::run_padded(const Frame &, std::int64_t, bool) { TORCH_CHECK(false, "the model takes no padding"); }
-
-Outputs Model::keep_momenta(const Frame &, const Outputs &) { TORCH_CHECK(false, "the model keeps no momenta apart"); }
-
-at::Tensor Model::uncertainty(const Frame &) {
-    TORCH_CHECK_VALUE(false, "the model cannot say how sure it is; expected an ensemble of models");
-}
-
-void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {
-    using Signature =
-        std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, double);
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("equistride::neighbors", "").typed<Signature>();
-    check_positions(frame);
-    std::tie(frame.edge_index, frame.shifts) = op.call(frame.positions, frame.cell, pbc, cutoff);
-}
-
-at::Tensor outside_inference(const at::Tensor &tensor) {
-    const c10::InferenceMode no_inference(false);
-    return tensor.is_inference() ? tensor.clone() : tensor;
-}
-
-at::Tensor edge_vectors(const Frame &frame) {
-    using Signature = at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &, const at::Tensor &);
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("equistride::edge_vectors", "").typed<Signature>();
-    return op.call(frame.positions, frame.cell, frame.edge_index, frame.shifts);
+void Model::check_composition(const at::Tensor &species) const {
+    if (!metadata_.composition)
+        return;
+    const Composition &composition = *metadata_.composition;
+    const std::int64_t atoms = species.size(0);
+    std::int64_t whole = 0;
+    for (const auto &entry : composition.elements)
+        whole += entry.second;
+    const at::Tensor counts =
+        at::bincount(species.to(at::kCPU), {}, static_cast<std::int64_t>(metadata_.species.size()));
+    bool same = !composition.atoms || *composition.atoms == atoms;
+    std::string found, expected;
+    for (std::size_t k = 0; k < metadata_.species.size(); k++) {
+        const std::string &element = metadata_.species[k];
+        const auto entry = composition.elements.find(element);
+        const std::int64_t wanted = entry == composition.elements.end() ? 0 : entry->second;
+        const auto here = counts[static_cast<std::int64_t>(k)].item<std::int64_t>();
+        same &= here * whole == wanted * atoms;
+        if (wanted)
+            expected += c10::str(element, wanted);
+        if (here)
+            found += c10::str(element, here);
+    }
+    TORCH_CHECK_VALUE(same, "the model holds for one composition alone; expected ", expected,
+                      composition.atoms ? c10::str(" with ", *composition.atoms, " atoms in all") : std::string(),
+                      "; found ", found, "; import or export it for this composition");
 }
 
 } // namespace equistride

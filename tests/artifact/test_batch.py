@@ -12,7 +12,7 @@ from faulty_potentials import argon, write_argon
 from random_models import random_potential, write_artifact
 
 from equistride.artifact import Frame, Model, load
-from equistride.artifact.batch import Batch, BatchOutputs
+from equistride.artifact.outputs import BatchOutputs
 from equistride.errors import EquistrideError
 
 
@@ -44,15 +44,12 @@ def compared(found: BatchOutputs, model: Model, frames: list[Frame], tolerance: 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-5)])
 def test_joined_frames_equal_single_ones(
-    random_artifact64: Path, quartz_atoms: Atoms, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+    random_artifact64: Path, quartz_atoms: Atoms, dtype: torch.dtype, tolerance: float
 ) -> None:
     model = load(random_artifact64, dtype=dtype)
+    assert model.metadata.capabilities.batched
     frames = frames_of(model, quartz_atoms)
-    calls = []
-    evaluate = Batch.evaluate
-    monkeypatch.setattr(Batch, "evaluate", lambda self, frames: calls.append(len(frames)) or evaluate(self, frames))
     compared(model.compute_batch(frames), model, frames, tolerance)
-    assert calls == [1, 5], "the reference structure once, then all frames in one call"
     with torch.inference_mode():
         compared(model.compute_batch(frames[2:]), model, frames[2:], tolerance)
     compared(model.compute_batch(frames[3:4]), model, frames[3:4], tolerance)
@@ -63,7 +60,7 @@ def test_a_module_without_the_method_is_run_frame_by_frame(tmp_path: Path) -> No
     atoms = argon()
     atoms.rattle(0.1, seed=1)
     frames = [Frame(atoms.positions, [0] * 32, atoms.cell.array, True), Frame(atoms.positions[:5], [0] * 5)]
-    assert not model._batch.agrees(model.compute, len(model.metadata.species))
+    assert not model.metadata.capabilities.batched
     compared(model.compute_batch(frames), model, frames, 1e-12)
 
 
@@ -101,16 +98,28 @@ def test_bad_frames_are_one_sentence(random_artifact64: Path) -> None:
         model.compute_batch([])
 
 
-def test_the_file_must_stay_until_it_was_read(tmp_path: Path) -> None:
+def test_the_file_may_go_once_it_is_loaded(tmp_path: Path) -> None:
     frames = [Frame(np.eye(3) * 2, [0, 1, 0])] * 2
-    for keep in (True, False):
-        path = write_artifact(random_potential(), tmp_path / "gone.pt", "float64")
-        model = load(path)
-        if keep:
-            model.keep()
-        path.unlink()
-        if keep:
-            assert model.compute_batch(frames).energies.shape == (2,)
-        else:
-            with pytest.raises(EquistrideError, match="cannot be read again"):
-                model.compute_batch(frames)
+    path = write_artifact(random_potential(), tmp_path / "gone.pt", "float64")
+    model, content = load(path), path.read_bytes()
+    path.unlink()
+    assert model.compute_batch(frames).energies.shape == (2,)
+    again = load(content)
+    assert torch.equal(again.compute_batch(frames).forces, model.compute_batch(frames).forces)
+
+
+def test_energies_alone_and_a_part_of_a_system(random_artifact64: Path, quartz_atoms: Atoms) -> None:
+    """Forces of a part are those of its energy on all atoms; parts add up to the whole."""
+    model = load(random_artifact64)
+    system = (model.species_index(quartz_atoms.get_chemical_symbols()), quartz_atoms.cell.array, True)
+    whole = model.compute(quartz_atoms.positions, *system)
+    assert torch.equal(model.energies(quartz_atoms.positions, *system), whole.atomic_energies)
+    first = model.compute_part(quartz_atoms.positions, *system, owned=30)
+    assert torch.allclose(first.atomic_energies, whole.atomic_energies[:30], rtol=0, atol=1e-12)
+    order = np.roll(np.arange(72), -30)  # the others first
+    rest = model.compute_part(quartz_atoms.positions[order], system[0][order], *system[1:], owned=42)
+    together = first.forces + rest.forces[np.argsort(order)]
+    assert torch.allclose(together, whole.forces, rtol=0, atol=1e-11)
+    assert torch.allclose(first.virial + rest.virial, whole.virial, rtol=0, atol=1e-10)
+    with pytest.raises(EquistrideError, match="number of own atoms is out of range; expected 0 to 72"):
+        model.compute_part(quartz_atoms.positions, *system, owned=73)

@@ -73,7 +73,7 @@ def test_what_the_file_says(members: list[Path], ensemble: Path) -> None:
 def test_batches_and_precisions(ensemble: Path) -> None:
     model = load(ensemble)
     frames = [Frame(MOLECULE, KINDS), Frame(MOLECULE[:3] * 1.1, KINDS[:3]), Frame(MOLECULE, KINDS, 6 * np.eye(3), True)]
-    assert model._batch.agrees(model.compute, len(model.metadata.species))
+    assert model.metadata.capabilities.batched
     batch = model.compute_batch(frames)
     for k, frame in enumerate(frames):
         one = model.compute(*frame)

@@ -77,7 +77,7 @@ def test_metadata_comes_back(checkpoint: Path, tmp_path: Path) -> None:
     assert metadata.format_version == FORMAT_VERSION
     assert (metadata.kind, metadata.architecture, metadata.dtype) == ("potential", "esen", "float32")
     assert metadata.species == SPECIES
-    assert (metadata.cutoff, metadata.num_layers, metadata.interaction_range) == (4.0, 2, 12.0)
+    assert (metadata.cutoff, metadata.message_passing_steps, metadata.interaction_range) == (4.0, 3, 12.0)
     assert metadata.periodic == "required"
     assert metadata.description == "a toy"
     assert metadata.licence == "CC0"

@@ -118,10 +118,10 @@ def test_pickles_are_never_loaded(tmp_path: Path, random_artifact64: Path) -> No
 
 def test_a_newer_format_is_refused(tmp_path: Path, random_artifact64: Path) -> None:
     def newer(name: str, data: bytes) -> bytes:
-        return data.replace(b'"format_version": 1', b'"format_version": 2') if name.endswith("metadata.json") else data
+        return data.replace(b'"format_version": 2', b'"format_version": 3') if name.endswith("metadata.json") else data
 
     sentence = refusal(rewritten(random_artifact64, tmp_path / "newer.pt", newer))
-    assert "expected a version up to 1; found 2; update equistride" in sentence
+    assert "expected a version up to 2; found 3; update equistride" in sentence
 
 
 @pytest.mark.parametrize(

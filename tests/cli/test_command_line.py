@@ -172,7 +172,7 @@ def test_a_file_that_is_no_artifact(tmp_path: Path, random_artifact64: Path, kin
             for item in source.infolist():
                 data = source.read(item)
                 if kind == "newer" and item.filename.endswith("metadata.json"):
-                    data = data.replace(b'"format_version": 1', b'"format_version": 99')
+                    data = data.replace(b'"format_version": 2', b'"format_version": 99')
                 if kind == "altered" and item.filename.endswith("reference.json"):
                     data = data.replace(b'"forces": [[', b'"forces": [[1', 1)
                 target.writestr(item, data)

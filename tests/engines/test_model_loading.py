@@ -117,7 +117,7 @@ def test_damaged_bytes_in_a_message(artifact64: Path) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "no equistride artifact"),
-        ({"format_version": 2}, r"cannot read; expected a version up to 1; found 2; update equistride"),
+        ({"format_version": 3}, r"cannot read; expected a version up to 2; found 3; update equistride"),
         ({"format_version": "1"}, r"'format_version'.*expected a number; found a string"),
         ({"kind": "charges"}, r"'kind'.*potential, propagator; found 'charges'"),
         ({"species": []}, r"'species'.*is empty"),

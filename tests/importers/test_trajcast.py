@@ -103,7 +103,7 @@ def test_metadata_says_where_it_came_from(tmp_path: Path) -> None:
     assert metadata.periodic == "required"  # it conserves no angular momentum: a model of a crystal
     assert metadata.provenance["imported_from"] == "IBM/trajcast"
     assert metadata.licence == "Apache-2.0"
-    assert (metadata.cutoff, metadata.num_layers, metadata.interaction_range) == (CUTOFF, 2, 2 * CUTOFF)
+    assert (metadata.cutoff, metadata.message_passing_steps, metadata.interaction_range) == (CUTOFF, 2, 2 * CUTOFF)
 
 
 def without(key: str) -> dict[str, Any]:

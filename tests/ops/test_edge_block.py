@@ -17,7 +17,7 @@ from equistride.data.quartz import quartz
 from equistride.errors import EquistrideError
 from equistride.models.esen_fused import FusedESEN, fusable, fuse
 from equistride.models.potential import ConservativePotential
-from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines
+from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines, pack
 from equistride.nn.rotation import WignerRotation
 from equistride.nn.so2 import SO2Convolution
 
@@ -155,7 +155,8 @@ class Sample:
         torch.manual_seed(5)
         first = SO2Convolution(l_max, m_max, 6, 4, num_gates=l_max * 4, mirror=mirror).double()
         second = SO2Convolution(l_max, m_max, 4, 3, mirror=mirror).double()
-        self.block = EdgeBlock(first, second, torch.nn.Linear(5, first.num_weights).double(), m_max, keep)
+        self.block = EdgeBlock(first, second, m_max, keep)
+        self.block.weights = pack(first, second, torch.nn.Linear(5, first.num_weights).double())
         self.edge_index = torch.tensor([[0, 0, 0, 1, 2, 2, 2], [1, 2, 0, 0, 0, 1, 1]])
         self.x = torch.randn(3, (l_max + 1) ** 2, 3, dtype=torch.float64)
         self.vectors = torch.randn(7, 3, dtype=torch.float64)

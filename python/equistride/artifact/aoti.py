@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from equistride.artifact.metadata import Compiled, Metadata
+from equistride.artifact.metadata import Capabilities, Compiled, Metadata
 from equistride.errors import EquistrideError
 from equistride.models.potential import ConservativePotential, DirectPotential
 from equistride.models.propagator import Propagator
@@ -67,22 +67,13 @@ def _of_potential(potential: ConservativePotential) -> tuple[Program, tuple[Tens
 
 
 def _of_propagator(propagator: Propagator) -> tuple[Program, tuple[Tensor, ...]]:
-    """Return a stride with momenta kept in each of two groups [N], and the free one, from the network's arguments, the groups,
-    positions, velocities and cell."""
+    """Return the free stride, from vectors, species, edges and velocities [N, 3]."""
 
-    def program(
-        vectors: Tensor, species: Tensor, edge_index: Tensor, group: Tensor, positions: Tensor, velocities: Tensor,
-        cell: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    def program(vectors: Tensor, species: Tensor, edge_index: Tensor, velocities: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            free = propagator.free_stride(velocities, species, vectors, edge_index)
-            open_groups = (cell == 0).all().reshape(1).expand(2)
-            return *propagator.keep(positions, velocities, species, *free, group, open_groups), *free
+            return propagator.free_stride(velocities, species, vectors, edge_index)
 
-    group = torch.zeros(ATOMS, dtype=torch.int64)
-    group[-2:] = 1
-    place = torch.ones(ATOMS, 3, dtype=torch.float64)
-    return program, (group, place, place.clone(), torch.eye(3, dtype=torch.float64))
+    return program, (torch.ones(ATOMS, 3, dtype=torch.float64),)
 
 
 def _checked(model: nn.Module, metadata: Metadata) -> nn.Module:
@@ -164,7 +155,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Compiled:
+def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Metadata:
     """Compile a model's program with AOTInductor for the CPU of this machine; it takes a minute and a C++ compiler.
 
     Parameters
@@ -178,8 +169,8 @@ def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Comp
 
     Returns
     -------
-    Compiled
-        What the program was compiled for.
+    Metadata
+        With what the program was compiled for, and its contract.
 
     Raises
     ------
@@ -189,7 +180,8 @@ def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Comp
     made_for = target()
     settings = _settings(made_for)
     graph, arguments = trace(model, metadata)
-    calls = sum(node.target is torch.ops.equistride.exchange.default for node in graph.graph.nodes)
+    targets = [str(node.target).removesuffix(".default").replace(".", "::", 1) for node in graph.graph.nodes]
+    calls = targets.count("equistride::exchange")
     sizes = {ATOMS, EDGES}
     shapes = tuple(
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(argument.shape) if size in sizes}
@@ -204,5 +196,21 @@ def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Comp
             torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=settings)
     except (RuntimeError, ValueError, TypeError) as error:
         raise _refusal(error) from None
+    potential, system = metadata.kind == "potential", metadata.system
     shortest = getattr(model.network, "shortest", 0.0)  # of a TrajCast with tables
-    return made_for.model_copy(update={"exchanges": calls, "shortest": shortest or None})
+    limits = metadata.limits.model_copy(update={"shortest_bond": shortest or None})
+    capabilities = Capabilities(
+        decomposable=True, batched=potential, angular_momentum=not potential and getattr(model, "keep_spin", True)
+    )
+    steps = metadata.message_passing_steps
+    return metadata.model_copy(
+        update={
+            "compiled": made_for.model_copy(update={"exchanges": calls, "cutoff": metadata.cutoff}),
+            "message_passing_steps": steps,
+            "interaction_range": steps * metadata.cutoff,
+            "capabilities": capabilities,
+            "limits": limits,
+            "operators": {name: 1 for name in sorted(set(targets)) if name.startswith("equistride::")},
+            "charge_spin": "fixed" if system else "none",
+        }
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import warnings
@@ -102,6 +103,9 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
     module = module.cpu().double().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+    parts: list[Any] = [part for part in module.modules() if hasattr(part, "pack")]
+    for part in parts:
+        part.pack()
     reference = reference_json(
         module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed
     )
@@ -111,30 +115,41 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
             if container == "aoti":
                 metadata = _compile(module, metadata, reference, Path(folder) / "model.pt2", partial)
             else:
-                _script(module, metadata, reference, Path(folder) / path.name, partial)
+                for part in parts:
+                    part.unpack()  # files know nothing of a kernel's layout
+                metadata = _script(module, metadata, reference, Path(folder) / path.name, partial)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
     return metadata
 
 
-def _records(metadata: Metadata, reference: str) -> dict[str, str]:
-    return {"metadata.json": metadata.model_dump_json(indent=1), "reference.json": reference}
+def _records(metadata: dict[str, Any], reference: str) -> dict[str, str]:
+    return {"extra/metadata.json": json.dumps(metadata, indent=1), "extra/reference.json": reference}
 
 
-def _script(module: nn.Module, metadata: Metadata, reference: str, whole: Path, target: Path) -> None:
+def _script(module: nn.Module, metadata: Metadata, reference: str, whole: Path, target: Path) -> Metadata:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is the format that the engines load
         scripted = torch.jit.script(module)
-    torch.jit.save(scripted, str(whole), _extra_files=_records(metadata, reference))
-    without_debug(whole, target)
+    torch.jit.save(scripted, str(whole))
+    # A file of format 1 has no contract: its reader looks into the module.
+    looked_at = whole.with_name("contract.pt")
+    range_ = metadata.message_passing_steps * metadata.cutoff
+    facts = metadata.model_dump() | {"format_version": 1, "interaction_range": range_, "max_speed": metadata.max_speed}
+    without_debug(whole, looked_at, _records(facts, reference))
+    metadata = metadata.with_contract(open_native(looked_at, verify=False).contract())
+    without_debug(whole, target, _records(metadata.model_dump(), reference))
+    open_native(target)  # as whoever loads it will
+    return metadata
 
 
 def _compile(module: nn.Module, metadata: Metadata, reference: str, package: Path, target: Path) -> Metadata:
-    metadata = metadata.model_copy(update={"compiled": compile_program(module, metadata, package)})
-    records = {f"extra/{name}": text for name, text in _records(metadata, reference).items()}
+    metadata = compile_program(module, metadata, package)
     with zipfile.ZipFile(package) as archive:
         (program,) = (entry for entry in archive.infolist() if entry.filename.endswith(".so"))
-    without_debug(package, target, records | {"extra/program.crc32": str(program.CRC)})
+    without_debug(
+        package, target, _records(metadata.model_dump(), reference) | {"extra/program.crc32": str(program.CRC)}
+    )
     open_native(target)  # its reference frame, on the machine that it was compiled on
     return metadata

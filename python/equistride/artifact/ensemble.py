@@ -149,7 +149,7 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
         )
     members = [open_script(path) for path in paths]
     _check_different(paths, models)
-    joinable = all("atomic_energies" in member._c._method_names() for member in members)
+    joinable = all(one.capabilities.decomposable for one in facts)
     module = (JoinableEnsemble if joinable else Ensemble)(members)
     names = sorted({one.architecture for one in facts})
     metadata = Metadata(
@@ -159,8 +159,7 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
         species=facts[0].species,
         masses=facts[0].masses,
         cutoff=facts[0].cutoff,
-        num_layers=max(one.num_layers for one in facts),
-        interaction_range=max(one.interaction_range for one in facts),
+        message_passing_steps=max(one.message_passing_steps for one in facts),
         dtype="float64" if any(one.dtype == "float64" for one in facts) else "float32",
         periodic="required" if any(one.periodic == "required" for one in facts) else "any",
         system=facts[0].system,
@@ -177,5 +176,4 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
         licence=", ".join(sorted({one.licence for one in facts if one.licence})),
         references=list(dict.fromkeys(r for one in facts for r in one.references)),
     )
-    save(module, metadata, output)
-    return metadata
+    return save(module, metadata, output)

@@ -93,8 +93,7 @@ def save_potential(
         description=description,
         species=potential.species,
         cutoff=config.cutoff,
-        num_layers=config.num_layers,
-        interaction_range=(config.num_layers + 1) * config.cutoff,  # the first features are sums over neighbours too
+        message_passing_steps=config.num_layers + 1,  # the first features are sums over neighbours too
         dtype=dtype,  # type: ignore[arg-type]
         periodic="required" if periodic else "any",
         conservative=not config.caveats,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equistride.errors import EquistrideError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The format version that this package writes; readers refuse newer ones."""
 
 
@@ -38,10 +39,49 @@ class Compiled(BaseModel):
     machine: str
     """Kind of processor, as ``uname -m`` says it."""
     instruction_set: Literal["portable", "avx2", "avx512"]
+    cutoff: float | None = None
+    """A, of the program."""
     exchanges: int = 0
-    """Calls of ``equistride::exchange``."""
-    shortest: float | None = None
-    """A; the tables of a propagator reach no shorter bond."""
+    """Calls of ``equistride::exchange`` in the program."""
+
+
+class Capabilities(BaseModel):
+    """What a model can do; what is not declared is not used."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    decomposable: bool = False
+    """Energies (or strides) of some atoms from edge vectors; forces are the gradient. Atoms may be divided among processes."""
+    padded: bool = False
+    """Spare atoms and edges change nothing: a step may be captured on a GPU."""
+    batched: bool = False
+    """Frames may be joined in one graph."""
+    uncertainty: bool = False
+    """An ensemble, which says how far its members disagree."""
+    angular_momentum: bool = False
+    """A propagator keeps it in systems without a box."""
+
+
+class Limits(BaseModel):
+    """What a model takes; None where it takes everything."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    shortest_bond: float | None = None
+    """A."""
+    fastest_atom: float | None = None
+    """A/fs."""
+    smallest_box: float | None = None
+    """Cutoffs, between opposite faces."""
+
+
+class Composition(BaseModel):
+    """The only system that a model holds for: whole numbers of atoms by element, and where size counts how many in all."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    elements: dict[str, int]
+    atoms: int | None = None
 
 
 class Metadata(BaseModel):
@@ -60,17 +100,26 @@ class Metadata(BaseModel):
     """amu, one an element; a propagator needs exactly these."""
     cutoff: float = Field(gt=0)
     """A."""
-    num_layers: int = Field(ge=1)
-    interaction_range: float = Field(gt=0)
-    """A; how far an atom's energy looks: the cutoff times the number of sums over neighbours, one after the other."""
+    message_passing_steps: int = Field(default=1, ge=1)
+    """Sums over neighbours that follow one another; an engine's halo is this times the cutoff."""
+    interaction_range: float | Literal["all"] | None = None
+    """A; how far an atom's energy looks: the cutoff times the steps, or "all" where it looks at all atoms."""
+    capabilities: Capabilities = Capabilities()
+    global_sums: int = Field(default=0, ge=0)
+    """Reductions over all atoms in one evaluation."""
+    limits: Limits = Limits()
+    operators: dict[str, int] = {}
+    """Our native operators that the module calls, each with the version of its schema."""
+    charge_spin: Literal["none", "input", "fixed"] = "none"
+    """Whether the model depends on total charge and spin multiplicity, and whether they can be set; values: ``system``."""
+    composition: Composition | None = None
+    """The only composition that the model holds for."""
     dtype: Literal["float32", "float64"]
     units: Units = Units()
     periodic: Literal["any", "required"] = "any"
     """"required": trained on periodic systems alone, a system without a box is refused."""
     stride_fs: float | None = None
     """fs, propagators only."""
-    max_speed: float | None = None
-    """A/fs, propagators only: faster atoms are refused."""
     ensemble: str | None = None
     """Ensemble of a propagator's training data."""
     conservative: bool = True
@@ -91,10 +140,40 @@ class Metadata(BaseModel):
     num_parameters: int = 0
     provenance: dict[str, Any] = {}
     """Package and torch versions, hashes of config and data."""
+    weights: dict[str, Any] = {}
+    """Where they came from: program, file's hash, licence, task or head or modal."""
     licence: str = ""
     references: list[str] = []
     accuracy: dict[str, float] = {}
     """Measured errors, with the unit in the name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, given: Any) -> Any:
+        """Take the names of format 1: ``num_layers`` is gone, ``max_speed`` is a limit."""
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        given.pop("num_layers", None)
+        speed = given.pop("max_speed", None)
+        if speed is not None:
+            given["limits"] = Limits(fastest_atom=speed)
+        if isinstance(given.get("interaction_range"), (int, float)) and "message_passing_steps" not in given:
+            given["message_passing_steps"] = max(1, round(given["interaction_range"] / given["cutoff"]))
+        return given
+
+    @property
+    def max_speed(self) -> float | None:
+        """A/fs, propagators only: faster atoms are refused."""
+        return self.limits.fastest_atom
+
+    def with_contract(self, contract: str) -> Metadata:
+        """Return the same with the contract that the native reader found in the module of its file (JSON)."""
+        found = json.loads(contract)
+        found["limits"] = self.limits.model_dump(exclude_none=True) | found["limits"]
+        if self.global_sums:
+            found |= {"global_sums": self.global_sums, "interaction_range": "all"}
+        return Metadata.model_validate(self.model_dump() | found)
 
 
 def metadata_of(path: Path) -> Metadata | None:

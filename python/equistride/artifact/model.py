@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,9 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from equistride.artifact.batch import Batch, Script, separate
-from equistride.artifact.frames import BatchOutputs, Frame, Outputs, Stride
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.native import open_native, sentence
-from equistride.artifact.system import derived
+from equistride.artifact.outputs import BatchOutputs, Frame, Outputs, Stride
 from equistride.errors import EquistrideError
 
 
@@ -41,15 +37,6 @@ def _symbol(number: int) -> str:
     return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"with atomic number {number}"
 
 
-@contextmanager
-def _naming(frame: int) -> Iterator[None]:
-    """Say of an error which frame of a batch it is about."""
-    try:
-        yield
-    except EquistrideError as error:
-        raise EquistrideError(f"frame {frame}: {error}") from None
-
-
 class Model:
     """A loaded artifact.
 
@@ -61,9 +48,8 @@ class Model:
         Where and in which precision it computes.
     """
 
-    def __init__(self, native: Any, device: str, dtype: torch.dtype | None, path: Path) -> None:
-        self._path = path
-        self.metadata = Metadata.model_validate_json(native.metadata())
+    def __init__(self, native: Any, device: str, dtype: torch.dtype | None) -> None:
+        self.metadata = Metadata.model_validate_json(native.metadata()).with_contract(native.contract())
         self._native = native
         self.dtype = dtype or getattr(torch, self.metadata.dtype)
         if self.dtype not in (torch.float32, torch.float64):
@@ -127,11 +113,10 @@ class Model:
         # an axis that is open has no lattice vector: propagators keep angular momentum where there is none
         return positions, species, torch.where(pbc.to(cell.device)[:, None], cell, 0.0), pbc
 
-    def _run(self, positions: Any, velocities: Any, species: Any, cell: Any, pbc: Any) -> list[Tensor]:
-        positions, species, cell, pbc = self._checked(positions, species, cell, pbc)
-        velocities = None if velocities is None else _array(velocities, "velocities", "[N, 3]")
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the native model; its errors are one sentence."""
         try:
-            return self._native.compute(positions, velocities, species, cell, pbc)
+            return getattr(self._native, method)(*arguments)
         except (RuntimeError, ValueError, IndexError, torch.jit.Error) as error:
             raise sentence(error) from None
 
@@ -176,13 +161,49 @@ class Model:
             For a propagator, an empty system, positions that are not finite, atoms on top of each other, a missing box.
         """
         self._need_potential()
-        return Outputs(*self._run(positions, None, species, cell, pbc))
+        positions, *system = self._checked(positions, species, cell, pbc)
+        return Outputs(*self._call("compute", positions, None, *system, True))
+
+    def energies(self, positions: Any, species: Any, cell: Any = None, pbc: Any = False) -> Tensor:
+        """Return the atomic energies [N] of a potential in eV (float64), for a third of the cost of :meth:`compute`, whose
+        arguments and errors these are."""
+        self._need_potential()
+        positions, *system = self._checked(positions, species, cell, pbc)
+        return self._call("compute", positions, None, *system, False)[0]
+
+    def compute_part(self, positions: Any, species: Any, cell: Any = None, pbc: Any = False, *, owned: int) -> Outputs:
+        """Evaluate the energy of the first ``owned`` atoms; the others complete their surroundings.
+
+        Parameters
+        ----------
+        positions, species, cell, pbc
+            As for :meth:`compute`.
+        owned
+            How many atoms, the first ones, the energies are of.
+
+        Returns
+        -------
+        Outputs
+            Atomic energies [owned] eV, forces [N, 3] eV/A on all atoms and virial [3, 3] eV of their sum; float64 on the CPU.
+
+        Raises
+        ------
+        EquistrideError
+            As :meth:`compute`, and for a model that is not decomposable.
+        """
+        self._need_potential()
+        positions, *system = self._checked(positions, species, cell, pbc)
+        if not 0 <= owned <= len(positions):
+            raise EquistrideError(
+                "the number of own atoms is out of range", expected=f"0 to {len(positions)}", found=owned
+            )
+        return Outputs(*self._call("compute_part", positions, None, *system, owned))
 
     def compute_batch(self, frames: Sequence[Frame]) -> BatchOutputs:
         """Evaluate many frames, of any sizes, cells and compositions, in one call of the network.
 
-        Their graphs are joined, which pays for small frames. An artifact whose module does not offer the method that this needs
-        (see :mod:`equistride.artifact.batch`) is run frame by frame, with the same results.
+        Their graphs are joined where the model's contract has it ``batched``, which pays for small frames; else they are
+        evaluated one by one, with the same results.
 
         Parameters
         ----------
@@ -202,24 +223,13 @@ class Model:
         self._need_potential()
         checked = []
         for number, frame in enumerate(frames):
-            with _naming(number):
-                checked.append(Frame(*self._checked(*frame)))
+            try:
+                checked.append(self._checked(*frame))
+            except EquistrideError as error:
+                raise EquistrideError(f"frame {number}: {error}") from None
         if not checked:
             raise EquistrideError("there are no frames to evaluate", expected="one or more")
-        joined = (
-            self._batch.evaluate(checked)
-            if len(checked) > 1
-            and not self.metadata.compiled
-            and self._batch.agrees(self.compute, len(self.metadata.species))
-            else None
-        )
-        if joined is not None:
-            return joined
-        single = []
-        for number, frame in enumerate(checked):
-            with _naming(number):
-                single.append(self.compute(*frame))
-        return separate(single)
+        return BatchOutputs(*self._call("compute_batch", *map(list, zip(*checked, strict=True))))
 
     def uncertainty(self, positions: Any, species: Any, cell: Any = None, pbc: Any = False) -> Tensor:
         """Return how far the members of an ensemble disagree about the force on each atom [N], eV/A.
@@ -238,27 +248,28 @@ class Model:
             As :meth:`compute`, and for an artifact that is no ensemble.
         """
         self._need_potential()
-        if self.metadata.compiled or not self._script.has("uncertainty"):
+        if not self.metadata.capabilities.uncertainty:
             raise EquistrideError(
                 "this artifact has no uncertainty",
                 expected="an ensemble",
                 found=f"{self.metadata.members} set of weights",
                 hint="join artifacts with `equistride ensemble`",
             )
-        frame = Frame(*self._checked(positions, species, cell, pbc))
-        deviations = self._script.uncertainty(frame, self.metadata.cutoff)
-        if deviations is None or not bool(torch.isfinite(deviations).all()):
-            self.compute(*frame)  # says which atom is at fault
-            raise EquistrideError(
-                "the uncertainty of the ensemble is not finite", hint="look at its members one by one"
-            )
-        return deviations
+        return self._call("uncertainty", *self._checked(positions, species, cell, pbc))
 
-    def keep(self) -> Model:
-        """Read all that is needed from the file now, so that it may go away; returns the model itself."""
-        if not self.metadata.compiled:
-            _ = self._script
-        return self
+    def set_system(self, charge: float | None = None, spin: float | None = None) -> None:
+        """Compute with another total charge [e] or spin multiplicity (0: not given) from now on; as before where left out.
+
+        Raises
+        ------
+        EquistrideError
+            Where the model knows neither, they are fixed in it, or a number is not whole or out of range.
+        """
+        before = self.metadata.system or {"charge": 0.0, "spin": 0.0}
+        given = {"charge": charge, "spin": spin}
+        system = {name: float(before[name] if value is None else value) for name, value in given.items()}
+        self._call("set_system", system["charge"], system["spin"])
+        self.metadata = self.metadata.model_copy(update={"system": system})
 
     def _need_potential(self) -> None:
         if self.metadata.kind != "potential":
@@ -266,50 +277,44 @@ class Model:
                 "this artifact cannot compute forces", expected="a potential", found=f"a {self.metadata.kind}"
             )
 
-    @cached_property
-    def _script(self) -> Script:
-        return Script(self._path, self.device, self.dtype)
-
-    @cached_property
-    def _batch(self) -> Batch:
-        return Batch(self._script, self.metadata.cutoff)
-
     def propagate(self, positions: Any, velocities: Any, species: Any, cell: Any = None, pbc: Any = False) -> Stride:
         """Advance one stride of a propagator; velocities [N, 3] in A/fs, otherwise as :meth:`compute`."""
         if self.metadata.kind != "propagator":
             raise EquistrideError(
                 "this artifact cannot propagate", expected="a propagator", found=f"a {self.metadata.kind}"
             )
-        return Stride(*self._run(positions, velocities, species, cell, pbc))
+        positions, *system = self._checked(positions, species, cell, pbc)
+        return Stride(*self._call("compute", positions, _array(velocities, "velocities", "[N, 3]"), *system, True))
 
 
 def load(
-    path: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, *, verify: bool = True,
+    source: str | Path | bytes, device: str = "cpu", dtype: torch.dtype | None = None, *, verify: bool = True,
     charge: float | None = None, spin: float | None = None,
 ) -> Model:  # fmt: skip
-    """Load an artifact, check its format and run its reference frame; nothing is unpickled.
+    """Load an artifact, hold its metadata against its module and run its self-test; nothing is unpickled.
 
     One that was compiled (``metadata.compiled``) is machine code: load those of people you trust, for its own precision alone.
 
     Parameters
     ----------
-    path
-        File written by ``equistride export``.
+    source
+        File written by ``equistride export``, or its content.
     device
         ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
     dtype
         Precision to compute in; that of the artifact by default.
     verify
-        Run the reference frame (a few milliseconds).
+        Run the self-test (a few milliseconds).
     charge, spin
         Total charge [e] and spin multiplicity to compute with, for models that know them; those of the file by default.
 
     Raises
     ------
     EquistrideError
-        Where the file is missing, truncated, something else, newer than this package, or does not reproduce its
-        reference outputs.
+        Where the file is missing, truncated, something else, newer than this package, declares what its module is not, or does
+        not reproduce its reference outputs.
     """
+    model = Model(open_native(source, verify), device, dtype)
     if charge is not None or spin is not None:
-        path = derived(path, charge=charge, spin=spin)
-    return Model(open_native(path, verify), device, dtype, Path(path))
+        model.set_system(charge, spin)
+    return model

@@ -19,21 +19,28 @@ def sentence(error: Exception) -> EquistrideError:
     return EquistrideError(" ".join(text.removeprefix("ValueError: ").split()) or type(error).__name__)
 
 
-def open_native(path: str | Path, verify: bool = True) -> Any:
-    """Open an artifact as a ``torch.classes.equistride.Model``; ``verify`` runs its reference frame.
+def open_native(source: str | Path | bytes, verify: bool = True) -> Any:
+    """Open an artifact, by its path or its content, as a ``torch.classes.equistride.Model``; ``verify`` runs its self-test.
 
     Raises
     ------
     EquistrideError
         As :func:`equistride.artifact.model.load`.
     """
-    if not Path(path).is_file():
-        raise EquistrideError(f"the artifact {path} does not exist", hint="write it with `equistride export`")
+    content, name = None, "the artifact"
+    if isinstance(source, bytes):
+        content = (
+            torch.frombuffer(bytearray(source), dtype=torch.uint8) if source else torch.empty(0, dtype=torch.uint8)
+        )
+    else:
+        name = str(source)
+        if not Path(source).is_file():
+            raise EquistrideError(f"the artifact {name} does not exist", hint="write it with `equistride export`")
     try:
-        return torch.classes.equistride.Model(str(path), verify)
+        return torch.classes.equistride.Model(content, name, verify)
     except (RuntimeError, ValueError, IndexError) as error:
         reason = sentence(error)
-        if str(path) in str(reason):
+        if name in str(reason):
             raise reason from None
         hint = "it is damaged: copy or export it again"
-        raise EquistrideError(f"the artifact {path} fails its self-test ({reason})", hint=hint) from None
+        raise EquistrideError(f"the artifact {name} fails its self-test ({reason})", hint=hint) from None

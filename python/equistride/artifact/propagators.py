@@ -12,7 +12,7 @@ from equistride import __version__
 from equistride.artifact.archive import save
 from equistride.artifact.checkpoint import load_weights, unreadable
 from equistride.artifact.checkpoint import provenance as origin
-from equistride.artifact.metadata import Container, Metadata, check_precision
+from equistride.artifact.metadata import Container, Limits, Metadata, check_precision
 from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
@@ -88,12 +88,11 @@ def save_propagator(
         species=propagator.species,
         masses=propagator.masses,
         cutoff=config.cutoff,
-        num_layers=config.num_layers,
-        interaction_range=config.num_layers * config.cutoff,
+        message_passing_steps=config.num_layers,
         dtype=dtype,  # type: ignore[arg-type]
         periodic="required" if periodic else "any",
         stride_fs=propagator.stride_fs,
-        max_speed=config.max_speed,
+        limits=Limits(fastest_atom=config.max_speed),
         ensemble="NVE",
         num_parameters=count,
         provenance={"exported_by": f"equistride {__version__}, torch {torch.__version__}", **(provenance or {})},

@@ -7,8 +7,6 @@ every engine takes as it is. In OpenMM they are parameters of the Context, ``cha
 
 from __future__ import annotations
 
-import tempfile
-from functools import lru_cache
 from pathlib import Path
 
 from equistride.artifact.archive import open_script, save
@@ -62,16 +60,3 @@ def with_system(
     metadata = metadata.model_copy(update={"system": {"charge": charge, "spin": spin}})
     save(module, metadata, Path(output))
     return metadata
-
-
-@lru_cache(maxsize=1)
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="equistride-")
-
-
-def derived(path: str | Path, *, charge: float | None = None, spin: float | None = None) -> Path:
-    """Return the path of :func:`with_system`'s result, kept until the process ends."""
-    folder = Path(tempfile.mkdtemp(dir=_folder().name))
-    output = folder / Path(path).name
-    with_system(path, output, charge=charge, spin=spin)
-    return output

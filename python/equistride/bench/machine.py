@@ -67,13 +67,14 @@ def block_rate(dtype: torch.dtype) -> float:
 
     That of an eSEN edge block that is nothing but its largest product, with so many channels that the rest is lost.
     """
-    from equistride.nn.edge_block import Bonds, EdgeBlock
+    from equistride.nn.edge_block import Bonds, EdgeBlock, pack
     from equistride.nn.so2 import SO2Convolution
 
     c, edges = 768, 480
     first = SO2Convolution(0, 0, 2 * c, c, mirror=True).to(dtype)
     second = SO2Convolution(0, 0, c, c, mirror=True).to(dtype)
-    block = EdgeBlock(first, second, torch.nn.Linear(8, first.num_weights).to(dtype), 0)
+    block = EdgeBlock(first, second, 0)
+    block.weights = pack(first, second, torch.nn.Linear(8, first.num_weights).to(dtype))
     vectors = torch.randn(edges, 3, dtype=dtype)
     bonds = Bonds(vectors, vectors[:, :0], vectors[:, 0], torch.arange(edges).repeat(2, 1))
     x, hidden = torch.randn(edges, 1, c, dtype=dtype), torch.randn(edges, 8, dtype=dtype)

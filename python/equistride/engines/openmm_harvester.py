@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +197,9 @@ def _own_force(system: openmm.System) -> Any:
 
 
 def _model_of(force: Any) -> Model:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "ensemble.pt"
-        path.write_bytes(force.getModel())
-        wish = force.getProperties()
-        device = wish.get("device", "auto")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = {"single": torch.float32, "double": torch.float64}.get(wish.get("precision", "auto"))
-        return load(path, device, dtype).keep()
+    wish = force.getProperties()
+    device = wish.get("device", "auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = {"single": torch.float32, "double": torch.float64}.get(wish.get("precision", "auto"))
+    return load(force.getModel(), device, dtype)

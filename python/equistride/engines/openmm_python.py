@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ class Computation:
         Element symbols of the particles that the force sees.
     periodic
         Whether the model sees the box.
-    device, dtype
-        As ``equistride.artifact.load`` takes them, the latter by its name.
+    device, dtype, charge, spin
+        As ``equistride.artifact.load`` takes them, the precision by its name.
     """
 
     def __init__(
@@ -38,12 +37,12 @@ class Computation:
         periodic: bool,
         device: str = "cpu",
         dtype: str | None = None,
+        charge: float | None = None,
+        spin: float | None = None,
     ) -> None:
-        self._arguments = (content, symbols, periodic, device, dtype)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.pt"
-            path.write_bytes(content)
-            self.model = artifact.load(path, device=device, dtype=None if dtype is None else getattr(torch, dtype))
+        self._arguments = (content, symbols, periodic, device, dtype, charge, spin)
+        self.model = artifact.load(content, device=device, dtype=None if dtype is None else getattr(torch, dtype),
+                                   charge=charge, spin=spin)  # fmt: skip
         self.periodic = periodic
         self.species = self.model.species_index(symbols)
 
@@ -53,12 +52,8 @@ class Computation:
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         positions = state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM
         cell = np.zeros((3, 3))
-        # Atoms that are far from the origin keep their digits in a float32 model.
         if self.periodic:
             cell = np.asarray(state.getPeriodicBoxVectors(asNumpy=True)._value) * ANGSTROM_PER_NM
-            positions = positions - np.floor(positions @ np.linalg.inv(cell)) @ cell
-        elif self.model.dtype == torch.float32 and np.isfinite(positions).all():
-            positions = positions - positions.mean(axis=0)
         outputs = self.model.compute(positions, self.species, cell, np.full(3, self.periodic))
         energy = float(outputs.atomic_energies.double().sum()) * KJ_MOL_PER_EV
         forces = outputs.forces.double().cpu().numpy() * (KJ_MOL_PER_EV * ANGSTROM_PER_NM)
@@ -66,8 +61,9 @@ class Computation:
 
 
 def python_force(
-    path: Path, symbols: list[str], particles: list[int], periodic: bool, device: str, dtype: str | None
-) -> openmm.PythonForce:
+    path: Path, symbols: list[str], particles: list[int], periodic: bool, device: str, dtype: str | None,
+    charge: float | None = None, spin: float | None = None,
+) -> openmm.PythonForce:  # fmt: skip
     """Return a PythonForce that runs an artifact.
 
     Parameters
@@ -78,7 +74,7 @@ def python_force(
         Element symbols and indices of the particles that the model sees; no indices for all.
     periodic
         Whether the model sees the box.
-    device, dtype
+    device, dtype, charge, spin
         As ``equistride.artifact.load`` takes them.
 
     Raises
@@ -86,7 +82,7 @@ def python_force(
     EquistrideError
         As ``equistride.artifact.load``.
     """
-    computation = Computation(path.read_bytes(), symbols, periodic, device, dtype)
+    computation = Computation(path.read_bytes(), symbols, periodic, device, dtype, charge, spin)
     force = openmm.PythonForce(computation, {}, particles)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -34,10 +34,9 @@ KEEP_BYTES: Final = 12 << 30
 class Radial(nn.Module):
     """A radial network of bond lengths, or its splines."""
 
-    def __init__(self, basis: nn.Module, network: RadialNetwork, sender: Tensor, receiver: Tensor) -> None:
+    def __init__(self, basis: nn.Module, network: RadialNetwork, sender: nn.Parameter, receiver: nn.Parameter) -> None:
         super().__init__()
-        self.basis, self.network = copy.deepcopy(basis), copy.deepcopy(network)
-        self.sender, self.receiver = nn.Parameter(sender.detach().clone()), nn.Parameter(receiver.detach().clone())
+        self.basis, self.network, self.sender, self.receiver = basis, network, sender, receiver
 
     def forward(self, lengths: Tensor, pair: Tensor) -> Tensor:
         """Return [E, columns] for lengths [E] in A and pairs of elements [E]."""
@@ -51,14 +50,13 @@ class Radial(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """An eSEN block whose edgewise convolution is one operator."""
+    """An eSEN block whose edgewise convolution is one operator; its weights are the plain block's."""
 
     def __init__(self, block: Block, m_max: int, radial: nn.Module, keep: int) -> None:
         super().__init__()
-        edgewise = block.edgewise
-        self.norm1, self.norm2, self.feed_forward = map(copy.deepcopy, (block.norm1, block.norm2, block.feed_forward))
+        self.norm1, self.norm2, self.feed_forward = block.norm1, block.norm2, block.feed_forward
         self.radial = radial
-        self.edgewise = EdgeBlock(edgewise.first, edgewise.second, edgewise.radial.last, m_max, keep)
+        self.edgewise = EdgeBlock(block.edgewise.first, block.edgewise.second, m_max, keep)
 
     def forward(self, x: Tensor, bonds: Bonds, lengths: Tensor, pair: Tensor, system: Tensor | None) -> Tensor:
         """Return the updated features [n, (l_max+1)^2, C] of own atoms; ``system`` [C] is of charge and spin."""
@@ -74,7 +72,8 @@ def _blocks(network: ESEN) -> list[Block]:
 class FusedESEN(nn.Module):
     """An eSEN network with frozen weights for serving: same outputs, several times faster on a CPU.
 
-    It keeps the plain network, for tensors on a GPU where the native library was built without CUDA. Made by :func:`fuse`.
+    Its weights are those of the plain network, which it keeps: for their layout in memory, see :meth:`pack`, and for tensors on a
+    GPU where the native library was built without CUDA. Made by :func:`fuse`.
 
     Parameters
     ----------
@@ -90,16 +89,16 @@ class FusedESEN(nn.Module):
         self.cutoff, self.l_max, self.channels, self.size = plain.cutoff, plain.l_max, plain.channels, plain.size
         self.num_species = plain.sender.size(0)
         self.error, self.slope_error = 0.0, 0.0
-        layers = _blocks(plain)
+        layers = _blocks(self.plain)
         m_max = len(layers[0].edgewise.first.orders)
         blocks = []
         for block in layers:
-            network = copy.deepcopy(block.edgewise.radial)
+            network = copy.deepcopy(block.edgewise.radial, {id(weight): weight for weight in block.parameters()})
             network.last = nn.Identity()  # type: ignore[assignment]
-            radial = self._radial(plain, network, splines)
+            radial = self._radial(network, splines)
             blocks.append(FusedBlock(block, m_max, radial, KEEP_BYTES // len(layers)))
         self.blocks = nn.ModuleList(blocks)
-        self.degree = self._radial(plain, plain.edge_degree, splines)
+        self.degree = self._radial(self.plain.edge_degree, splines)
         c = self.channels
         harmonics = "+".join(f"1x{degree}{'eo'[degree % 2]}" for degree in range(self.l_max + 1))
         self.harmonics = SphericalHarmonics(self.l_max)
@@ -110,7 +109,8 @@ class FusedESEN(nn.Module):
 
     scale: Tensor
 
-    def _radial(self, plain: ESEN, network: RadialNetwork, splines: float | None) -> nn.Module:
+    def _radial(self, network: RadialNetwork, splines: float | None) -> nn.Module:
+        plain = self.plain
         radial = Radial(plain.basis, network, plain.sender, plain.receiver)
         columns = network.last.weight.size(0) if isinstance(network.last, nn.Linear) else network.channels
         size = self.num_species**2 * TYPICAL_ROWS * columns * 8
@@ -122,6 +122,26 @@ class FusedESEN(nn.Module):
             return radial
         self.error, self.slope_error = max(self.error, made.error), max(self.slope_error, made.slope_error)
         return made
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Lay the blocks' weights out as the kernels of this build read them: once, before the first call."""
+        for fused, block in zip(self.blocks, self.plain.blocks):  # noqa: B905 (TorchScript knows no strict=)
+            edgewise = block.edgewise
+            first, second, last = edgewise.first, edgewise.second, edgewise.radial.last
+            fused.edgewise.weights = torch.ops.equistride.edge_block_pack(
+                last.weight,
+                last.bias,
+                first.weights(),
+                second.weights(),
+                first.mirror and second.mirror,
+            )
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget the layout, which no file shall hold."""
+        for fused in self.blocks:
+            fused.edgewise.weights = torch.empty(0)
 
     @torch.jit.export
     def set_system(self, charge: float, spin: float) -> None:
@@ -192,7 +212,9 @@ def fuse(network: ESEN, splines: float | None = TOLERANCE) -> FusedESEN:
         )
     fused = FusedESEN(network, splines)
     weight = network.embedding.weight
-    return fused.to(weight.device, weight.dtype).requires_grad_(False)
+    fused = fused.to(weight.device, weight.dtype).requires_grad_(False)
+    fused.pack()
+    return fused
 
 
 def serving(potential: ConservativePotential, dtype: str) -> ConservativePotential:

@@ -5,7 +5,7 @@ rotation into the bond frame, radial weights, two SO(2) layers with a gate betwe
 the same is :class:`equistride.models.esen.EdgewiseConvolution`. First gradients only, to the features and the bonds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import torch
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
 from equistride.nn.radial_table import QuinticTable, fewest_intervals
-from equistride.nn.so2 import MirrorOrderLinear, OrderLinear, SO2Convolution
+from equistride.nn.so2 import SO2Convolution
 
 __all__ = ["Bonds", "EdgeBlock", "RadialSplines", "pack"]
-
-PANEL = 32  # columns of a matrix that are stored together, as csrc/edge_block/kernels.h says
 
 
 class Bonds(NamedTuple):
@@ -34,38 +32,8 @@ class Bonds(NamedTuple):
     edge_index: Tensor
 
 
-def _panels(matrix: Tensor) -> Tensor:
-    """Store a matrix [k, n] as [panels, k, PANEL], with zeros beyond its last column."""
-    k, n = matrix.shape
-    padded = nn.functional.pad(matrix, (0, -n % PANEL))
-    return padded.view(k, -1, PANEL).transpose(0, 1).flatten()
-
-
-def _order_matrices(layer: nn.Module, transposed: bool) -> Iterator[Tensor]:
-    """Yield the matrices of an order m > 0, to be multiplied from the right; three make a complex product."""
-    if isinstance(layer, MirrorOrderLinear):
-        yield layer.weight if transposed else layer.weight.t()
-    elif isinstance(layer, OrderLinear):
-        w1, w2 = layer.weight.chunk(2, 0)
-        yield from (w1, w2 - w1, -w1 - w2) if transposed else (w1.t(), -(w1 + w2).t(), (w2 - w1).t())
-    else:
-        raise EquistrideError(
-            "the edge block cannot be fused", expected="linear layers of orders m > 0", found=type(layer).__name__
-        )
-
-
-def _layer(layer: SO2Convolution, transposed: bool) -> Iterator[Tensor]:
-    weight = layer.scalar.weight
-    yield _panels(weight if transposed else weight.t())
-    if not transposed:
-        yield _panels(layer.scalar.bias[None])
-    for order in layer.orders:
-        for matrix in _order_matrices(order, transposed):
-            yield _panels(matrix)
-
-
 def pack(first: SO2Convolution, second: SO2Convolution, radial: nn.Linear) -> Tensor:
-    """Return all matrices of a block in the order in which the operator reads them, [numbers].
+    """Return all matrices of a block as the kernels of this build read them, [numbers].
 
     Parameters
     ----------
@@ -74,17 +42,16 @@ def pack(first: SO2Convolution, second: SO2Convolution, radial: nn.Linear) -> Te
     radial
         The last layer of the radial network, which gives the weights of the first layer's input.
     """
-    parts = [_panels(radial.weight.t()), _panels(radial.bias[None])]
-    parts += [*_layer(first, False), *_layer(second, False), *_layer(second, True), *_layer(first, True)]
-    return torch.cat([*parts, _panels(radial.weight)]).detach()
+    mirror = first.mirror and second.mirror
+    return torch.ops.equistride.edge_block_pack(radial.weight, radial.bias, first.weights(), second.weights(), mirror)
 
 
 class EdgeBlock(nn.Module):
-    """The fused block with frozen weights.
+    """The fused block with frozen weights, which it has once ``weights`` is what :func:`pack` returns.
 
     Parameters
     ----------
-    first, second, radial
+    first, second
         Layers as for :func:`pack`.
     m_max
         Highest order in the bond frame.
@@ -100,9 +67,7 @@ class EdgeBlock(nn.Module):
 
     weights: Tensor
 
-    def __init__(
-        self, first: SO2Convolution, second: SO2Convolution, radial: nn.Linear, m_max: int, keep: int = 1 << 30
-    ) -> None:
+    def __init__(self, first: SO2Convolution, second: SO2Convolution, m_max: int, keep: int = 1 << 30) -> None:
         super().__init__()
         self.l_max, self.m_max, self.keep = first.l_max, m_max, keep
         self.hidden_channels = first.channels_out
@@ -113,8 +78,8 @@ class EdgeBlock(nn.Module):
                 found=first.num_gates,
                 hint="serve this network in plain torch",
             )
-        self.mirror = all(isinstance(layer, MirrorOrderLinear) for layer in (*first.orders, *second.orders))
-        self.register_buffer("weights", pack(first, second, radial))
+        self.mirror = first.mirror and second.mirror
+        self.register_buffer("weights", torch.empty(0), persistent=False)
 
     def forward(self, x: Tensor, bonds: Bonds, hidden: Tensor) -> Tensor:
         """Return the summed messages [N, (l_max+1)^2, C].

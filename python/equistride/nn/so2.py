@@ -60,7 +60,7 @@ class SO2Convolution(nn.Module):
         self, l_max: int, m_max: int, channels_in: int, channels_out: int, num_gates: int = 0, *, mirror: bool
     ) -> None:
         super().__init__()
-        self.l_max, self.channels_out, self.num_gates = l_max, channels_out, num_gates
+        self.l_max, self.channels_out, self.num_gates, self.mirror = l_max, channels_out, num_gates, mirror
         self.scalar = nn.Linear((l_max + 1) * channels_in, num_gates + (l_max + 1) * channels_out)
         degrees = [l_max + 1 - m for m in range(1, m_max + 1)]
         linear = MirrorOrderLinear if mirror else OrderLinear
@@ -89,3 +89,11 @@ class SO2Convolution(nn.Module):
                 xm = (xm.view(num_edges, 2, scale.size(1)) * scale[:, None]).view(num_edges, 2 * scale.size(1))
             parts.append(layer(xm))
         return torch.cat(parts, 1).view(num_edges, self.num_rows, self.channels_out), gates
+
+    @torch.jit.export
+    def weights(self) -> list[Tensor]:
+        """Return the weight and the bias of order 0, then the weight of each order m > 0."""
+        found = [self.scalar.weight, self.scalar.bias]
+        for order in self.orders:
+            found.append(order.weight)
+        return found

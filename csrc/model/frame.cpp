@@ -1,0 +1,56 @@
+#include "model/frame.h"
+
+#include "model/checks.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/InferenceMode.h>
+
+#include <tuple>
+
+namespace equistride {
+namespace {
+
+template <class Signature> auto find(const char *name) {
+    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+} // namespace
+
+void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {
+    using Signature =
+        std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, double);
+    static const auto op = find<Signature>("equistride::neighbors");
+    check_positions(frame);
+    std::tie(frame.edge_index, frame.shifts) = op.call(frame.positions, frame.cell, pbc, cutoff);
+}
+
+at::Tensor edge_vectors(const Frame &frame) {
+    using Signature = at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &, const at::Tensor &);
+    static const auto op = find<Signature>("equistride::edge_vectors");
+    return op.call(frame.positions, frame.cell, frame.edge_index, frame.shifts);
+}
+
+at::Tensor forces_from_edges(const at::Tensor &gradient, const at::Tensor &edge_index, const at::Tensor &shifts,
+                             std::int64_t atoms) {
+    if (gradient.is_cpu())
+        return at::zeros({atoms, 3}, gradient.options())
+            .index_add(0, edge_index[0], gradient)
+            .index_add(0, edge_index[1], gradient.neg());
+    // index_add sums in the order of chance there
+    using Signature =
+        std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, c10::SymInt);
+    static const auto op = find<Signature>("equistride::edge_vectors_backward");
+    return std::get<0>(op.call(gradient, edge_index, shifts, atoms)).neg();
+}
+
+at::Tensor virial_from_edges(const at::Tensor &vectors, const at::Tensor &gradient) {
+    return vectors.t().matmul(gradient).neg();
+}
+
+at::Tensor outside_inference(const at::Tensor &tensor) {
+    const c10::InferenceMode no_inference(false);
+    return tensor.is_inference() ? tensor.clone() : tensor;
+}
+
+} // namespace equistride
