@@ -178,7 +178,6 @@ void PairEquistride::compute(int eflag, int vflag) {
 
 void PairEquistride::evaluate() {
     local_.take(*atom, species_, ghosts_.kind);
-    local_.connect(*domain, model_->metadata().cutoff, ghosts_);
     if (model_->metadata().contract.decomposable)
         evaluate_part();
     else
@@ -188,6 +187,7 @@ void PairEquistride::evaluate() {
 }
 
 void PairEquistride::evaluate_part() {
+    local_.connect(*domain, model_->metadata().cutoff, ghosts_);
     exchange_.begin(local_, atom->nlocal + atom->nghost);
     const PartOutputs out = model_->compute_part(local_.frame, local_.owned, ghosts_.sends ? &exchange_ : nullptr);
     const Frame &frame = local_.frame;
@@ -240,7 +240,7 @@ void PairEquistride::tally_atom(int j, const double *r, const double *g) {
 // All atoms, on one process, as the model takes them.
 Frame PairEquistride::whole() const {
     const at::Tensor periodicity = periodicity_of(*domain);
-    const Coordinates now{local_.frame.positions, {}, local_.frame.cell, &local_.labels};
+    const Coordinates now{local_.frame.positions, {}, cell_of(*domain), &local_.labels};
     Frame frame = Placement(*model_, periodicity).place(now, local_.frame.species.to(model_->device()));
     find_edges(frame, periodicity.to(model_->device()), model_->metadata().cutoff);
     return frame;

@@ -8,11 +8,15 @@ namespace equistride {
 
 Placement::Placement(const Model &model, const at::Tensor &pbc) : model_(model) {
     const at::Tensor axes = pbc.to(at::kCPU);
-    for (int k = 0; k < 3; k++)
+    for (int k = 0; k < 3; k++) {
         periodic_[k] = axes[k].item<bool>();
+        open_ &= !periodic_[k];
+    }
 }
 
 at::Tensor Placement::lattice(const at::Tensor &cell) const {
+    if (open_)
+        return at::eye(3, at::kDouble);
     at::Tensor rows = cell.defined() ? cell.to(at::kCPU, at::kDouble).clone() : at::zeros({3, 3}, at::kDouble);
     for (int k = 0; k < 3; k++)
         if (!periodic_[k])
@@ -40,6 +44,8 @@ at::Tensor Placement::inverse_of(const at::Tensor &lattice) { return std::get<0>
 at::Tensor Placement::near_origin(const at::Tensor &positions, const at::Tensor &lattice,
                                   const at::Tensor &inverse) const {
     const bool rounds = model_.dtype() != at::kDouble;
+    if (open_ && !rounds)
+        return positions;
     // no matrix products, whose factors torch may round
     const auto columns = positions.unsqueeze(2).unbind(1);
     const at::Tensor fractions = columns[0] * inverse[0] + columns[1] * inverse[1] + columns[2] * inverse[2];

@@ -34,6 +34,7 @@ public:
 private:
     const Model &model_;
     bool periodic_[3];
+    bool open_ = true; // along all axes
 };
 
 } // namespace equistride

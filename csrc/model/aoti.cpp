@@ -61,8 +61,7 @@ private:
 class CompiledContainer final : public Container {
 public:
     CompiledContainer(std::unique_ptr<Program> program, const Metadata &metadata)
-        : program_(std::move(program)), target_(*metadata.compiled), format_(metadata.format_version),
-          charge_(metadata.charge), spin_(metadata.spin),
+        : program_(std::move(program)), format_(metadata.format_version),
           dtype_(metadata.dtype == "float64" ? at::kDouble : at::kFloat), bond_(at::zeros({EXTRA, 3}, dtype_)) {
         bond_[0][0] = 0.5 * metadata.cutoff;
         bond_[1][0] = -0.5 * metadata.cutoff;
@@ -75,11 +74,7 @@ public:
                           "; export it for that, or as TorchScript, which runs on every device and in both precisions");
     }
 
-    void set_system(double charge, double spin) override {
-        TORCH_CHECK_VALUE(charge == charge_ && spin == spin_, "charge and spin are compiled into the model; expected ",
-                          charge_, " and ", spin_, "; found ", charge, " and ", spin,
-                          "; export it for these, or as TorchScript");
-    }
+    void set_system(double, double) override {} // they are fixed, and the Model has held them against the file's
 
     Energies energies(const at::Tensor &vectors, const at::Tensor &species, const at::Tensor &edge_index,
                       std::int64_t count, bool) override {
@@ -135,9 +130,7 @@ private:
     static std::string first_line(const std::string &text) { return text.substr(0, text.find('\n')); }
 
     std::unique_ptr<Program> program_;
-    Compiled target_;
     int format_;
-    double charge_, spin_;
     at::ScalarType dtype_;
     at::Tensor bond_; ///< r_ij of the two edges between the extra atoms
 };

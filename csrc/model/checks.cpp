@@ -106,7 +106,7 @@ void check_outputs(const Outputs &outputs, const Frame &frame) {
                          "the structure is too far from the model's training data, or the model is broken");
 }
 
-void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *mend) {
+void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *hint) {
     // One reduction: a sum is finite unless an item is not (or it overflows, which the second look sorts out).
     if (std::isfinite(values.sum().item<double>()))
         return;
@@ -118,7 +118,7 @@ void check_finite(const at::Tensor &values, const Frame &frame, const char *what
     const std::int64_t count = rows.sum().item<std::int64_t>();
     C10_THROW_ERROR(ValueError,
                     c10::str(what, " of atom ", label(frame, atom), " is not finite",
-                             count > 1 ? c10::str(" (", count, " atoms in all)") : std::string(), "; ", mend));
+                             count > 1 ? c10::str(" (", count, " atoms in all)") : std::string(), "; ", hint));
 }
 
 void check_stride(const at::Tensor &displacements, const at::Tensor &velocities, const Frame &frame,
@@ -128,13 +128,13 @@ void check_stride(const at::Tensor &displacements, const at::Tensor &velocities,
         return;
     const auto [farthest, mover] = at::linalg_vector_norm(displacements, 2, 1).max(0);
     const auto [speed, runner] = at::linalg_vector_norm(velocities, 2, 1).max(0);
-    const char *const mend = "; the structure is too far from the model's training data, or the velocities are";
+    const char *const hint = "; the structure is too far from the model's training data, or the velocities are";
     TORCH_CHECK_VALUE(farthest.item<double>() <= fastest * stride, "atom ", label(frame, mover.item<std::int64_t>()),
                       " would move ", farthest.item<double>(), " A in a stride of ", stride, " fs; expected at most ",
-                      fastest * stride, " A", mend);
+                      fastest * stride, " A", hint);
     TORCH_CHECK_VALUE(speed.item<double>() <= fastest, "atom ", label(frame, runner.item<std::int64_t>()),
                       " would leave the stride at ", speed.item<double>() * METRES_PER_SECOND,
-                      " m/s; expected at most ", fastest * METRES_PER_SECOND, " m/s", mend);
+                      " m/s; expected at most ", fastest * METRES_PER_SECOND, " m/s", hint);
 }
 
 void check_positions(const Frame &frame) {

@@ -18,8 +18,8 @@ void check_inputs(const Frame &frame, const Model &model);
 void check_geometry(const Frame &frame, const Metadata &metadata);
 /// Raises c10::ValueError that names the first atom with an output that is not finite.
 void check_outputs(const Outputs &outputs, const Frame &frame);
-/// Raises c10::ValueError: "<what> of atom <label> is not finite; <mend>".
-EQUISTRIDE_API void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *mend);
+/// Raises c10::ValueError: "<what> of atom <label> is not finite; <hint>".
+EQUISTRIDE_API void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *hint);
 /// check_finite() of the positions, with what to do about them.
 EQUISTRIDE_API void check_positions(const Frame &frame);
 /// Raises c10::ValueError that names the first atom that a stride throws, see THROWN.

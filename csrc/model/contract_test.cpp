@@ -49,7 +49,7 @@ Frame joined(const Frame &first, const Frame &second) {
 /// Atoms on a line, a little off it, without a box.
 Frame chain(const Model &model, std::int64_t count, const at::TensorOptions &real) {
     const Metadata &metadata = model.metadata();
-    const at::Tensor number = at::arange(count, real.dtype(at::kDouble)), zero = at::zeros_like(number);
+    const at::Tensor number = at::arange(count, real.dtype(at::kDouble));
     Frame frame;
     frame.positions =
         (at::stack({number, 0.05 * (1.7 * number).sin(), 0.05 * (2.3 * number).cos()}, 1) * (SPACING * metadata.cutoff))

@@ -92,10 +92,12 @@ Observed observe(const torch::jit::Module &module, bool potential) {
     // told: both wait for a GPU.
     seen.padded = seen.decomposable && !capped && (potential || watched);
     seen.angular_momentum = !potential && seen.decomposable && keeps;
-    if (divides)
-        seen.exchanges = count_exchanges(*inlined(module.get_method(method))->block());
-    for (const torch::jit::Method &each : module.get_methods())
-        collect_operators(*inlined(each)->block(), seen.operators);
+    for (const torch::jit::Method &each : module.get_methods()) { // with the functions that they call
+        const auto graph = inlined(each);
+        collect_operators(*graph->block(), seen.operators);
+        if (each.name() == method)
+            seen.exchanges = count_exchanges(*graph->block());
+    }
     return seen;
 }
 

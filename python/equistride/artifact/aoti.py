@@ -196,21 +196,19 @@ def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Meta
             torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=settings)
     except (RuntimeError, ValueError, TypeError) as error:
         raise _refusal(error) from None
-    potential, system = metadata.kind == "potential", metadata.system
+    potential = metadata.kind == "potential"
     shortest = getattr(model.network, "shortest", 0.0)  # of a TrajCast with tables
     limits = metadata.limits.model_copy(update={"shortest_bond": shortest or None})
     capabilities = Capabilities(
         decomposable=True, batched=potential, angular_momentum=not potential and getattr(model, "keep_spin", True)
     )
-    steps = metadata.message_passing_steps
     return metadata.model_copy(
         update={
             "compiled": made_for.model_copy(update={"exchanges": calls, "cutoff": metadata.cutoff}),
-            "message_passing_steps": steps,
-            "interaction_range": steps * metadata.cutoff,
+            "interaction_range": metadata.message_passing_steps * metadata.cutoff,
             "capabilities": capabilities,
             "limits": limits,
             "operators": {name: 1 for name in sorted(set(targets)) if name.startswith("equistride::")},
-            "charge_spin": "fixed" if system else "none",
+            "charge_spin": "fixed" if metadata.system else "none",
         }
     )
