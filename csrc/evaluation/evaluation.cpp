@@ -35,10 +35,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> padded_list(const at::Tensor &pos
 // Whether all outputs are finite, and no stride throws an atom.
 at::Tensor sound(const Outputs &outputs, const Metadata &metadata) {
     std::vector<at::Tensor> sums;
-    for (const at::Tensor *tensor :
-         {&outputs.atomic_energies, &outputs.forces, &outputs.displacements, &outputs.velocities})
-        if (tensor->defined())
-            sums.push_back(tensor->sum(at::kDouble));
+    for (const auto &[key, of_atom, values] : outputs.named())
+        if (of_atom)
+            sums.push_back(values.sum(at::kDouble));
     at::Tensor fine = at::stack(sums).sum().isfinite();
     if (outputs.displacements.defined() && metadata.contract.limits.fastest_atom > 0) {
         const double fastest = THROWN * metadata.contract.limits.fastest_atom;

@@ -136,10 +136,8 @@ private:
 
     static std::vector<at::Tensor> listed(const Outputs &out) {
         std::vector<at::Tensor> found;
-        for (const at::Tensor *tensor :
-             {&out.atomic_energies, &out.forces, &out.virial, &out.displacements, &out.velocities})
-            if (tensor->defined())
-                found.push_back(*tensor);
+        for (const auto &output : out.named())
+            found.push_back(output.values);
         return found;
     }
 

@@ -98,11 +98,9 @@ void check_geometry(const Frame &frame, const Metadata &metadata) {
 }
 
 void check_outputs(const Outputs &outputs, const Frame &frame) {
-    for (const auto &[values, what] :
-         {std::pair{&outputs.atomic_energies, "the energy"}, std::pair{&outputs.forces, "the force"},
-          std::pair{&outputs.displacements, "the displacement"}, std::pair{&outputs.velocities, "the new velocity"}})
-        if (values->defined())
-            check_finite(*values, frame, what,
+    for (const auto &[key, of_atom, values] : outputs.named())
+        if (of_atom)
+            check_finite(values, frame, of_atom,
                          "the structure is too far from the model's training data, or the model is broken");
 }
 

@@ -12,22 +12,16 @@ namespace {
 
 constexpr double SPACING = 0.55; // of a chain's atoms, in cutoffs: each meets its two neighbours alone
 
-std::vector<at::Tensor> of_atoms(const Outputs &outputs) {
-    std::vector<at::Tensor> found;
-    for (const at::Tensor *values :
-         {&outputs.atomic_energies, &outputs.forces, &outputs.displacements, &outputs.velocities})
-        if (values->defined())
-            found.push_back(values->to(at::kDouble));
-    return found;
-}
-
 /// Largest difference of the first atoms' outputs, as a share of the largest one or of 1.
 double difference(const Outputs &some, const Outputs &others) {
     double worst = 0;
-    const auto a = of_atoms(some), b = of_atoms(others);
-    for (std::size_t k = 0; k < a.size(); k++) {
-        const double scale = std::max(1.0, a[k].abs().max().item<double>());
-        const double found = (b[k].narrow(0, 0, a[k].size(0)) - a[k]).abs().max().item<double>() / scale;
+    const auto first = some.named(), second = others.named();
+    for (std::size_t k = 0; k < first.size(); k++) {
+        if (!first[k].of_atom)
+            continue;
+        const at::Tensor a = first[k].values.to(at::kDouble), b = second[k].values.to(at::kDouble);
+        const double scale = std::max(1.0, a.abs().max().item<double>());
+        const double found = (b.narrow(0, 0, a.size(0)) - a).abs().max().item<double>() / scale;
         if (!(found <= worst)) // also where it is not a number
             worst = found;
     }

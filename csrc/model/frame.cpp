@@ -48,6 +48,16 @@ at::Tensor virial_from_edges(const at::Tensor &vectors, const at::Tensor &gradie
     return vectors.t().matmul(gradient).neg();
 }
 
+std::vector<Outputs::Named> Outputs::named() const {
+    std::vector<Named> found = {{"atomic_energies", "the energy", atomic_energies},
+                                {"forces", "the force", forces},
+                                {"virial", nullptr, virial},
+                                {"displacements", "the displacement", displacements},
+                                {"velocities", "the new velocity", velocities}};
+    std::erase_if(found, [](const Named &output) { return !output.values.defined(); });
+    return found;
+}
+
 at::Tensor outside_inference(const at::Tensor &tensor) {
     const c10::InferenceMode no_inference(false);
     return tensor.is_inference() ? tensor.clone() : tensor;

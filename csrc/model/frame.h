@@ -28,6 +28,14 @@ struct Outputs {
     at::Tensor virial;          ///< [3, 3] eV, -sum r_ij (x) f_ij, potentials
     at::Tensor displacements;   ///< [N, 3] A, propagators
     at::Tensor velocities;      ///< [N, 3] A/fs, propagators
+
+    struct Named {
+        const char *key;     ///< as reference.json has it
+        const char *of_atom; ///< in sentences; null where it is not one an atom
+        at::Tensor values;
+    };
+    /// Those that there are, in the order of the members.
+    std::vector<Named> named() const;
 };
 
 /// What a model says of the first atoms of a frame, those that the caller owns; float64 on the CPU.
