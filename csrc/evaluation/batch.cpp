@@ -47,13 +47,14 @@ BatchOutputs compute_batch(Model &model, const std::vector<BatchFrame> &batch) {
             parts.push_back(naming(number, [&] { return model.compute(frames[number]); }));
         return apart(parts);
     }
-    std::vector<at::Tensor> vectors, species, edges, of_atom, of_edge;
+    std::vector<at::Tensor> vectors, species, edges, shifts, of_atom, of_edge;
     std::int64_t first = 0, number = 0;
     for (const Frame &frame : frames) {
         naming(static_cast<std::size_t>(number), [&] { check_inputs(frame, model); });
         vectors.push_back(edge_vectors(frame));
         species.push_back(frame.species);
         edges.push_back(frame.edge_index + first);
+        shifts.push_back(frame.shifts);
         of_atom.push_back(at::full_like(frame.species, number));
         of_edge.push_back(at::full_like(frame.edge_index[0], number));
         first += frame.species.size(0);
@@ -64,8 +65,7 @@ BatchOutputs compute_batch(Model &model, const std::vector<BatchFrame> &batch) {
     BatchOutputs outputs;
     outputs.atomic_energies = energies;
     outputs.energies = at::zeros({number}, energies.options()).index_add(0, frame_of_atom, energies);
-    outputs.forces =
-        forces_from_edges(gradient, all_edges, at::zeros({r.size(0), 3}, all_edges.options().dtype(at::kInt)), first);
+    outputs.forces = forces_from_edges(gradient, all_edges, at::cat(shifts), first);
     const at::Tensor outer = (r.unsqueeze(2) * gradient.unsqueeze(1)).neg();
     outputs.virials = at::zeros({number, 3, 3}, outer.options()).index_add(0, at::cat(of_edge), outer);
     std::int64_t start = 0;
