@@ -250,6 +250,7 @@ void PairEquistride::evaluate_whole() {
     TORCH_CHECK_VALUE(!vflag_atom && !cvflag_atom,
                       "the model gives no stress of single atoms, because it does not give ",
                       "energies from edge vectors; leave out computes of the stress of atoms");
+    model_->check_composition(local_.frame.species);
     const Outputs out = model_->compute(whole());
     tally(out.atomic_energies, out.forces, out.virial);
 }

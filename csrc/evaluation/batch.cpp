@@ -37,6 +37,7 @@ BatchOutputs compute_batch(Model &model, const std::vector<BatchFrame> &batch) {
     for (std::size_t number = 0; number < batch.size(); number++)
         frames.push_back(naming(number, [&] {
             const at::Tensor species = batch[number].species.to(model.device()), pbc = batch[number].pbc;
+            model.check_composition(species);
             Frame frame = Placement(model, pbc).place(batch[number].at, species);
             find_edges(frame, pbc.to(model.device()), model.metadata().cutoff);
             return frame;

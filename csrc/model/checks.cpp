@@ -85,7 +85,6 @@ void check_frame(const Frame &frame, const Model &model) {
 
 void check_inputs(const Frame &frame, const Model &model) {
     check_frame(frame, model);
-    model.check_composition(frame.species);
     check_geometry(frame, model.metadata());
 }
 

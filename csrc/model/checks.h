@@ -12,7 +12,7 @@ inline constexpr double COINCIDENT = 1e-3;
 /// could at that speed, were thrown: the network has left its training data.
 inline constexpr double THROWN = 2;
 
-/// All that a model asks of a frame before it is evaluated: shapes, types, composition, geometry.
+/// What a model asks of every frame before it is evaluated: shapes, types, geometry.
 void check_inputs(const Frame &frame, const Model &model);
 /// Positions and velocities that are finite, atoms that are not on top of one another, and the model's limits.
 void check_geometry(const Frame &frame, const Metadata &metadata);

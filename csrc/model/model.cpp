@@ -189,6 +189,7 @@ std::pair<at::Tensor, at::Tensor> Model::compute_edges(const at::Tensor &vectors
 at::Tensor Model::uncertainty(const Frame &frame) {
     TORCH_CHECK_VALUE(metadata_.contract.uncertainty,
                       "the model cannot say how sure it is; expected an ensemble of models");
+    check_composition(frame.species);
     check_inputs(frame, *this);
     const at::Tensor spread = container_->uncertainty(frame).to(at::kCPU, at::kDouble);
     check_finite(spread, frame, "the uncertainty", "look at the ensemble's members one by one");

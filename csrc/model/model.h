@@ -47,7 +47,7 @@ public:
 
     /// Evaluate one frame. Raises c10::ValueError that names the atom for positions that are not finite, for atoms
     /// on top of each other or beyond the model's limits, for outputs that are not finite and for strides that throw
-    /// atoms.
+    /// atoms. That the model holds for these atoms is for the caller to see, once a system: check_composition().
     /// @param forces  whether a potential's forces and virial are wanted; energies alone are cheaper
     Outputs compute(const Frame &frame, bool forces = true);
     /// The same also where a stride throws atoms, as it may on a self-test's frame, which is far from any training
