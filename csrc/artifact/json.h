@@ -27,7 +27,6 @@ public:
     explicit Value(Data data) : data_(std::move(data)) {}
 
     bool is_null() const { return std::holds_alternative<std::nullptr_t>(data_); }
-    bool is_number() const { return std::holds_alternative<double>(data_); }
     bool is_string() const { return std::holds_alternative<std::string>(data_); }
     bool is_array() const { return std::holds_alternative<Array>(data_); }
 
