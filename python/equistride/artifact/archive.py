@@ -133,14 +133,13 @@ def _script(module: nn.Module, metadata: Metadata, reference: str, whole: Path, 
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is the format that the engines load
         scripted = torch.jit.script(module)
     torch.jit.save(scripted, str(whole))
-    # A file of format 1 has no contract: its reader looks into the module.
-    looked_at = whole.with_name("contract.pt")
+    # A file of format 1 has no contract: its reader looks into the module, and tries it.
     range_ = metadata.message_passing_steps * metadata.cutoff
     facts = metadata.model_dump() | {"format_version": 1, "interaction_range": range_, "max_speed": metadata.max_speed}
-    without_debug(whole, looked_at, _records(facts, reference))
-    metadata = metadata.with_contract(open_native(looked_at, verify=False).contract())
+    without_debug(whole, target, _records(facts, reference))
+    metadata = metadata.with_contract(open_native(target).contract())
     without_debug(whole, target, _records(metadata.model_dump(), reference))
-    open_native(target)  # as whoever loads it will
+    open_native(target, verify=False)  # what was tried is compared alone
     return metadata
 
 
