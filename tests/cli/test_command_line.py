@@ -201,7 +201,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, kind: str) -> None:
 
 def test_structures_that_a_model_cannot_take(tmp_path: Path, random_artifact64: Path) -> None:
     for name, atoms, said in (
-        ("unknown.xyz", Atoms("SiAu", [[0, 0, 0], [0, 0, 2.0]]), "does not know the element Au"),
+        ("unknown.xyz", Atoms("SiAu", [[0, 0, 0], [0, 0, 2.0]]), "does not know: Au"),
         ("twins.xyz", Atoms("SiO2", [[0, 0, 0], [0, 0, 1.6], [0, 0, 1.6]]), "on top of"),
         ("nan.xyz", Atoms("SiO", [[0, 0, 0], [0, 0, np.nan]]), "not finite"),
         ("empty.xyz", Atoms(), "no atoms"),

@@ -199,7 +199,7 @@ def test_structures_that_make_no_test(artifacts: dict[str, Path]) -> None:
     calculator = EquistrideCalculator(artifacts["none"])
     for atoms, said in (
         (Atoms("Ar", [[0, 0, 0]]), "single atom"),
-        (Atoms("NeAr", [[0, 0, 0], [0, 0, 4.0]]), "does not know the element Ne"),
+        (Atoms("NeAr", [[0, 0, 0], [0, 0, 4.0]]), "does not know: Ne"),
         (Atoms("Ar2", [[0, 0, 0], [0, 0, 0]]), "on top of each other"),
     ):
         with pytest.raises(EquistrideError, match=said):

@@ -1,4 +1,4 @@
-"""Load an artifact and evaluate it: the Python face of the one C++ model interface."""
+"""Load an artifact and evaluate it: the one C++ model interface in Python."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.native import open_native, sentence
 from equistride.artifact.outputs import BatchOutputs, Frame, Outputs, Stride
+from equistride.elements import species_index
 from equistride.errors import EquistrideError
 
 
@@ -34,7 +35,7 @@ def _array(values: Any, name: str, shape: str) -> Tensor:
 
 
 def _symbol(number: int) -> str:
-    return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"with atomic number {number}"
+    return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"atomic number {number}"
 
 
 class Model:
@@ -46,11 +47,13 @@ class Model:
         Its :class:`~equistride.artifact.metadata.Metadata`.
     device, dtype
         Where and in which precision it computes.
+    native
+        The C++ model.
     """
 
     def __init__(self, native: Any, device: str, dtype: torch.dtype | None) -> None:
         self.metadata = Metadata.model_validate_json(native.metadata()).with_contract(native.contract())
-        self._native = native
+        self.native = native
         self.dtype = dtype or getattr(torch, self.metadata.dtype)
         if self.dtype not in (torch.float32, torch.float64):
             raise EquistrideError(
@@ -79,14 +82,8 @@ class Model:
             For an element that the model does not know.
         """
         symbols = [e if isinstance(e, str) else _symbol(int(e)) for e in elements]
-        unknown = sorted(set(symbols) - set(self.metadata.species), key=lambda s: atomic_numbers.get(s, 0))
-        if unknown:
-            raise EquistrideError(
-                f"the model does not know the element {', '.join(unknown)}",
-                expected=f"only {', '.join(self.metadata.species)}",
-                hint="choose or train a model that has it",
-            )
-        return torch.tensor([self.metadata.species.index(s) for s in symbols], dtype=torch.int64)
+        hint = "choose or train a model that has them"
+        return torch.tensor(species_index(symbols, self.metadata.species, what="the structure", hint=hint))
 
     def _checked(self, positions: Any, species: Any, cell: Any, pbc: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return positions [N, 3], species [N], cell [3, 3] with zeros along open axes, and pbc [3], or say what is wrong."""
@@ -116,7 +113,7 @@ class Model:
     def _call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the native model; its errors are one sentence."""
         try:
-            return getattr(self._native, method)(*arguments)
+            return getattr(self.native, method)(*arguments)
         except (RuntimeError, ValueError, IndexError, torch.jit.Error) as error:
             raise sentence(error) from None
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from equistride.artifact.metadata import metadata_of
+from equistride.elements import species_index
 from equistride.errors import EquistrideError
 
 UNSET_BOX = 2 * np.eye(3)
@@ -99,14 +100,8 @@ def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequenc
                 hint="leave it out with atoms=...",
             )
         symbols.append(atom.element.symbol)
-    unknown = sorted(set(symbols) - set(known))
-    if unknown:
-        raise EquistrideError(
-            f"the structure has elements that the model does not know ({', '.join(unknown)})",
-            expected=", ".join(known),
-            found=", ".join(sorted(set(symbols))),
-            hint="choose another model, or leave these atoms out with atoms=...",
-        )
+    hint = "choose another model, or leave these atoms out with atoms=..."
+    species_index(symbols, known, what="the structure", hint=hint)
     return symbols
 
 
