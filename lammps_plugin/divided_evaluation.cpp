@@ -21,7 +21,7 @@ void DividedEvaluation::find(const at::Tensor &positions) {
         local_.frame.positions = local_.frame.positions + exchange_.forward(gone);
         local_.frame.positions.narrow(0, 0, local_.owned).copy_(positions);
     }
-    together(communicator_, [&] { local_.connect(types_.domain, model_.metadata().cutoff, policy_); });
+    together(communicator_, [&] { local_.connect(types_.domain, model_.metadata(), policy_); });
     exchange_.begin(local_, all);
 }
 

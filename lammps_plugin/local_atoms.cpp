@@ -1,5 +1,6 @@
 #include "local_atoms.h"
 
+#include "evaluation/box.h"
 #include "host.h"
 
 #include "atom.h"
@@ -87,10 +88,12 @@ void LocalAtoms::prune(int message_passing_steps) {
     labels.resize(kept.size());
 }
 
-void LocalAtoms::connect(const LAMMPS_NS::Domain &domain, double cutoff, const GhostPolicy &policy) {
+void LocalAtoms::connect(const LAMMPS_NS::Domain &domain, const Metadata &metadata, const GhostPolicy &policy) {
     const bool local = policy.kind == Ghosts::local;
-    frame.cell = local ? cell_of(domain) : at::zeros({3, 3}, at::kDouble);
-    find_edges(frame, local ? periodicity_of(domain) : at::zeros({3}, at::kBool), cutoff);
+    const at::Tensor cell = cell_of(domain);
+    check_box(cell, owned, metadata);
+    frame.cell = local ? cell : at::zeros({3, 3}, at::kDouble);
+    find_edges(frame, local ? periodicity_of(domain) : at::zeros({3}, at::kBool), metadata.cutoff);
     if (!local)
         prune(policy.steps);
 }

@@ -25,8 +25,9 @@ struct LocalAtoms {
     /// @param species  index into the model's species for each type of LAMMPS, -1 for types that the model does not see
     void take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, Ghosts ghosts,
               Order order = Order::as_they_are);
-    /// Edges within the cutoff. Ghosts on which no own atom depends are left out.
-    void connect(const LAMMPS_NS::Domain &domain, double cutoff, const GhostPolicy &policy);
+    /// Edges within the model's cutoff. Ghosts on which no own atom depends are left out. Raises c10::ValueError for a
+    /// box that is too small for the model.
+    void connect(const LAMMPS_NS::Domain &domain, const Metadata &metadata, const GhostPolicy &policy);
 
 private:
     void prune(int message_passing_steps);

@@ -187,7 +187,7 @@ void PairEquistride::evaluate() {
 }
 
 void PairEquistride::evaluate_part() {
-    local_.connect(*domain, model_->metadata().cutoff, ghosts_);
+    local_.connect(*domain, model_->metadata(), ghosts_);
     exchange_.begin(local_, atom->nlocal + atom->nghost);
     const PartOutputs out = model_->compute_part(local_.frame, local_.owned, ghosts_.sends ? &exchange_ : nullptr);
     const Frame &frame = local_.frame;

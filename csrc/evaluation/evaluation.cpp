@@ -161,11 +161,11 @@ void SystemEvaluation::upload(const Coordinates &now) {
     TORCH_CHECK_VALUE(!moves || (now.velocities.defined() && now.velocities.sizes() == now.positions.sizes()),
                       "a propagator needs velocities of the shape of the positions");
     if (!positions_.defined()) {
+        lattice_ = placement_.lattice(now.cell, n).to(options); // first: it may raise
+        inverse_ = Placement::inverse_of(lattice_);
         positions_ = at::empty({n, 3}, options);
         velocities_ = moves ? at::empty({n, 3}, options) : at::Tensor();
         cell_ = at::zeros({3, 3}, options);
-        lattice_ = placement_.lattice(now.cell).to(options);
-        inverse_ = Placement::inverse_of(lattice_);
         host_cell_ = at::zeros({3, 3}, at::kDouble);
         const auto pinned = at::TensorOptions().dtype(at::kDouble).pinned_memory(model_.device().is_cuda());
         host_report_ = at::zeros({REPORT_SIZE}, pinned);
@@ -180,7 +180,7 @@ void SystemEvaluation::upload(const Coordinates &now) {
     if (moves)
         velocities_.copy_(now.velocities, /*non_blocking=*/true);
     if (now.cell.defined() && !at::equal(now.cell, host_cell_)) {
-        const at::Tensor rows = placement_.lattice(now.cell); // first: of a flat cell nothing is kept
+        const at::Tensor rows = placement_.lattice(now.cell, n); // first: of a flat cell nothing is kept
         lattice_.copy_(rows);
         inverse_.copy_(Placement::inverse_of(rows));
         host_cell_.copy_(now.cell);

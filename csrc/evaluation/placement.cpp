@@ -1,5 +1,6 @@
 #include "evaluation/placement.h"
 
+#include "evaluation/box.h"
 #include "model/checks.h"
 
 #include <ATen/ATen.h>
@@ -14,13 +15,14 @@ Placement::Placement(const Model &model, const at::Tensor &pbc) : model_(model) 
     }
 }
 
-at::Tensor Placement::lattice(const at::Tensor &cell) const {
+at::Tensor Placement::lattice(const at::Tensor &cell, std::int64_t atoms) const {
     if (open_)
         return at::eye(3, at::kDouble);
     at::Tensor rows = cell.defined() ? cell.to(at::kCPU, at::kDouble).clone() : at::zeros({3, 3}, at::kDouble);
     for (int k = 0; k < 3; k++)
         if (!periodic_[k])
             rows[k].zero_();
+    check_box(rows, atoms, model_.metadata());
     // along an open axis: what is at right angles to the others
     for (int k = 0; k < 3; k++) {
         if (periodic_[k])
@@ -68,8 +70,9 @@ Frame Placement::place(const Coordinates &now, const at::Tensor &species) const 
     frame.cell = (now.cell.defined() ? now.cell : at::zeros({3, 3}, at::kDouble)).to(real);
     if (now.velocities.defined())
         frame.velocities = now.velocities.to(real);
+    const at::Tensor rows = lattice(now.cell, species.size(0));
     if (model_.metadata().is_potential()) {
-        const at::Tensor rows = lattice(now.cell), inverse = inverse_of(rows);
+        const at::Tensor inverse = inverse_of(rows);
         const auto home = frame.positions.options();
         if (inverse.isfinite().all().item<bool>())
             frame.positions = near_origin(frame.positions, rows.to(home), inverse.to(home));

@@ -21,8 +21,10 @@ public:
     /// @param pbc  bool [3]
     Placement(const Model &model, const at::Tensor &pbc);
 
-    /// Lattice vectors [3, 3] as rows, of length 1 and at right angles along open axes; float64, CPU.
-    at::Tensor lattice(const at::Tensor &cell) const;
+    /// Lattice vectors [3, 3] as rows, of length 1 and at right angles along open axes; float64, CPU. Raises
+    /// c10::ValueError as check_box() does.
+    /// @param atoms  how many are in the cell
+    at::Tensor lattice(const at::Tensor &cell, std::int64_t atoms) const;
     /// Not finite for a box without a volume, which the search for neighbours refuses.
     static at::Tensor inverse_of(const at::Tensor &lattice);
     /// Positions [N, 3] in double precision near the origin; the lattice and its inverse are on their device.

@@ -16,9 +16,6 @@ std::int64_t label(const Frame &frame, std::int64_t atom) {
 }
 
 [[noreturn]] void fail_coincident(const Frame &frame, std::int64_t i, std::int64_t j, double distance) {
-    if (i == j)
-        C10_THROW_ERROR(ValueError, c10::str("atom ", label(frame, i), " lies on its own periodic image: the box is ",
-                                             distance, " A wide; give the box of the system"));
     C10_THROW_ERROR(ValueError, c10::str("atoms ", label(frame, i), " and ", label(frame, j),
                                          " are on top of each other (", distance, " A apart); separate them"));
 }

@@ -53,7 +53,7 @@ def test_elements_in_place_of_indices(model: Model) -> None:
     expected = model.compute(POSITIONS, model.species_index(["Si", "O", "O"]))
     for species in (["Si", "O", "O"], np.array(["Si", "O", "O"]), ("Si", "O", "O")):
         assert torch.equal(model.compute(POSITIONS, species).forces, expected.forces)
-    with pytest.raises(EquistrideError, match=r"does not know the element Xe"):
+    with pytest.raises(EquistrideError, match=r"does not know: Xe"):
         model.compute(POSITIONS, ["Si", "O", "Xe"])
 
 
@@ -147,7 +147,7 @@ def test_precision_can_be_chosen_and_loses_nothing(random_artifact32: Path, rand
         (POSITIONS, SPECIES, BOX[[0, 1, 1]], True, "the cell must have independent, finite vectors"),
         (POSITIONS, SPECIES, [8.0, 8.0, 8.0], True, "three lattice vectors"),
         (POSITIONS, SPECIES, BOX, [True, False], "1 or 3 flags; found 2"),
-        (POSITIONS, SPECIES, 1e-3 * np.eye(3), True, "too many periodic images"),
+        (POSITIONS, SPECIES, 1e-3 * np.eye(3), True, "the box is too small: .*found 0.001 A"),
     ],
 )
 def test_bad_input_is_one_sentence(model: Model, positions: Any, species: Any, cell: Any, pbc: Any, said: str) -> None:
@@ -158,7 +158,7 @@ def test_bad_input_is_one_sentence(model: Model, positions: Any, species: Any, c
 
 def test_elements_that_the_model_does_not_know(model: Model) -> None:
     assert model.species_index(["Si", "O"]).tolist() == model.species_index([14, 8]).tolist() == [1, 0]
-    with pytest.raises(EquistrideError, match="does not know the element C, Au; expected only O, Si"):
+    with pytest.raises(EquistrideError, match="does not know: Au, C; expected O, Si"):
         model.species_index(["Au", "O", "C"])
     for number in (0, -3, 200):
         with pytest.raises(EquistrideError, match=f"atomic number {number}"):
