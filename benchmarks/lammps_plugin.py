@@ -113,7 +113,7 @@ def potential(options: str, extra: str = "", frame: int = 0) -> str:
 def openmm_state(atoms: Atoms) -> tuple[float, Array]:
     """Energy [eV] and forces [N, 3] eV/A of our OpenMM plugin in double precision."""
     topology, positions = topology_from_ase(atoms)
-    system = create_system(ESEN, topology, backend="plugin", precision="double", remove_cm_motion=False)
+    system = create_system(ESEN, topology, backend="plugin", precision="float64", remove_cm_motion=False)
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(positions)
     state = context.getState(energy=True, forces=True)

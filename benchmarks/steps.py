@@ -115,7 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for kind in FS_PER_STEP:
             test = parse(f"{kind}-quartz-{arguments.atoms}")
-            chosen = choose(test, None, random=True, precision="single", scratch=Path(scratch))
+            chosen = choose(test, None, random=True, precision="float32", scratch=Path(scratch))
             for name in ARITHMETIC if arguments.device == "cuda" else ["float32"]:
                 with multiplying(name):
                     figures = measure(kind, chosen.path, arguments.atoms, arguments.device, arguments.repeats)

@@ -90,5 +90,5 @@ def test_a_platform_that_is_not_there() -> None:
 
 
 def test_settings_survive_json() -> None:
-    settings = Settings(seconds=3.0, precision="double", peers=True)
+    settings = Settings(seconds=3.0, precision="float64", peers=True)
     assert Settings(**settings.summary()) == settings

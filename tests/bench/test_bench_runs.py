@@ -201,7 +201,7 @@ def test_a_system_that_is_too_small(random_artifact32: Path) -> None:
 
 
 def test_a_propagator_in_another_precision(propagator_file: Path) -> None:
-    settings = Settings(seconds=0.1, precision="double")
+    settings = Settings(seconds=0.1, precision="float64")
     said = "was exported in float32.*export it again with --dtype float64"
     with pytest.raises(EquistrideError, match=said):  # an option of the verb export
         dynamics.measure(parse("propagator-quartz-72"), Chosen(propagator_file, "small", True), settings)

@@ -32,7 +32,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def figures_of(kind: str, arithmetic: str, steps: ModuleType, folder: Path) -> dict[str, float]:
     """A step of the published TrajCast, or of an eSEN of 2 x 64 with random weights, on 4,374 atoms of quartz."""
-    chosen = choose(parse(f"{kind}-quartz-{ATOMS}"), None, random=True, precision="single", scratch=folder)
+    chosen = choose(parse(f"{kind}-quartz-{ATOMS}"), None, random=True, precision="float32", scratch=folder)
     with steps.multiplying(arithmetic):
         figures = steps.measure(kind, chosen.path, ATOMS, "cuda", REPEATS)
     print(kind, arithmetic, figures)

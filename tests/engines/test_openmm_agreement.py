@@ -80,11 +80,11 @@ def test_far_molecule_in_single(backend: str, artifact32: Path, molecule: Struct
 def test_precision_can_be_chosen(backend: str, artifact32: Path, artifact64: Path, crystal: Structure) -> None:
     expected = eager(crystal, torch.float64)
     double = context(
-        create_system(artifact32, crystal.topology, backend=backend, precision="double"), crystal.positions
+        create_system(artifact32, crystal.topology, backend=backend, precision="float64"), crystal.positions
     )
     assert energy_forces(double)[0] == pytest.approx(expected[0], rel=1e-6)  # float32 parameters, double sums
     single = context(
-        create_system(artifact64, crystal.topology, backend=backend, precision="single"), crystal.positions
+        create_system(artifact64, crystal.topology, backend=backend, precision="float32"), crystal.positions
     )
     error = abs(energy_forces(single)[0] / expected[0] - 1)
     assert 1e-12 < error < 1e-5

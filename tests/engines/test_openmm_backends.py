@@ -124,8 +124,10 @@ def test_options_of_openmm_ml_reach_the_force(artifact64: Path, crystal: Structu
     from equistride.engines.openmm_ml import EquistrideFactory
 
     MLPotential.registerImplFactory("equistride", EquistrideFactory())
-    potential = MLPotential("equistride", modelPath=str(artifact64), precision="single", device="cpu", backend="plugin")
-    for given, precision in (({}, "single"), ({"precision": "double"}, "double")):
+    potential = MLPotential(
+        "equistride", modelPath=str(artifact64), precision="float32", device="cpu", backend="plugin"
+    )
+    for given, precision in (({}, "single"), ({"precision": "float64"}, "double")):
         system = potential.createSystem(crystal.topology, **given)
         force = engine.Force.cast(system.getForces()[0])
         assert (force.getProperties()["precision"], force.getProperties()["device"]) == (precision, "cpu")

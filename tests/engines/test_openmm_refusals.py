@@ -14,6 +14,7 @@ from ase import Atoms
 from openmm import app
 from openmm_systems import Structure, context, energy_forces
 
+from equistride.artifact.metadata import precision_name
 from equistride.engines.openmm import Force, create_force, create_system
 from equistride.errors import EquistrideError
 
@@ -33,7 +34,7 @@ def topology_of(*symbols: str | None) -> app.Topology:
 def test_topologies(artifact64: Path, backend: str) -> None:
     with pytest.raises(EquistrideError, match=r"no atoms"):
         create_system(artifact64, app.Topology(), backend=backend)
-    with pytest.raises(EquistrideError, match=r"does not know \(C, N\).*H, O, Si"):
+    with pytest.raises(EquistrideError, match=r"does not know: C, N.*H, O, Si"):
         create_force(artifact64, topology_of("H", "N", "C"), backend=backend)
     with pytest.raises(EquistrideError, match=r"atom 1 .*virtual site"):
         create_force(artifact64, topology_of("O", None), backend=backend)
@@ -83,7 +84,7 @@ def test_options(artifact64: Path) -> None:
     water = topology_of("O", "H", "H")
     with pytest.raises(EquistrideError, match=r"backend is not known.*plugin.*found gpu"):
         create_force(artifact64, water, backend="gpu")  # type: ignore[arg-type]
-    with pytest.raises(EquistrideError, match=r"precision is not known.*single.*found half"):
+    with pytest.raises(EquistrideError, match=r"precision is not known; expected float32 or float64; found half"):
         create_force(artifact64, water, precision="half")  # type: ignore[arg-type]
     with pytest.raises(EquistrideError, match=r"force group.*0 to 31.*32"):
         create_force(artifact64, water, force_group=32)
@@ -189,3 +190,11 @@ def test_a_network_that_gives_no_number(tmp_path: Path, molecule: Structure) -> 
     system = create_system(file, molecule.topology, backend="plugin")
     with pytest.raises(openmm.OpenMMException, match=r"the energy of atom \d+ is not finite.*training data"):
         energy_forces(context(system, molecule.positions))
+
+
+@pytest.mark.parametrize(("old", "name"), [("single", "float32"), ("double", "float64")])
+def test_earlier_names_of_precisions_warn(old: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {name}; the old name goes"):
+        assert precision_name(old) == name
+    assert precision_name(name) == name
+    assert precision_name(None) is None

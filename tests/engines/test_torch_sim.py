@@ -41,7 +41,7 @@ def systems() -> list[Atoms]:
 
 def in_openmm(artifact: Path, atoms: Atoms) -> openmm.Context:
     topology, positions = topology_from_ase(atoms)
-    system = create_system(artifact, topology, precision="double")
+    system = create_system(artifact, topology, precision="float64")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(positions)
     return context
@@ -156,7 +156,7 @@ def test_states_that_it_cannot_take(random_artifact64: Path, systems: list[Atoms
     model = EquistrideModel(random_artifact64)
     good = systems[0]
     for atoms, said in (
-        (Atoms("SiC", [[0, 0, 0], [0, 0, 1.8]], cell=[9, 9, 9], pbc=True), "does not know the element C"),
+        (Atoms("SiC", [[0, 0, 0], [0, 0, 1.8]], cell=[9, 9, 9], pbc=True), "does not know: C"),
         (Atoms("SiO", [[0, 0, 0], [0, 0, np.nan]], cell=[9, 9, 9], pbc=True), "position of atom 1 is not finite"),
         (Atoms("SiO", [[0, 0, 0], [0, 0, 9.0]], cell=[9, 9, 9], pbc=True), "atoms 0 and 1 are on top"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -196,3 +197,20 @@ def check_precision(dtype: str) -> None:
     """Refuse a precision that an artifact cannot name."""
     if dtype not in ("float32", "float64"):
         raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
+
+
+def precision_name(name: str | None) -> str | None:
+    """Return ``float32`` or ``float64`` as a user says it, None for None; the names until 0.1, single and double, with a warning.
+
+    Raises
+    ------
+    EquistrideError
+        For any other.
+    """
+    until = {"single": "float32", "double": "float64"}
+    if name in until:
+        warnings.warn(f"{name} is now {until[name]}; the old name goes with the next release", DeprecationWarning, 3)
+        return until[name]
+    if name is not None:
+        check_precision(name)
+    return name

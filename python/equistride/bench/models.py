@@ -74,7 +74,7 @@ def choose(test: Benchmark, artifact: Path | None, *, random: bool, precision: s
     random
         Random weights of the published architectures, also where a model was released.
     precision
-        ``single``, ``double`` or None: of a random model's file.
+        ``float32``, ``float64`` or None: of a random model's file.
     scratch
         Folder for the files of random models.
     """
@@ -89,7 +89,7 @@ def choose(test: Benchmark, artifact: Path | None, *, random: bool, precision: s
                 hint=f"name tests of the kind {metadata.kind}, or another artifact",
             )
         return Chosen(path, path.stem, True)
-    dtype = "float64" if precision == "double" else "float32"
+    dtype = precision or "float32"
     path = scratch / f"{test.kind}-{family}-{dtype}.pt"
     make = _random_potential if test.kind == "potential" else _random_propagator
     title = make(path, structure(test.smallest().system), dtype)

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import torch
 
+from equistride.artifact.metadata import precision_name
 from equistride.errors import EquistrideError
 
-Precision = Literal["single", "double"]
+Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Settings:
     platform
         OpenMM's platform; None for CUDA where OpenMM and torch both have it, else CPU.
     precision
-        Of the network, ``single`` or ``double``; None for that of the artifact.
+        Of the network, ``float32`` or ``float64``; None for that of the artifact.
     seconds
         Time to spend on the steps of a test [s]; at least a few steps are run, however long they take.
     device
@@ -56,8 +57,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.seconds > 0:
             raise EquistrideError("the time of a test must be above 0 s", found=self.seconds, hint="give --seconds 10")
-        if self.precision not in (None, "single", "double"):
-            raise EquistrideError("the precision is not known", expected="single or double", found=self.precision)
+        object.__setattr__(self, "precision", precision_name(self.precision))
         if self.threads < 1:
             raise EquistrideError("the number of threads must be 1 or more", found=self.threads)
         if self.artifact is not None and not Path(self.artifact).is_file():
@@ -117,10 +117,10 @@ class Settings:
             return {"Threads": str(self.threads)}
         if name == "Reference":
             return {}
-        return {"DeviceIndex": str(self.device or 0), "Precision": self.precision or "mixed"}
+        precision = {None: "mixed", "float32": "single", "float64": "double"}[self.precision]
+        return {"DeviceIndex": str(self.device or 0), "Precision": precision}
 
 
 def dtype_of(precision: Precision | None, default: str) -> torch.dtype:
     """Return the network's type: that of the precision, or the one that an artifact names (``float32``, ``float64``)."""
-    name = {None: default, "single": "float32", "double": "float64"}[precision]
-    return torch.float64 if name == "float64" else torch.float32
+    return torch.float64 if (precision or default) == "float64" else torch.float32

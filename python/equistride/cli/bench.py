@@ -19,20 +19,15 @@ class Style(StrEnum):
     simple = "simple"
 
 
-class Precision(StrEnum):
-    """Precision of the network."""
-
-    single = "single"
-    double = "double"
-
-
 Files = list[Path] | None
 
 
 def bench(
     platform: Annotated[str | None, typer.Option(help="OpenMM's: CPU, Reference, CUDA, OpenCL.")] = None,
     test: Annotated[str | None, typer.Option(help="Names with commas between, or all.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Of the network; the artifact's by default.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the network: float32 or float64; the artifact's by default.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time of the steps of a test [s].")] = 10.0,
     device: Annotated[int | None, typer.Option(min=0, help="Number of the GPU.")] = None,
     threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
@@ -85,7 +80,7 @@ def bench(
     from equistride.bench.settings import Settings
 
     settings = Settings(
-        platform=platform, precision=precision.value if precision else None, seconds=seconds, device=device,
+        platform=platform, precision=precision, seconds=seconds, device=device,  # type: ignore[arg-type]
         threads=threads, artifact=None if artifact is None else str(artifact), random=random, peers=peers,
         peer_pythons=peer_python or [], seed=seed,
     )  # fmt: skip

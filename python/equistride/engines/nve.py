@@ -69,7 +69,7 @@ class OpenMMVerlet:
         from equistride.engines.openmm_structure import topology_from_ase
 
         topology, _ = topology_from_ase(standard(atoms))
-        precision: Any = {"float64": "double", "float32": "single"}[dtype]
+        precision: Any = dtype
         self._system = create_system(artifact, topology, device="cpu", precision=precision, remove_cm_motion=False)
         for index, mass in enumerate(atoms.get_masses()):
             self._system.setParticleMass(index, mass)

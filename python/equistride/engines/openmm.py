@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import openmm
 from openmm import app
 
+from equistride.artifact.metadata import precision_name
 from equistride.engines.guard import Guard
 from equistride.engines.openmm_topology import (
     bare_system,
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "plugin", "python", "openmm-torch"]
 BACKENDS: tuple[Backend, ...] = ("auto", "plugin", "python", "openmm-torch")
-DTYPES = {None: None, "single": "float32", "double": "float64"}
+PROPERTY = {None: "auto", "float32": "single", "float64": "double"}
+"""Precisions as OpenMM's users name them in the properties of a force."""
 
 __all__ = [
     "Backend",
@@ -136,7 +138,7 @@ def create_force(
     atoms: Iterable[int] | None = None,
     backend: Backend = "auto",
     device: str = "auto",
-    precision: Literal["single", "double"] | None = None,
+    precision: Literal["float32", "float64"] | None = None,
     force_group: int = 0,
     periodic: bool | None = None,
     charge: float | None = None,
@@ -157,7 +159,7 @@ def create_force(
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ... (openmm-torch follows the Context, and takes ``auto`` alone).
     precision
-        Precision of the network; None for the one that the artifact was made for.
+        Of the network; None for the one that the artifact was made for.
     force_group
         Force group, 0 to 31.
     periodic
@@ -179,22 +181,21 @@ def create_force(
         does not know.
     """
     path, device = _path(artifact), _device(device)
-    if precision not in DTYPES:
-        raise EquistrideError("the precision is not known", expected="single, double or None", found=precision)
+    dtype = precision_name(precision)
     if not isinstance(force_group, int) or not 0 <= force_group <= 31:
         raise EquistrideError("the force group is out of range", expected="0 to 31", found=force_group)
     chosen = choose_atoms(topology, atoms)
     particles = [] if atoms is None else chosen
     kind = choose_backend(backend)
     if kind == "plugin":
-        force = _plugin_force(path, topology, chosen, particles, periodic, device, precision)
+        force = _plugin_force(path, topology, chosen, particles, periodic, device, dtype)
         _set_system(force, charge=charge, spin=spin)
         force.setForceGroup(force_group)
         return force
     if kind == "python":
-        force = _python_force(path, topology, chosen, particles, periodic, device, precision, charge, spin)
+        force = _python_force(path, topology, chosen, particles, periodic, device, dtype, charge, spin)
     else:
-        force = _torch_force(path, topology, chosen, periodic, device, DTYPES[precision], charge, spin)
+        force = _torch_force(path, topology, chosen, periodic, device, dtype, charge, spin)
     force.setForceGroup(force_group)
     return force
 
@@ -220,11 +221,11 @@ def _plugin_force(
     particles: list[int],
     periodic: bool | None,
     device: str,
-    precision: str | None,
+    dtype: str | None,
 ) -> Force:
     from equistride.engines.openmm_force import Force
 
-    force = Force(path, {"device": device, "precision": precision or "auto"}, particles=particles)
+    force = Force(path, {"device": device, "precision": PROPERTY[dtype]}, particles=particles)
     if not force.isArtifact():
         raise EquistrideError(
             f"{path.name} is a plain TorchScript module",
@@ -244,7 +245,7 @@ def _python_force(
     particles: list[int],
     periodic: bool | None,
     device: str,
-    precision: str | None,
+    dtype: str | None,
     charge: float | None,
     spin: float | None,
 ) -> openmm.Force:
@@ -259,7 +260,7 @@ def _python_force(
     box = has_box(topology, periodic, getattr(metadata, "periodic", "any") == "required")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return python_force(path, symbols, particles, box, device, DTYPES[precision], charge, spin)
+    return python_force(path, symbols, particles, box, device, dtype, charge, spin)
 
 
 def _torch_force(
@@ -296,7 +297,7 @@ def create_system(
     atoms: Iterable[int] | None = None,
     backend: Backend = "auto",
     device: str = "auto",
-    precision: Literal["single", "double"] | None = None,
+    precision: Literal["float32", "float64"] | None = None,
     force_group: int = 0,
     periodic: bool | None = None,
     charge: float | None = None,
