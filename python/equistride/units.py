@@ -1,6 +1,6 @@
 """The one table of constants and conversions (CODATA 2018, exact where the SI fixes them).
 
-Inside equistride: angstrom, eV, fs, amu, e. Engines convert at their face, with the factors below.
+Inside equistride: angstrom, eV, fs, amu, e. Engines convert at their interface, with the factors below.
 Run as a script, this file writes the same table as a C++ header.
 """
 

@@ -1,4 +1,4 @@
-"""The AOTInductor container: the numbers of TorchScript through every face, at all sizes, and what it refuses."""
+"""The AOTInductor container: the numbers of TorchScript through every interface, at all sizes, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model file that is not right is refused with a sentence, by the C++ interface that all faces share."""
+"""A model file that is not right is refused with a sentence, by the C++ interface that all engines share."""
 
 from __future__ import annotations
 
