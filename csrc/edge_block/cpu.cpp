@@ -5,6 +5,7 @@
 #include "edges.h"
 #include "host_memory.h"
 #include "instruction_set.h"
+#include "threads.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -40,6 +41,7 @@ template <class Real> struct Input {
     const EdgeKernels<Real> &kernels;
     const Matrices<Real> &matrices;
     const Edges &edges;
+    const Threads &threads;
     const Real *x, *vectors, *frames, *envelope, *hidden;
 
     const Real *atom(const Real *features, int64_t i) const { return features + i * shape.size * shape.channels; }
@@ -219,11 +221,13 @@ template <class F> auto with_input(const EdgeBlock &block, const Shape &shape, F
                  envelope = block.envelope.contiguous(), hidden = block.hidden.contiguous(),
                  index = block.edge_index.contiguous(), weights = block.weights.contiguous();
     const Edges edges(index, x.size(0), x.size(0));
+    const Threads threads(double(edges.count) *
+                          double(weights.numel())); // each direction uses half of them, for two operations
     return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_block", [&] {
         const auto data = [](const Tensor &tensor) { return tensor.const_data_ptr<scalar_t>(); };
         const Matrices<scalar_t> matrices(shape, weights, hidden.size(1));
-        return call(Input<scalar_t>{shape, choose_edge_kernels<scalar_t>(), matrices, edges, data(x), data(vectors),
-                                    data(frames), data(envelope), data(hidden)});
+        return call(Input<scalar_t>{shape, choose_edge_kernels<scalar_t>(), matrices, edges, threads, data(x),
+                                    data(vectors), data(frames), data(envelope), data(hidden)});
     });
 }
 
@@ -239,8 +243,7 @@ template <class F> void chunks(const Edges &edges, int64_t from, int64_t until, 
 
 template <class Real> void forward_all(const Input<Real> &in, Real *out, Real *kept, int64_t num_kept) {
     const int64_t receivers = int64_t(in.edges.first.size()) - 1;
-    const int64_t grain = std::max<int64_t>(1, receivers / (4 * at::get_num_threads()));
-    at::parallel_for(0, receivers, grain, [&](int64_t from, int64_t until) {
+    at::parallel_for(0, receivers, in.threads.grain(receivers), [&](int64_t from, int64_t until) {
         Chunk<Real> chunk(in, num_kept);
         chunks(in.edges, from, until, num_kept, [&](int64_t begin, int64_t count) {
             Real *state = begin < num_kept ? kept + begin * in.shape.state : chunk.scratch_state();
@@ -260,8 +263,8 @@ template <class Real> struct Backward {
 
     void run() const {
         const int64_t receivers = int64_t(in.edges.first.size()) - 1, width = in.shape.size * in.shape.channels;
-        const int threads = at::get_num_threads();
-        if (threads == 1 || at::in_parallel_region()) {
+        const int threads = in.threads.count();
+        if (threads == 1) {
             range(0, receivers, nullptr);
             return;
         }
@@ -275,10 +278,9 @@ template <class Real> struct Backward {
                 ++until;
             const int64_t end = in.edges.first[size_t(until)];
             waiting.resize(std::max(waiting.size(), size_t((end - begin) * width)));
-            at::parallel_for(from, until, std::max<int64_t>(1, (until - from) / (4 * threads)),
-                             [&](int64_t a, int64_t b) {
-                                 range(a, b, waiting.data() + (in.edges.first[size_t(a)] - begin) * width);
-                             });
+            at::parallel_for(from, until, in.threads.grain(receivers), [&](int64_t a, int64_t b) {
+                range(a, b, waiting.data() + (in.edges.first[size_t(a)] - begin) * width);
+            });
             at::parallel_for(0, width, std::max<int64_t>(16, width / threads),
                              [&](int64_t a, int64_t b) { serve(begin, end - begin, waiting.data(), a, b); });
             from = until;

@@ -1,6 +1,7 @@
 // Frames of bonds on the CPU: sixteen bonds at once through the recursion.
 #include "edge_block/edge_block.h"
 #include "edge_block/rotations.h"
+#include "threads.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -29,10 +30,11 @@ Tensor bond_frames_cpu(const Tensor &vectors, int64_t l_max) {
     const Shape shape(l_max, 0, 1, 1, true);
     const int64_t edges = vectors.size(0), width = shape.frame_size;
     const Tensor from = vectors.contiguous(), frames = at::empty({edges, width}, vectors.options());
+    const Threads threads(double(frames.numel()) * MOVE);
     AT_DISPATCH_FLOATING_TYPES(vectors.scalar_type(), "bond_frames", [&] {
         const scalar_t *in = from.const_data_ptr<scalar_t>();
         scalar_t *out = frames.mutable_data_ptr<scalar_t>();
-        at::parallel_for(0, edges, 1024, [&](int64_t begin, int64_t end) {
+        at::parallel_for(0, edges, threads.grain(edges), [&](int64_t begin, int64_t end) {
             Batch<scalar_t> batch[MAX_FRAME];
             for (int64_t e = begin; e < end && l_max > 0; e += BATCH) {
                 const int count = int(std::min<int64_t>(BATCH, end - e));

@@ -1,5 +1,6 @@
 // Radial splines on the CPU: each edge reads the rows of its interval.
 #include "edge_block/edge_block.h"
+#include "threads.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -11,17 +12,16 @@ namespace equistride {
 
 namespace {
 
-constexpr int64_t GRAIN = 256; // edges
-
 // Calls call(kernels, e, polynomial, t) for all edges; beyond the ends the first and the last polynomial go on.
 template <class F> void over_edges(const RadialSplines &in, F &&call) {
     const Tensor lengths = in.lengths.contiguous(), pair = in.pair.contiguous(), tables = in.tables.contiguous();
     const int64_t kinds = tables.size(0), intervals = tables.size(1), terms = tables.size(2), width = tables.size(3);
+    const Threads threads(double(lengths.size(0) * terms * width) * MOVE);
     AT_DISPATCH_FLOATING_TYPES(lengths.scalar_type(), "radial_splines", [&] {
         const scalar_t *r = lengths.const_data_ptr<scalar_t>(), *table = tables.const_data_ptr<scalar_t>();
         const int64_t *kind = pair.const_data_ptr<int64_t>();
         const EdgeKernels<scalar_t> &kernels = choose_edge_kernels<scalar_t>();
-        at::parallel_for(0, lengths.size(0), GRAIN, [&](int64_t begin, int64_t end) {
+        at::parallel_for(0, lengths.size(0), threads.grain(lengths.size(0)), [&](int64_t begin, int64_t end) {
             for (int64_t e = begin; e < end; ++e) {
                 TORCH_CHECK_INDEX(kind[e] >= 0 && kind[e] < kinds, "pair must name tables below ", kinds, "; found ",
                                   kind[e], " at edge ", e);

@@ -7,6 +7,7 @@
 #include "model/container.h"
 #include "model/declaration.h"
 #include "model/exchange.h"
+#include "threads.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -65,6 +66,10 @@ public:
           dtype_(metadata.dtype == "float64" ? at::kDouble : at::kFloat), bond_(at::zeros({EXTRA, 3}, dtype_)) {
         bond_[0][0] = 0.5 * metadata.cutoff;
         bond_[1][0] = -0.5 * metadata.cutoff;
+        std::vector<at::Tensor> constants;
+        for (const auto &[name, tensor] : program_->extract_constants_map(/*use_inactive=*/false))
+            constants.push_back(tensor);
+        matrix_ = mean_matrix(constants);
     }
 
     void to(at::Device device, at::ScalarType dtype) override {
@@ -114,6 +119,7 @@ private:
         if (current_exchange())
             exchange.emplace(*current_exchange());
         const ExchangeScope scope(exchange ? &*exchange : nullptr);
+        const Threads threads(2.0 * static_cast<double>(edge_index.size(1)) * matrix_);
         const std::int64_t n = species.size(0);
         const at::Tensor ends = at::tensor({n, n + 1, n + 1, n}, at::kLong).view({2, EXTRA});
         std::vector<at::Tensor> inputs = {at::cat({vectors, bond_}), at::cat({species, at::zeros(EXTRA, at::kLong)}),
@@ -133,6 +139,7 @@ private:
     int format_;
     at::ScalarType dtype_;
     at::Tensor bond_; ///< r_ij of the two edges between the extra atoms
+    double matrix_;   ///< numbers in a matrix, in the mean
 };
 
 // The program cannot be looked into: it is held against what the compiler noted of it.

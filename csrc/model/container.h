@@ -8,11 +8,24 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 namespace equistride {
+
+/// Numbers in a weight matrix of a network, in the mean: with the number of edges it tells how large torch's own
+/// products are, and so on how many threads they run.
+template <class Tensors> double mean_matrix(const Tensors &weights) {
+    std::int64_t numbers = 0, matrices = 0;
+    for (const at::Tensor &tensor : weights)
+        if (tensor.dim() >= 2) {
+            numbers += tensor.numel();
+            matrices++;
+        }
+    return static_cast<double>(numbers) / static_cast<double>(std::max<std::int64_t>(matrices, 1));
+}
 
 class Container {
 public:

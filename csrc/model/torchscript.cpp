@@ -3,6 +3,7 @@
 #include "gil.h"
 #include "model/container.h"
 #include "model/declaration.h"
+#include "threads.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -41,6 +42,7 @@ public:
             part.setattr("checked", false);
         for (const torch::jit::Module &part : seen.packs)
             part.get_method("pack")({});
+        matrix_ = mean_matrix(module_.parameters());
         for (at::Tensor parameter : module_.parameters())
             stored_.push_back({parameter, parameter.detach().requires_grad_(false)});
         for (const at::Tensor &buffer : module_.buffers())
@@ -62,7 +64,7 @@ public:
 
     /// One network, or the members of an ensemble.
     void set_system(double charge, double spin) override {
-        const Scope scope(false);
+        const Scope scope(false, 0);
         system_ = {charge, spin};
         for (const torch::jit::Module &part : charged_)
             part.get_method("set_system")({charge, spin});
@@ -70,7 +72,7 @@ public:
 
     Energies energies(const at::Tensor &vectors, const at::Tensor &species, const at::Tensor &edge_index,
                       std::int64_t count, bool gradient) override {
-        const Scope scope(gradient);
+        const Scope scope(gradient, work(edge_index));
         const at::Tensor leaf = outside_inference(vectors).detach().requires_grad_(gradient);
         const at::Tensor all =
             call("atomic_energies", {leaf, outside_inference(species), outside_inference(edge_index)}).toTensor();
@@ -87,13 +89,13 @@ public:
 
     Stride stride(const at::Tensor &vectors, const at::Tensor &velocities, const at::Tensor &species,
                   const at::Tensor &edge_index) override {
-        const Scope scope(false);
+        const Scope scope(false, work(edge_index));
         const auto found = call("free_stride", {velocities, species, vectors, edge_index}).toTuple();
         return {found->elements()[0].toTensor(), found->elements()[1].toTensor()};
     }
 
     Outputs whole(const Frame &frame) override {
-        const Scope scope(true); // the module differentiates inside
+        const Scope scope(true, work(frame.edge_index)); // the module differentiates inside
         std::vector<c10::IValue> inputs = {outside_inference(frame.positions)};
         if (!potential_)
             inputs.emplace_back(outside_inference(frame.velocities));
@@ -111,7 +113,7 @@ public:
     }
 
     at::Tensor uncertainty(const Frame &frame) override {
-        const Scope scope(true);
+        const Scope scope(true, work(frame.edge_index));
         std::vector<c10::IValue> inputs;
         for (const at::Tensor *tensor :
              {&frame.positions, &frame.species, &frame.cell, &frame.edge_index, &frame.shifts})
@@ -123,12 +125,16 @@ private:
     /// How a module is run. The profiling executor would compile anew when the number of edges changes, which it does
     /// at every step.
     struct Scope {
-        explicit Scope(bool gradients) : mode(gradients) {}
+        Scope(bool gradients, double work) : mode(gradients), threads(work) {}
         const GilRelease released;
         const c10::InferenceMode no_inference{false};
         const c10::AutoGradMode mode;
         const torch::jit::GraphOptimizerEnabledGuard no_profiling{false};
+        const Threads threads;
     };
+
+    /// Of one of torch's own products, where each edge has its row.
+    double work(const at::Tensor &edge_index) const { return 2.0 * static_cast<double>(edge_index.size(1)) * matrix_; }
 
     /// A refusal of the model reaches the user as the sentence that it was raised with.
     c10::IValue call(const char *method, std::vector<c10::IValue> inputs) {
@@ -152,6 +158,7 @@ private:
     bool potential_ = true;
     std::vector<torch::jit::Module> charged_;
     std::vector<Stored> stored_;
+    double matrix_ = 0;                               ///< numbers in a matrix, in the mean
     std::optional<std::pair<double, double>> system_; ///< charge and spin where they are not the file's
 };
 

@@ -1,6 +1,7 @@
 // The neighbour lists on the CPU: read the structure, search, write the rows out in the caller's layout.
 #include "neighbors/neighbors.h"
 #include "neighbors/search.h"
+#include "threads.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -8,6 +9,8 @@
 namespace equistride {
 
 namespace {
+
+constexpr double WORK_OF_AN_ATOM = 1 << 16; // to find its neighbours, some microsecond
 
 Lattice read_lattice(const Tensor &cell, const Tensor &pbc) {
     const Tensor rows = cell.to(at::kDouble).contiguous(), flags = pbc.contiguous();
@@ -47,8 +50,6 @@ template <class Key> void write_shifts(const Bins &bins, const Key *keys, int co
     }
 }
 
-int64_t grain(const Bins &bins) { return std::max<int64_t>(64, bins.atoms / (4 * at::get_num_threads())); }
-
 template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, double cutoff) {
     const Found<Key> found(bins, cutoff);
     std::vector<int64_t> first(size_t(bins.atoms) + 1, 0);
@@ -58,7 +59,7 @@ template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, dou
     const Tensor edge_index = at::empty({2, edges}, at::kLong), shifts = at::empty({edges, 3}, at::kInt);
     int64_t *receiver = edge_index.mutable_data_ptr<int64_t>(), *sender = receiver + edges;
     int32_t *shift = shifts.mutable_data_ptr<int32_t>();
-    at::parallel_for(0, bins.atoms, grain(bins), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, bins.atoms, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const Key *keys = found.row(i);
             const int count = found.count[size_t(i)];
@@ -77,6 +78,7 @@ template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, dou
 std::tuple<Tensor, Tensor> neighbors_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc,
                                          double cutoff) {
     const Bins bins = read_bins(positions, cell, pbc, cutoff);
+    const Threads threads(double(bins.atoms) * WORK_OF_AN_ATOM);
     return fits_int32(bins) ? list_pairs<int32_t>(bins, cutoff) : list_pairs<int64_t>(bins, cutoff);
 }
 

@@ -1,5 +1,6 @@
 // Edge vectors and their gradient on the CPU.
 #include "neighbors/neighbors.h"
+#include "threads.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -10,6 +11,7 @@ namespace equistride {
 
 namespace {
 
+constexpr double WORK_OF_AN_EDGE = 16 * MOVE;
 constexpr int64_t CHUNK = 4096; // edges a partial sum; fixed, so that sums do not depend on the threads
 
 void check_atoms(const int64_t *index, int64_t count, int64_t atoms) {
@@ -29,10 +31,11 @@ Tensor edge_vectors_cpu(const Tensor &positions, const Tensor &cell, const Tenso
     const int64_t *receiver = index.const_data_ptr<int64_t>(), *sender = receiver + edges;
     const int32_t *shift = images.const_data_ptr<int32_t>();
     check_atoms(receiver, 2 * edges, at.size(0));
+    const Threads threads(double(edges) * WORK_OF_AN_EDGE);
     AT_DISPATCH_FLOATING_TYPES(at.scalar_type(), "edge_vectors", [&] {
         const scalar_t *r = at.const_data_ptr<scalar_t>(), *h = rows.const_data_ptr<scalar_t>();
         scalar_t *out = vectors.mutable_data_ptr<scalar_t>();
-        at::parallel_for(0, edges, CHUNK, [&](int64_t begin, int64_t end) {
+        at::parallel_for(0, edges, threads.grain(edges), [&](int64_t begin, int64_t end) {
             for (int64_t e = begin; e < end; ++e) {
                 const scalar_t s[3] = {scalar_t(shift[3 * e]), scalar_t(shift[3 * e + 1]), scalar_t(shift[3 * e + 2])};
                 for (int x = 0; x < 3; ++x)
@@ -54,13 +57,13 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const T
     const int64_t *receiver = index.const_data_ptr<int64_t>(), *sender = receiver + edges;
     const int32_t *shift = images.const_data_ptr<int32_t>();
     check_atoms(receiver, 2 * edges, num_atoms);
+    const Threads threads(double(edges) * WORK_OF_AN_EDGE);
     std::vector<double> partial(size_t(9 * chunks), 0.0);
     AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_vectors_backward", [&] {
         const scalar_t *g = dense.const_data_ptr<scalar_t>();
         scalar_t *on_atoms = grad_positions.mutable_data_ptr<scalar_t>();
         // A thread owns a range of atoms and reads every edge: each atom's terms come in the order of the edges.
-        const int64_t grain = edges < CHUNK ? num_atoms + 1 : num_atoms / at::get_num_threads() + 1;
-        at::parallel_for(0, num_atoms, grain, [&](int64_t begin, int64_t end) {
+        at::parallel_for(0, num_atoms, num_atoms / threads.count() + 1, [&](int64_t begin, int64_t end) {
             for (int64_t e = 0; e < edges; ++e) {
                 const int64_t i = receiver[e], j = sender[e];
                 if (j >= begin && j < end)

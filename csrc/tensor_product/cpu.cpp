@@ -2,6 +2,7 @@
 #include "instruction_set.h"
 #include "tensor_product/plan.h"
 #include "tensor_product/sources.h"
+#include "threads.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -34,6 +35,7 @@ template <class Real> struct Input {
     const Edges &edges;
     const Plan<Real> &plan;
     const Kernels<Real> &kernels;
+    const Threads &threads;
 };
 
 // The matrices M of up to EDGE_BLOCK edges, and the rows that these edges read.
@@ -114,8 +116,7 @@ void forward_receivers(const Input<Real> &in, const Weights &source, int64_t beg
 
 template <class Real, class Weights>
 void forward_all(const Input<Real> &in, const Weights &source, int64_t receivers, Real *out) {
-    const int64_t grain = std::max<int64_t>(1, receivers / (8 * at::get_num_threads()));
-    at::parallel_for(0, receivers, grain,
+    at::parallel_for(0, receivers, in.threads.grain(receivers),
                      [&](int64_t begin, int64_t end) { forward_receivers(in, source, begin, end, out); });
 }
 
@@ -197,7 +198,7 @@ void backward_edges(const Input<Real> &in, const Weights &source, const Real *gr
 template <class Real, class Weights>
 void backward_all(const Input<Real> &in, const Weights &source, const Real *grad, const Output<Real> &to,
                   int64_t senders) {
-    const int64_t width = in.plan.x_width, threads = at::get_num_threads();
+    const int64_t width = in.plan.x_width, threads = in.threads.count();
     const int64_t fitting = SLAB_BYTES / int64_t(sizeof(Real)) / width;
     const int64_t slab = threads == 1 ? EDGE_BLOCK : std::max<int64_t>(EDGE_BLOCK * threads, fitting);
     Buffer<Real> waiting(to.x == nullptr ? 0 : std::min(slab, in.edges.count) * width);
@@ -228,8 +229,9 @@ auto with_input(const Tensor &x, const Tensor &y, const Tensor &edge_index, cons
     const Edges edges(index, rows.size(0), receivers);
     return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "tensor_product", [&] {
         const Plan<scalar_t> plan(paths, couplings, rows.size(1), harmonics.size(1));
+        const Threads threads(double(edges.count) * plan.work());
         return call(Input<scalar_t>{rows.const_data_ptr<scalar_t>(), harmonics.const_data_ptr<scalar_t>(), edges, plan,
-                                    choose_kernels<scalar_t>()});
+                                    choose_kernels<scalar_t>(), threads});
     });
 }
 

@@ -39,6 +39,14 @@ template <class Real> struct Plan {
         }
     }
 
+    // Floating-point operations an edge, going forward.
+    double work() const {
+        double sum = 0;
+        for (const Path &path : paths)
+            sum += 2.0 * double(path.channels * (2 * path.l1 + 1) * (2 * path.l3 + 1));
+        return sum;
+    }
+
 private:
     void add_group(size_t p, const double *coefficients) {
         const size_t first_term = terms.size();
