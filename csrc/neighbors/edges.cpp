@@ -11,7 +11,7 @@ namespace equistride {
 
 namespace {
 
-constexpr double WORK_OF_AN_EDGE = 16 * MOVE;
+constexpr double WORK_OF_AN_EDGE = 32 * MOVE;
 constexpr int64_t CHUNK = 4096; // edges a partial sum; fixed, so that sums do not depend on the threads
 
 void check_atoms(const int64_t *index, int64_t count, int64_t atoms) {
