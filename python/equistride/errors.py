@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 
 class EquistrideError(ValueError):
     """An error that a user can mend.
@@ -26,3 +28,12 @@ class EquistrideError(ValueError):
         if hint:
             parts.append(hint)
         super().__init__("; ".join(parts))
+
+
+class Notice(UserWarning):
+    """What a file or an argument says and what is not used, or is used otherwise than one may think, in one sentence."""
+
+
+def tell(sentence: str) -> None:
+    """Warn with a :class:`Notice`; the command line prints it as one line on stderr."""
+    warnings.warn(sentence, Notice, stacklevel=3)

@@ -202,7 +202,7 @@ def test_a_topology_that_is_none(tmp_path, name):
     with XTCTrajectoryFile(str(tmp_path / "run.xtc"), "w") as handle:
         handle.write(positions, time=np.arange(3.0), box=np.tile(np.eye(3), (3, 1, 1)))
     (tmp_path / name).write_text("# Notes\n\nNothing that is a structure.\n")
-    with pytest.raises(EquistrideError, match=rf"{name} (cannot be read as a topology|holds no atoms)"):
+    with pytest.raises(EquistrideError, match=rf"{name} (cannot be read as a structure|holds no atoms)"):
         read_trajectory(tmp_path / "run.xtc", topology=tmp_path / name)
     ase.io.write(tmp_path / "run.pdb", Atoms("SiO", [[0, 0, 0], [0, 0, 1.6]]))
     for good in (tmp_path / "run.pdb", ("Si", "O")):

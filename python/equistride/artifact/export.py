@@ -158,8 +158,11 @@ def export(
         raise unreadable(checkpoint, error) from None
     require_conservative(config, checkpoint, allow_nonconservative)
     load_weights(potential, content, checkpoint)
+    system = facts.get("system")
+    if system:
+        potential.network.set_system(system["charge"], system["spin"])  # type: ignore[operator]
     return save_potential(
-        potential, config, output, dtype=dtype, fused=fused, periodic=bool(facts.get("periodic")),
+        potential, config, output, dtype=dtype, fused=fused, periodic=bool(facts.get("periodic")), system=system,
         description=description or facts["config"]["name"], provenance=provenance(facts), licence=licence,
         references=references, accuracy=accuracy, container=container,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -29,7 +30,7 @@ from equistride.cli import (
     train,
     validate,
 )
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, Notice
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Errors of the system that are about a file also where they do not name it."""
@@ -104,8 +105,20 @@ app.command()(bench.bench)
 app.command()(demo.demo)
 
 
+def _show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a notice as a sentence, and every other warning as Python does."""
+    if issubclass(category, Notice):
+        print(f"equistride: note: {message}", file=sys.stderr)
+    else:
+        _plainly(message, category, *place, **more)
+
+
+_plainly = warnings.showwarning
+
+
 def main() -> None:
     """Run the command line; a user's error is one sentence on stderr and exit status 2."""
+    warnings.showwarning = _show
     try:
         app()
     except EquistrideError as error:

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equistride.data.frames import Frames, load
-from equistride.elements import atomic_numbers_of
+from equistride.data.frames import Frames, load, tell_broken_off
+from equistride.data.structures import read_kinds
+from equistride.elements import atomic_numbers_of, masses_of, missing_element
 from equistride.errors import EquistrideError
 from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
 
 Floats = NDArray[np.float64]
 Topology = Path | Sequence[str] | None
+Kinds = tuple[NDArray[np.int64], Floats | None]
+"""Atomic numbers [N] and masses [N] (amu, None for the standard ones)."""
 AMBER_VELOCITY = 20.455
 """Amber's unit of velocity is 1/20.455 ps; its files say so as a scale factor."""
 AKMA_TIME_FS = 48.88821
@@ -50,9 +53,7 @@ def read_engine_file(path: Path, topology: Topology, interval_fs: float | None) 
         raise EquistrideError(f"{path.name} cannot be read as {ending} ({reason})") from error
 
 
-def _frames(
-    numbers: NDArray[np.int64], positions: Any, time: Any, box: Any, velocities: Any = None, forces: Any = None
-) -> Frames:
+def _frames(kinds: Kinds, positions: Any, time: Any, box: Any, velocities: Any = None, forces: Any = None) -> Frames:
     """Return frames of nm, ps and kJ/mol."""
     count, shape = len(positions), np.shape(positions)
     periodic = box is not None and bool((np.abs(np.linalg.det(box)) > 1e-9).all())
@@ -62,7 +63,8 @@ def _frames(
         rounding = 4 * np.finfo(np.float32).eps * np.abs(even).max()
         exact = even if np.abs(even - exact).max() <= rounding else exact
     return Frames(
-        numbers=numbers,
+        numbers=kinds[0],
+        masses=kinds[1],
         positions=np.asarray(positions, np.float64) * ANGSTROM_PER_NM,
         cell=np.asarray(box, np.float64) * ANGSTROM_PER_NM if periodic else np.zeros((count, 3, 3)),
         pbc=np.full(3, periodic),
@@ -75,50 +77,54 @@ def _frames(
     )
 
 
-def _numbers(topology: Any, path: Path) -> NDArray[np.int64]:
-    """Return atomic numbers of an mdtraj topology."""
-    atoms = list(topology.atoms)
-    if any(atom.element is None or atom.element.atomic_number == 0 for atom in atoms):
-        raise EquistrideError(f"the topology of {path.name} has atoms without an element, such as virtual sites")
-    return np.array([atom.element.atomic_number for atom in atoms], np.int64)
+def _kinds(topology: Any, path: Path) -> Kinds:
+    """Return the kinds of the atoms of an mdtraj topology."""
+    for atom in topology.atoms:
+        if atom.element is None or atom.element.atomic_number == 0:
+            raise missing_element(f"atom {atom.index} of the topology of {path.name}", atom.name)
+    symbols = [atom.element.symbol for atom in topology.atoms]
+    return atomic_numbers_of(symbols, path.name), masses_of(symbols, path.name)
 
 
-def _elements(path: Path, topology: Topology, count: int) -> NDArray[np.int64]:
-    """Return the atomic numbers [N] of a file with ``count`` atoms that holds none itself."""
+def _elements(path: Path, topology: Topology, count: int) -> Kinds:
+    """Return the kinds of the atoms of a file with ``count`` atoms that does not tell them itself."""
     if topology is None:
         raise EquistrideError(f"{path.name} holds no elements", hint="give --topology, a structure file of the system")
-    numbers = _read_topology(topology) if isinstance(topology, Path) else atomic_numbers_of(topology, "the topology")
-    if len(numbers) != count:
-        raise EquistrideError(f"{path.name} does not fit its topology", expected=f"{len(numbers)} atoms", found=count)
-    return numbers
+    if isinstance(topology, Path):
+        kinds = _read_topology(topology)
+    else:
+        kinds = atomic_numbers_of(topology, "the topology"), masses_of(topology, "the topology")
+    if len(kinds[0]) != count:
+        raise EquistrideError(f"{path.name} does not fit its topology", expected=f"{len(kinds[0])} atoms", found=count)
+    return kinds
 
 
-def _read_topology(file: Path) -> NDArray[np.int64]:
+def _read_topology(file: Path) -> Kinds:
     if not file.is_file():
         raise EquistrideError(f"the topology {file} does not exist", hint="check the path")
+    if file.suffix.lower() == ".npz":
+        (frames, *_) = load(file, labelled=False)
+        return frames.numbers, frames.masses
+    return read_kinds(file)
+
+
+def _all_frames(kind: Any, path: Path) -> list[Any]:
+    """Return what mdtraj's ``read`` gives for the whole file, or for the frames before the place where it breaks off."""
     try:
-        if file.suffix.lower() == ".npz":
-            return load(file, labelled=False)[0].numbers
-        if file.suffix.lower() == ".pdb":
-            import mdtraj
-
-            return _numbers(mdtraj.load_topology(str(file)), file)
-        import ase.io
-
-        first: Any = ase.io.read(file, index=0)
-        numbers = first.numbers.astype(np.int64)
-    except EquistrideError:
-        raise
-    except Exception as error:  # the readers raise what they like on other files
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise EquistrideError(
-            f"{file.name} cannot be read as a topology ({reason})",
-            expected="a structure",
-            hint="pass the PDB file of the system, for instance",
-        ) from error
-    if not len(numbers):
-        raise EquistrideError(f"{file.name} holds no atoms", hint="pass the structure of the system")
-    return numbers
+        with kind(str(path)) as handle:
+            return list(handle.read())
+    except RuntimeError:
+        frames: list[Any] = []
+        with kind(str(path)) as handle:
+            try:
+                while len((one := handle.read(1))[0]):
+                    frames.append(one)
+            except RuntimeError:
+                pass
+        if not frames:
+            raise
+        tell_broken_off(path, len(frames))
+        return [np.concatenate(parts) for parts in zip(*frames, strict=True)]
 
 
 def _box(lengths: Any, angles: Any) -> Floats | None:
@@ -137,14 +143,14 @@ def _from_hdf5(path: Path, _: Topology, __: float | None) -> Frames:
     with HDF5TrajectoryFile(str(path)) as handle:
         data, topology = handle.read(), handle.topology
     box = _box(data.cell_lengths, data.cell_angles)
-    return _frames(_numbers(topology, path), data.coordinates, data.time, box, data.velocities)
+    return _frames(_kinds(topology, path), data.coordinates, data.time, box, data.velocities)
 
 
 def _from_trr(path: Path, topology: Topology, _: float | None) -> Frames:
     from mdtraj.formats import TRRTrajectoryFile
 
-    with TRRTrajectoryFile(str(path)) as handle:
-        count = len(handle)
+    positions, time, _step, box, _lambda = _all_frames(TRRTrajectoryFile, path)
+    count = len(positions)
     found = {}
     for what in ("velocities", "forces"):  # asking for what the file lacks is an error of the reader
         with TRRTrajectoryFile(str(path)) as handle:
@@ -152,10 +158,8 @@ def _from_trr(path: Path, topology: Topology, _: float | None) -> Frames:
                 found[what] = handle._read(count, None, **{f"get_{what}": True})[5 if what == "velocities" else 6]
             except (RuntimeError, OSError):
                 found[what] = None
-    with TRRTrajectoryFile(str(path)) as handle:
-        positions, time, _step, box, _lambda = handle.read()
-    numbers = _elements(path, topology, np.shape(positions)[1])
-    return _frames(numbers, positions, time, box, found["velocities"], found["forces"])
+    kinds = _elements(path, topology, np.shape(positions)[1])
+    return _frames(kinds, positions, time, box, found["velocities"], found["forces"])
 
 
 def _from_netcdf(path: Path, topology: Topology, _: float | None) -> Frames:
@@ -173,8 +177,8 @@ def _from_netcdf(path: Path, topology: Topology, _: float | None) -> Frames:
         if "cell_lengths" in variables:
             lengths, angles = variables["cell_lengths"][:], variables["cell_angles"][:]
             box = _box(np.array(lengths) / ANGSTROM_PER_NM, np.array(angles))
-    numbers = _elements(path, topology, positions.shape[1])
-    return _frames(numbers, positions / ANGSTROM_PER_NM, time, box, velocities)
+    kinds = _elements(path, topology, positions.shape[1])
+    return _frames(kinds, positions / ANGSTROM_PER_NM, time, box, velocities)
 
 
 def _from_dcd(path: Path, topology: Topology, interval_fs: float | None) -> Frames:
@@ -183,7 +187,11 @@ def _from_dcd(path: Path, topology: Topology, interval_fs: float | None) -> Fram
 
     with DCDTrajectoryFile(str(path)) as handle:
         positions, lengths, angles = handle.read()
-    numbers = _elements(path, topology, np.shape(positions)[1])
+    kinds = _elements(path, topology, np.shape(positions)[1])
+    with path.open("rb") as header:
+        (announced,) = struct.unpack_from("<i", header.read(12), 8)
+    if len(positions) < announced:
+        tell_broken_off(path, len(positions))
     step = _dcd_interval(path) if interval_fs is None else interval_fs
     if step is None:
         raise EquistrideError(
@@ -193,7 +201,7 @@ def _from_dcd(path: Path, topology: Topology, interval_fs: float | None) -> Fram
         )
     box = None if lengths is None else _box(np.asarray(lengths, float) / ANGSTROM_PER_NM, angles)
     time = np.arange(len(positions)) * (step / FS_PER_PS)
-    return _frames(numbers, np.asarray(positions, np.float64) / ANGSTROM_PER_NM, time, box)
+    return _frames(kinds, np.asarray(positions, np.float64) / ANGSTROM_PER_NM, time, box)
 
 
 def _dcd_interval(path: Path) -> float | None:
@@ -211,12 +219,11 @@ def _from_xtc(path: Path, topology: Topology, interval_fs: float | None) -> Fram
     """Positions are rounded to 0.01 A by the format."""
     from mdtraj.formats import XTCTrajectoryFile
 
-    with XTCTrajectoryFile(str(path)) as handle:
-        positions, time, _, box = handle.read()
-    numbers = _elements(path, topology, np.shape(positions)[1])
+    positions, time, _, box = _all_frames(XTCTrajectoryFile, path)
+    kinds = _elements(path, topology, np.shape(positions)[1])
     if interval_fs is not None:
         time = np.arange(len(positions)) * (interval_fs / FS_PER_PS)
-    return _frames(numbers, positions, time, box)
+    return _frames(kinds, positions, time, box)
 
 
 READERS: dict[str, Callable[[Path, Topology, float | None], Frames]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from equistride.errors import EquistrideError
+from equistride.data.labels import CHARGES, SPINS, Labels, alike
+from equistride.data.structures import read_images
+from equistride.errors import EquistrideError, tell
 from equistride.units import EV_PER_KCAL_MOL, EV_PER_KJ_MOL
 
 Array = NDArray[np.float64]
@@ -33,7 +34,9 @@ class Frames:
     energy [F], forces [F, N, 3]
         Labels; NaN where a label is missing.
     velocities [F, N, 3], virial [F, 3, 3]
-        Optional; the virial is -dE/d(strain) [eV].
+        Optional; the virial is -dE/d(strain) = -volume x stress [eV].
+    charge [F], spin [F]
+        Optional: total charge [e] and spin multiplicity; NaN on frames that have none.
     segment [F], time_fs [F]
         Frames of one segment are consecutive in one trajectory; a pair never crosses two segments.
     temperature_K [F], total_energy [F]
@@ -52,6 +55,8 @@ class Frames:
     forces: Array
     velocities: Array | None = None
     virial: Array | None = None
+    charge: Array | None = None
+    spin: Array | None = None
     segment: NDArray[np.int64] | None = None
     time_fs: Array | None = None
     temperature_K: Array | None = None
@@ -110,10 +115,13 @@ def _equal(one: Array | None, other: Array | None) -> bool:
     return (one is None and other is None) or (one is not None and other is not None and np.array_equal(one, other))
 
 
-_ALIASES = {"numbers": ("numbers", "z", "nuclear_charges"), "positions": ("positions", "R", "coords"),
-            "energy": ("energy", "E", "energies"), "forces": ("forces", "F"), "time_fs": ("time_fs", "time"),
-            "temperature_K": ("temperature_K", "temperature")}  # fmt: skip
-"""Names of arrays in npz files: the first is written, all are read."""
+_ALIASES = {
+    "numbers": ("numbers", "z", "nuclear_charges"), "positions": ("positions", "R", "coords"),
+    "energy": ("REF_energy", "energy", "E", "energies"), "forces": ("REF_forces", "forces", "F"),
+    "virial": ("REF_virial", "REF_virials", "virial", "virials"), "charge": CHARGES, "spin": SPINS,
+    "time_fs": ("time_fs", "time"), "temperature_K": ("temperature_K", "temperature"),
+}  # fmt: skip
+"""Names of arrays in npz files, all of which are read, the first that is there."""
 ENERGY_UNITS = {"eV": 1.0, "kcal/mol": EV_PER_KCAL_MOL, "kJ/mol": EV_PER_KJ_MOL}
 """eV; the units that a file may name in ``e_unit``."""
 _PUBLISHED = {"theory", "md5", "old_indices", "old_energies"}
@@ -144,17 +152,22 @@ def _energy_unit(arrays: Mapping[str, Any], path: Path, assumed: str | None) -> 
     return ENERGY_UNITS[assumed]
 
 
-def _virial_of_stress(stress: Array, cell: Array) -> Array:
-    """Return the virial [..., 3, 3] of stresses in eV/A^3, ASE's sign, as [..., 6] (xx yy zz yz xz xy) or [..., 3, 3]."""
-    if stress.shape[-1] == 6:
-        stress = stress[..., [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
-    return -np.abs(np.linalg.det(cell))[..., None, None] * stress
+def _named(arrays: Mapping[str, Any], names: Sequence[str], path: Path) -> Any:
+    """Return the array under the first of its names that is there; say where two are there and differ."""
+    there = [name for name in names if name in arrays]
+    if not there:
+        return None
+    first = arrays[there[0]]
+    for other in there[1:]:
+        if not alike(arrays[other], first):
+            tell(f"{path}: the arrays '{there[0]}' and '{other}' differ; '{there[0]}' is taken")
+    return first
 
 
 def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
     with np.load(path, allow_pickle=False) as z:
         keys = set(z.files)
-        named = {name: next((z[a] for a in aliases if a in keys), None) for name, aliases in _ALIASES.items()}
+        named = {name: _named(z, aliases, path) for name, aliases in _ALIASES.items()}
         needed = ("numbers", "positions", "energy", "forces") if labelled else ("numbers", "positions")
         missing = [n for n in needed if named[n] is None]
         if missing:
@@ -164,7 +177,7 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
                 found=sorted(keys),
                 hint="rename the arrays of the file",
             )
-        shape = np.shape(named["positions"])  # type: ignore[arg-type]
+        shape = np.shape(named["positions"])
         number = shape[0] if shape else 0
         labels = named["energy"] is not None or named["forces"] is not None
         unit = _energy_unit(z, path, assumed) if labels else 1.0
@@ -172,64 +185,42 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
             if named[name] is None:
                 named[name] = np.full(unlabelled, np.nan)
         cell = z["cell"] if "cell" in keys else np.zeros((3, 3))
-        optional = {k: np.asarray(z[k], float) for k in ("velocities", "virial", "total_energy", "masses") if k in keys}
+        optional = {k: np.asarray(z[k], float) for k in ("velocities", "total_energy", "masses") if k in keys}
+        if named["virial"] is not None:
+            optional["virial"] = named["virial"].astype(float)
         if named["time_fs"] is not None and named["time_fs"].ndim == 1:
             optional["time_fs"] = named["time_fs"].astype(float)
-        if named["temperature_K"] is not None:
-            optional["temperature_K"] = np.broadcast_to(named["temperature_K"], (number,)).astype(float)
-        if "stress" in keys and "virial" not in keys and labelled:
-            warnings.warn(
+        for name in ("temperature_K", "charge", "spin"):
+            if named[name] is not None:
+                optional[name] = np.broadcast_to(np.squeeze(named[name]), (number,)).astype(float)
+        if {"stress", "REF_stress"} & keys and named["virial"] is None and labelled:
+            tell(
                 f"the array 'stress' of {path} is not read, as its unit and sign are not known; training on it needs "
-                "'virial' [F, 3, 3] = -volume x stress in eV",
-                stacklevel=4,
+                "'virial' [F, 3, 3] = -volume x stress in eV"
             )
         pbc = z["pbc"] if "pbc" in keys else np.full(3, bool(np.any(cell)))
         return [Frames(
-            numbers=named["numbers"].astype(np.int64),  # type: ignore[union-attr]
-            positions=named["positions"].astype(float),  # type: ignore[union-attr]
+            numbers=named["numbers"].astype(np.int64),
+            positions=named["positions"].astype(float),
             energy=unit * np.asarray(named["energy"], float).reshape(number),
-            forces=unit * named["forces"].astype(float),  # type: ignore[union-attr]
+            forces=unit * named["forces"].astype(float),
             cell=np.broadcast_to(cell, (number, 3, 3)).astype(float),
             pbc=np.broadcast_to(pbc, 3).astype(bool) if np.ndim(pbc) == 0 else pbc.astype(bool),
             segment=z["segment"].astype(np.int64) if "segment" in keys else None,
             row=np.arange(number), **optional)]  # fmt: skip
 
 
-def _labels(image: Any, place: str) -> dict[str, Any]:
-    """Return energy, forces and (NaN where there is none) virial of an ASE image, by ASE's names or those of MACE."""
-    results = {} if image.calc is None else image.calc.results
-    found = {name: results[name] for name in ("energy", "forces", "stress") if name in results}
-    for name, more in (("energy", image.info), ("forces", image.arrays), ("stress", image.info)):
-        if name not in found and f"REF_{name}" in more:
-            found[name] = more[f"REF_{name}"]
-    missing = [name for name in ("energy", "forces") if name not in found]
-    if missing:
-        others = sorted({*image.info, *image.arrays, *results} - {"numbers", "positions"})
-        raise EquistrideError(
-            f"{place} has no {' and no '.join(missing)}",
-            expected="energy and forces on every frame, as ASE's SinglePointCalculator and extxyz have them",
-            found=", ".join(others) or "positions alone",
-            hint="rename the fields of the file",
-        )
-    virial = np.full((3, 3), np.nan)
-    if image.pbc.all() and "virial" in image.info:
-        virial = np.array(image.info["virial"], float).reshape(3, 3)
-    elif image.pbc.all() and "stress" in found:
-        stress = np.array(found["stress"], float)
-        virial = _virial_of_stress(stress.reshape(3, 3) if stress.size == 9 else stress, image.cell.array)
-    return {"energy": float(found["energy"]), "forces": np.array(found["forces"], float), "virial": virial}
-
-
 def _from_ase(images: Iterable[Any], path: Path) -> list[Frames]:
     """Group ASE images by composition and periodicity."""
     groups: dict[tuple[object, ...], list[tuple[int, Any, dict[str, Any]]]] = {}
+    reader = Labels(path)
     for place, image in enumerate(images):
-        member = (place, image, _labels(image, f"frame {place} of {path}"))
+        member = (place, image, reader.read(image, f"frame {place}"))
         groups.setdefault((tuple(image.numbers), tuple(image.pbc)), []).append(member)
     result = []
     for (numbers, pbc), members in groups.items():
         rows, pictures, labels = zip(*members, strict=True)
-        virial = np.stack([label["virial"] for label in labels])
+        optional = {name: np.stack([label[name] for label in labels]) for name in ("virial", "charge", "spin")}
         result.append(
             Frames(
                 numbers=np.array(numbers, np.int64),
@@ -238,8 +229,8 @@ def _from_ase(images: Iterable[Any], path: Path) -> list[Frames]:
                 cell=np.stack([i.cell.array for i in pictures]),
                 energy=np.array([label["energy"] for label in labels]),
                 forces=np.stack([label["forces"] for label in labels]),
-                virial=None if np.isnan(virial).all() else virial,
                 row=np.array(rows),
+                **{name: None if np.isnan(values).all() else values for name, values in optional.items()},
             )
         )
     return result
@@ -251,7 +242,9 @@ def _check_shapes(frames: Frames, path: Path) -> None:
     vectors, matrices, scalars = (number, atoms, 3), (number, 3, 3), (number,)
     shapes = {"numbers": (atoms,), "masses": (atoms,), "pbc": (3,), "cell": matrices, "virial": matrices}
     shapes |= dict.fromkeys(("positions", "forces", "velocities"), vectors)
-    shapes |= dict.fromkeys(("energy", "segment", "time_fs", "temperature_K", "total_energy", "row"), scalars)
+    shapes |= dict.fromkeys(
+        ("energy", "charge", "spin", "segment", "time_fs", "temperature_K", "total_energy", "row"), scalars
+    )
     for name, shape in shapes.items():
         value = getattr(frames, name)
         if value is not None and value.shape != shape:
@@ -264,12 +257,18 @@ def _check_shapes(frames: Frames, path: Path) -> None:
         )
 
 
-def _check_finite(frames: Frames, path: Path, labelled: bool) -> None:
-    """Every number must be finite, but for virials, of which frames may have none; an error names the frame in its file."""
-    for name in ("positions", "cell", "energy", "forces") if labelled else ("positions", "cell"):
+def check_finite(frames: Frames, path: Path, names: Sequence[str]) -> None:
+    """Refuse NaN and infinite values in the arrays of these names; an error names the frame in its file."""
+    for name in names:
         values = getattr(frames, name)
-        bad = ~np.isfinite(values).reshape(len(frames), -1).all(1)
-        _refuse(np.asarray(bad), frames, f"{path} has a NaN or infinite value in {name!r}", "drop that frame")
+        if values is not None:
+            bad = ~np.isfinite(values).reshape(len(frames), -1).all(1)
+            _refuse(np.asarray(bad), frames, f"{path} has a NaN or infinite value in {name!r}", "drop that frame")
+
+
+def _check_values(frames: Frames, path: Path, labelled: bool) -> None:
+    """Every number must be finite, but for virials, of which frames may have none, and every periodic box have a volume."""
+    check_finite(frames, path, ("positions", "cell", "energy", "forces") if labelled else ("positions", "cell"))
     if frames.virial is not None:
         labels = frames.virial.reshape(len(frames), -1)
         bad = ~np.isfinite(labels).all(1) & ~np.isnan(labels).all(1)
@@ -288,6 +287,25 @@ def _check_finite(frames: Frames, path: Path, labelled: bool) -> None:
     )
 
 
+def _check_electrons(frames: Frames, path: Path) -> None:
+    """Tell of a multiplicity that the number of electrons does not allow: the one is odd where the other is even."""
+    if frames.spin is None:
+        return
+    electrons = frames.numbers.sum() - (0.0 if frames.charge is None else np.nan_to_num(frames.charge))
+    wrong = (frames.spin > 0) & ((electrons + frames.spin) % 2 == 0)
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        tell(
+            f"{path}: frame {k if frames.row is None else frames.row[k]} has {np.broadcast_to(electrons, len(frames))[k]:g} "
+            f"electrons and a spin multiplicity of {frames.spin[k]:g}, which cannot be; is it 2 S + 1?"
+        )
+
+
+def tell_broken_off(path: Path, count: int) -> None:
+    """Say that a file ends within a frame."""
+    tell(f"{path.name} breaks off after {count} whole frames, as an interrupted run leaves it; these are read")
+
+
 def _refuse(bad: NDArray[np.bool_], frames: Frames, what: str, hint: str) -> None:
     if bad.any():
         first = int(np.argmax(bad))
@@ -296,6 +314,8 @@ def _refuse(bad: NDArray[np.bool_], frames: Frames, what: str, hint: str) -> Non
 
 def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = None) -> list[Frames]:
     """Read labelled frames from npz, extxyz or an ASE database; one entry a composition.
+
+    Names of labels are those of :mod:`equistride.data.labels`.
 
     Parameters
     ----------
@@ -319,9 +339,7 @@ def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = N
         if path.suffix == ".npz":
             groups = _from_npz(path, labelled, energy_unit)
         elif path.suffix in (".xyz", ".extxyz"):
-            import ase.io
-
-            groups = _from_ase(ase.io.iread(path, index=":", format="extxyz"), path)
+            groups = _from_ase(read_images(path, "extxyz"), path)
         elif path.suffix == ".db":
             import ase.db
 
@@ -341,7 +359,8 @@ def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = N
         if not len(frames):
             raise EquistrideError(f"{path} holds no frames")
         _check_shapes(frames, path)
-        _check_finite(frames, path, labelled)
+        _check_values(frames, path, labelled)
+        _check_electrons(frames, path)
     if not groups:
         raise EquistrideError(f"{path} holds no frames")
     return groups

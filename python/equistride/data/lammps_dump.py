@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 
-from equistride.data.frames import Frames
-from equistride.elements import atomic_numbers_of
+from equistride.data.frames import Frames, tell_broken_off
+from equistride.elements import atomic_numbers_of, masses_of
 from equistride.errors import EquistrideError
 from equistride.units import EV_PER_KCAL_MOL, FS_PER_PS
 
@@ -79,8 +78,10 @@ def _frames(handle: TextIO, path: Path) -> Iterator[_Frame]:
             cell = _cell(label, [[float(word) for word in next(handle).split()] for _ in range(3)])
         elif item.startswith("ITEM: ATOMS"):
             names = item.split()[2:]
-            rows = [next(handle).split() for _ in range(count)]
-            table = np.array(rows)
+            rows = [next(handle) for _ in range(count)]
+            if rows and not rows[-1].endswith("\n"):
+                raise EOFError("the last number may be cut short")
+            table = np.array([row.split() for row in rows])
             if "id" not in names:
                 raise EquistrideError(
                     f"{path.name} has no atom ids, so atoms cannot be followed", expected="a column id", hint="dump id too"
@@ -156,14 +157,17 @@ def read_dump(
         Where units, times, ids or elements are unknown, or the file is damaged.
     """
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as handle:
+        frames: list[_Frame] = []
         try:
-            frames = list(_frames(handle, path))
+            frames.extend(_frames(handle, path))
         except EquistrideError:
             raise
         except (StopIteration, RuntimeError, ValueError, IndexError, EOFError, OSError) as error:
-            raise EquistrideError(
-                f"{path.name} is damaged or cut off ({type(error).__name__})", hint="dump it again"
-            ) from None
+            if not frames or not _at_end(handle):
+                raise EquistrideError(
+                    f"{path.name} is damaged ({type(error).__name__} after {len(frames)} frames)", hint="dump it again"
+                ) from None
+            tell_broken_off(path, len(frames))
     if not frames:
         raise EquistrideError(f"{path.name} holds no frames")
     first = frames[0]
@@ -206,8 +210,16 @@ def read_dump(
         forces=np.stack([np.full_like(positions[0], np.nan) if f is None else f * energy_unit for f in forces]),
         velocities=np.stack(moving) / time_unit if len(moving) == len(frames) else None,
         time_fs=time,
-        masses=atomic_masses[numbers] if mass is None else mass[:, 0],
+        masses=masses_of(symbols, path.name) if mass is None else mass[:, 0],
     )
+
+
+def _at_end(handle: TextIO) -> bool:
+    """Tell whether nothing follows; a compressed file that was cut ends with an error."""
+    try:
+        return not handle.read(1)
+    except (EOFError, OSError):
+        return True
 
 
 def _changed(frame: _Frame, first: _Frame) -> bool:

@@ -11,9 +11,10 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from equistride.data.engine_files import READERS, Topology, read_engine_file
-from equistride.data.frames import Frames, load
+from equistride.data.frames import Frames, check_finite, load, tell_broken_off
 from equistride.data.lammps_dump import read_dump
-from equistride.errors import EquistrideError
+from equistride.data.structures import fixed_atoms, read_images
+from equistride.errors import EquistrideError, tell
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def read_motion(path: Path, source: Source | None = None) -> Frames:
             found=ending or "no ending",
             hint="convert it, with ASE or mdtraj for instance",
         )
+    check_finite(frames, path, ("positions", "cell", "velocities"))
     return _with_masses(frames, source.masses)
 
 
@@ -102,14 +104,18 @@ def _with_masses(frames: Frames, given: Mapping[str, float]) -> Frames:
 
 
 def _from_ase(path: Path, interval_fs: float | None) -> Frames:
-    import ase.io
     import ase.units
 
+    images: list[Any] = []
     try:
-        images: list[Any] = list(ase.io.iread(path, index=":"))
+        images.extend(read_images(path))
+    except EquistrideError:
+        raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EquistrideError(f"{path.name} cannot be read as {path.suffix} ({reason})") from error
+        if not images:
+            raise EquistrideError(f"{path.name} cannot be read as {path.suffix} ({reason})") from error
+        tell_broken_off(path, len(images))
     if not images:
         raise EquistrideError(f"{path.name} holds no frames")
     first = images[0]
@@ -126,6 +132,8 @@ def _from_ase(path: Path, interval_fs: float | None) -> Frames:
             f"{path.name} does not tell the time", expected="time=... [fs] in every frame",
             hint="give the time between frames: --interval-fs, in a report --interval",
         )  # fmt: skip
+    if first.constraints:
+        tell(f"{path.name} is of a run that held {len(fixed_atoms(first))} of its atoms; they are taken as they moved")
     moving = all(image.has("momenta") for image in images)
     results = [image.calc.results if image.calc is not None else {} for image in images]
     return Frames(

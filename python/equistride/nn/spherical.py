@@ -37,14 +37,14 @@ class SphericalRMSNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Return the normalised features, shape of ``x`` [N, (l_max+1)^2, C]; ``shift`` [C] is added to their scalars."""
+        """Return the normalised features, shape of ``x`` [N, (l_max+1)^2, C]; ``shift`` [C] or [N, C] is added to the scalars."""
         scalars, rest = x.split([1, x.size(1) - 1], 1)
         x = torch.cat([scalars - scalars.mean(2, keepdim=True), rest], 1)
         variance = (x.square() * self.balance).sum(dim=[1, 2], keepdim=True)
         x = x * (variance + self.eps).rsqrt() * self.weight.index_select(0, self.degrees)
         scalars, rest = x.split([1, x.size(1) - 1], 1)
         bias = self.bias if shift is None else self.bias + shift
-        return torch.cat([scalars + bias, rest], 1)
+        return torch.cat([scalars + bias.unsqueeze(-2), rest], 1)
 
 
 class SphericalLinear(nn.Module):

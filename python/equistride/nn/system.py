@@ -24,9 +24,9 @@ class PositionalNumber(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(channels // 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [C] for a number [1]."""
+        """Return [..., C] for numbers [..., 1]."""
         angles = self.frequencies * x * (2.0 * math.pi)
-        out = torch.cat([torch.sin(angles), torch.cos(angles)])
+        out = torch.cat([torch.sin(angles), torch.cos(angles)], -1)
         return out * (x != 0).to(out.dtype) if self.zero_is_nothing else out
 
 
@@ -39,7 +39,7 @@ class LinearNumber(nn.Module):
         self.linear = nn.Linear(1, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [C] for a number [1]."""
+        """Return [..., C] for numbers [..., 1]."""
         if self.zero_is_nothing:
             x = torch.where(x == 0, torch.full_like(x, -100.0), x)
         return self.linear(x)
@@ -54,12 +54,14 @@ class TableNumber(nn.Module):
         self.table = nn.Embedding(highest - lowest + 1, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [C] for a number [1]."""
-        return self.table(x.round().long() - self.lowest)[0]
+        """Return [..., C] for numbers [..., 1]."""
+        return self.table(x.round().long() - self.lowest).squeeze(-2)
 
 
 class SystemEmbedding(nn.Module):
     """Scalars [C] from the charge and the spin multiplicity that are set on the module.
+
+    In training the two numbers are set atom by atom [N, 1], as each frame of a batch has its own; then the scalars are [N, C].
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ class SystemEmbedding(nn.Module):
         self.register_buffer("spin", torch.zeros(1, dtype=torch.float64), persistent=False)
 
     def forward(self) -> Tensor:
-        """Return [C]."""
+        """Return [C], or [N, C] where the numbers are of atoms."""
         dtype = self.mix.weight.dtype
         numbers = [self.of_charge(self.charge.to(dtype)), self.of_spin(self.spin.to(dtype))]
-        return nn.functional.silu(self.mix(torch.cat(numbers)))
+        return nn.functional.silu(self.mix(torch.cat(numbers, -1)))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from equistride.data.frames import Frames, load
+from equistride.data.stress_units import check_virials
 from equistride.elements import species_index
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
@@ -27,7 +28,7 @@ class Batch:
     """B frames with n atoms and e edges in all.
 
     ``vectors`` [e, 3] A, ``species`` [n], ``edge_index`` [2, e], ``frame`` [n] (frame of each atom), ``energy`` [B] eV,
-    ``forces`` [n, 3] eV/A, ``virial`` [B, 3, 3] eV (NaN where unlabelled).
+    ``forces`` [n, 3] eV/A, ``virial`` [B, 3, 3] eV (NaN where unlabelled), ``charge`` [B] and ``spin`` [B] (0 where not given).
     """
 
     vectors: Tensor
@@ -37,6 +38,8 @@ class Batch:
     energy: Tensor
     forces: Tensor
     virial: Tensor
+    charge: Tensor
+    spin: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
@@ -83,6 +86,10 @@ class GraphDataset(Dataset[Batch]):
                     if frames.virial is None
                     else torch.from_numpy(frames.virial[k])[None]
                 )
+                charge, spin = (
+                    torch.zeros(1) if values is None else torch.from_numpy(values[k : k + 1]).nan_to_num(0.0)
+                    for values in (frames.charge, frames.spin)
+                )
                 self.items.append(
                     Batch(
                         vectors=vectors.to(dtype),
@@ -92,6 +99,8 @@ class GraphDataset(Dataset[Batch]):
                         energy=torch.tensor([frames.energy[k]], dtype=torch.float64),
                         forces=torch.from_numpy(frames.forces[k]).to(dtype),
                         virial=virial.to(dtype),
+                        charge=charge.to(dtype),
+                        spin=spin.to(dtype),
                     )
                 )
 
@@ -168,14 +177,24 @@ def collate(items: Sequence[Batch]) -> Batch:
         energy=join("energy"),
         forces=join("forces"),
         virial=join("virial"),
+        charge=join("charge"),
+        spin=join("spin"),
         edge_index=torch.cat([b.edge_index.long() + int(n) for b, n in zip(items, atoms, strict=False)], 1),
         frame=torch.cat([b.frame + int(n) for b, n in zip(items, frames, strict=False)]),
     )
 
 
-def read(files: Sequence[str], root: Path, *, labelled: bool = True) -> list[Frames]:
-    """Load data files, with energies and forces where ``labelled``; relative paths start at ``root``."""
-    return [group for f in files for group in load(root / f, labelled=labelled)]
+def read(files: Sequence[str], root: Path, *, labelled: bool = True, virials: bool = False) -> list[Frames]:
+    """Load data files, with energies and forces where ``labelled``, with virials in our unit where those are learnt; relative
+    paths start at ``root``.
+    """
+    groups = []
+    for file in files:
+        for frames in load(root / file, labelled=labelled):
+            if virials:
+                check_virials(frames, root / file)
+            groups.append(frames)
+    return groups
 
 
 def split(groups: Sequence[Frames], validation_fraction: float, seed: int) -> tuple[list[Frames], list[Frames]]:

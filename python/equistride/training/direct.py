@@ -18,6 +18,7 @@ from equistride.models.potential import DirectPotential
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.spherical import SphericalLinear
 from equistride.training.data import Batch
+from equistride.training.systems import systems_of
 
 
 def require_bfloat16(device: torch.device) -> None:
@@ -79,7 +80,7 @@ def direct_outputs(
     """
     network: Any = model.network
     edges = network.edges(vectors, batch.species, batch.edge_index)
-    with torch.autocast(vectors.device.type, torch.bfloat16, enabled=bfloat16):
+    with systems_of(network, batch), torch.autocast(vectors.device.type, torch.bfloat16, enabled=bfloat16):
         features = network.features(batch.species, edges, extra)
         out, forces = network.energies(features), network.direct_forces(features)
     atomic = model.in_ev(out, batch.species)

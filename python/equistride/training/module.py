@@ -14,6 +14,7 @@ from equistride.training.config import AnyConfig, TrainConfig
 from equistride.training.data import Batch
 from equistride.training.direct import Denoiser, direct_outputs, displaced, require_bfloat16
 from equistride.training.frames_loss import FramesTask
+from equistride.training.systems import systems_of
 
 
 def predict(model: ConservativePotential, batch: Batch, create_graph: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,7 +25,7 @@ def predict(model: ConservativePotential, batch: Batch, create_graph: bool) -> t
     if isinstance(model, DirectPotential):
         energies, forces, _ = direct_outputs(model, batch, batch.vectors)
         return energies, forces, torch.full_like(batch.virial, torch.nan)
-    with torch.enable_grad():
+    with torch.enable_grad(), systems_of(model.network, batch):
         vectors = batch.vectors.detach().requires_grad_(True)
         atomic = model.atomic_energies(vectors, batch.species, batch.edge_index)
         (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=create_graph)

@@ -18,7 +18,7 @@ from equistride.artifact.export import build_potential
 from equistride.artifact.propagators import build_propagator
 from equistride.data.frames import Frames
 from equistride.data.pairs import frames_apart
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, tell
 from equistride.training import pairs
 from equistride.training.config import PropagatorConfig, TrainConfig
 from equistride.training.data import EpochShuffle, GraphDataset, collate, elements, fit_references, read, split
@@ -26,6 +26,7 @@ from equistride.training.frames_loss import FramesTask, labelled_rows
 from equistride.training.initialise import check_masses, take_over, take_over_propagator
 from equistride.training.module import PotentialModule, TrainingModule
 from equistride.training.propagator import PropagatorModule
+from equistride.training.systems import check_systems, usual_system
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def _provenance(groups: Sequence[Frames], files: Sequence[str], root: Path) -> d
 def _facts(groups: Sequence[Frames], config: TrainConfig, root: Path) -> dict[str, Any]:
     species = elements(groups)
     scale = float(np.sqrt(np.mean(np.concatenate([g.forces.ravel() for g in groups]) ** 2)))
+    takes_systems = getattr(config.model, "charge_spin", "off") != "off"
+    check_systems(groups, takes_systems)
     if scale == 0:
         raise EquistrideError(
             "all forces of the training data are zero, and they are what a potential learns",
@@ -71,7 +74,22 @@ def _facts(groups: Sequence[Frames], config: TrainConfig, root: Path) -> dict[st
         "references": fit_references(groups, species),
         "periodic": all(bool(g.pbc.all()) for g in groups),
         "provenance": _provenance(groups, config.data.files, root),
+        **({"system": usual_system(groups)} if takes_systems else {}),
     }
+
+
+def _check_virials(groups: Sequence[Frames], config: TrainConfig) -> None:
+    """Refuse a virial loss that was asked for where no frame has a label; tell where some have none."""
+    labelled = [0 if g.virial is None else int(np.isfinite(g.virial).all((1, 2)).sum()) for g in groups]
+    asked = "virial" in config.loss.model_fields_set and config.loss.virial > 0
+    if asked and not any(labelled):
+        raise EquistrideError(
+            "loss.virial is above 0 and no frame has a stress or a virial",
+            expected="stress [eV/A^3] or virial [eV] on the frames, or REF_stress, REF_virial",
+            hint="add them to the data, or set loss.virial: 0",
+        )
+    if any(labelled) and sum(labelled) < sum(map(len, groups)):
+        tell(f"{sum(labelled)} of {sum(map(len, groups))} frames have a virial; loss.virial is of these alone")
 
 
 def _loader(
@@ -106,12 +124,13 @@ def potential_task(
         Where the data is too little, has atoms on top of each other or no forces but zero, or an element that the run which
         goes on does not know.
     """
-    groups = read(config.data.files, root)
+    groups = read(config.data.files, root, virials=config.loss.virial > 0)
     paths, validation = split(groups, config.data.validation_fraction, config.trainer.seed)
     training = [g[:: config.data.thin] for g in paths]
     if config.frames is not None:
         training = [g[labelled_rows(g, config.frames)][:: config.data.thin] for g in paths]
     _check_count(sum(len(g) for g in training), config, "frames")
+    _check_virials(training, config)
     facts = _facts(training, config, root)
     weights: dict[str, torch.Tensor] = {}
     if before:

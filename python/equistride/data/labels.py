@@ -1,0 +1,148 @@
+"""Labels of a frame as ASE reads them: energy, forces, virial, charge and spin, under the names that programs give them.
+
+Stress is ASE's, dE/d(strain) / volume, positive in tension, in eV/A^3. Virials are those of extended XYZ and MACE,
+-volume x stress = -dE/d(strain), in eV. Where a file has both signs wrong, or other units, :mod:`equistride.data.stress_units`
+sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equistride.errors import EquistrideError, tell
+
+Array = NDArray[np.float64]
+VIRIALS = ("REF_virial", "REF_virials", "REF_stress", "virial", "virials", "stress")
+"""Names of virials and stresses; the first that a frame has is its label."""
+CHARGES = ("charge", "total_charge")
+SPINS = ("spin", "multiplicity", "spin_multiplicity", "total_spin")
+"""Names of the total charge [e] and of the spin multiplicity, 2 S + 1."""
+SAME = 1e-4
+"""Share by which two labels of one thing may differ, as rounding in a file leaves them."""
+
+
+def virial_of_stress(stress: Array, cell: Array) -> Array:
+    """Return the virial [..., 3, 3] (eV) of stresses [..., 6] (xx yy zz yz xz xy) or [..., 3, 3] (eV/A^3, ASE's sign)."""
+    if stress.shape[-1] == 6:
+        stress = stress[..., [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+    return -np.abs(np.linalg.det(cell))[..., None, None] * stress
+
+
+class Labels:
+    """Reads the labels of a file's frames, and says once of the file what is not taken.
+
+    Parameters
+    ----------
+    path
+        The file, for messages.
+    """
+
+    def __init__(self, path: object) -> None:
+        self.path, self.said = path, set[str]()
+
+    def _tell(self, names: str, what: str) -> None:
+        """Say something of some labels, the first time."""
+        if names not in self.said:
+            self.said.add(names)
+            tell(f"{self.path}: {names} {what}")
+
+    def _first(self, place: str, found: Mapping[str, Any], plain: str) -> Any:
+        """Return ``REF_plain``, or else ``plain``, or None; say where both are there and differ."""
+        chosen = found.get(f"REF_{plain}", found.get(plain))
+        if f"REF_{plain}" in found and plain in found and not alike(found[plain], chosen):
+            self._tell(f"'REF_{plain}' and '{plain}'", f"differ, in {place} for one; 'REF_{plain}' is learnt")
+        return chosen
+
+    def read(self, image: Any, place: str) -> dict[str, Any]:
+        """Return energy [eV], forces [N, 3], virial [3, 3] (NaN where there is none), charge and spin (NaN) of an ASE image.
+
+        Raises
+        ------
+        EquistrideError
+            Where there is no energy, or no forces of two atoms or more; or charges and multiplicities are no whole numbers.
+        """
+        results = {} if image.calc is None else image.calc.results
+        found = {**image.info, **image.arrays, **results}
+        energy, forces = self._first(place, found, "energy"), self._first(place, found, "forces")
+        if forces is None and len(image) == 1:
+            forces = np.zeros((1, 3))  # nothing pulls at an atom alone, nor at one among its images
+        missing = [name for name, value in (("energy", energy), ("forces", forces)) if value is None]
+        if missing:
+            raise EquistrideError(
+                f"{place} of {self.path} has no {' and no '.join(missing)}",
+                expected="energy and forces on every frame, as ASE's SinglePointCalculator and extxyz have them, "
+                "or REF_energy and REF_forces",
+                found=", ".join(sorted(set(found) - {"numbers", "positions"})) or "positions alone",
+                hint="rename the fields of the file",
+            )
+        labels = {
+            "energy": float(energy),
+            "forces": np.array(forces, float),
+            "virial": self._virial(image, found, place),
+        }
+        for name, aliases, lowest in (("charge", CHARGES, -np.inf), ("spin", SPINS, 0)):
+            labels[name] = self._whole(found, name, aliases, lowest, place)
+        return labels
+
+    def _virial(self, image: Any, found: Mapping[str, Any], place: str) -> Array:
+        names = [name for name in VIRIALS if name in found]
+        nothing = np.full((3, 3), np.nan)
+        if not names:
+            return nothing
+        if not image.pbc.all():
+            self._tell(f"'{names[0]}'", "of frames without a box along all axes is not used")
+            return nothing
+        virials = []
+        for name in names:
+            value = np.array(found[name], float)
+            if value.size not in (6, 9):
+                raise EquistrideError(
+                    f"'{name}' of {place} of {self.path} has a wrong shape", expected="3 x 3 numbers, or 6 in ASE's order",
+                    found=list(value.shape),
+                )  # fmt: skip
+            value = value.reshape(3, 3) if value.size == 9 else value.ravel()
+            if "stress" in name:
+                value = virial_of_stress(value, image.cell.array)
+            elif value.size == 6:
+                value = value[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+            virials.append(value)
+        for name, other in zip(names[1:], virials[1:], strict=True):
+            if not alike(other, virials[0]):
+                self._tell(
+                    f"'{names[0]}' and '{name}'",
+                    f"differ, in {place} for one; '{names[0]}' is learnt (a virial is -volume x stress)",
+                )
+        return virials[0]
+
+    def _whole(self, found: Mapping[str, Any], what: str, names: tuple[str, ...], lowest: float, place: str) -> float:
+        """Return a whole number of the frame, NaN where it has none."""
+        given = {name: found[name] for name in names if np.size(found.get(name, ())) == 1}
+        if not given:
+            return np.nan
+        name, value = next(iter(given.items()))
+        try:
+            number = float(np.asarray(value).item())
+        except (TypeError, ValueError):
+            number = np.nan
+        if not np.isfinite(number) or number != np.round(number) or number < lowest:
+            raise EquistrideError(
+                f"'{name}' of {place} of {self.path} is no {what} of a system",
+                expected="a whole number [e]" if what == "charge" else "a spin multiplicity 2 S + 1, 1 for a singlet",
+                found=value,
+            )
+        if any(not alike(other, number) for other in given.values()):
+            self._tell(" and ".join(map(repr, given)), f"differ, in {place} for one; '{name}' is taken")
+        return number
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Tell whether two labels of one thing agree, but for the rounding of a file."""
+    one, other = np.asarray(one), np.asarray(other)
+    if one.dtype.kind not in "biuf" or other.dtype.kind not in "biuf" or one.size != other.size:
+        return False
+    one, other = one.astype(float).ravel(), other.astype(float).ravel()
+    return bool(np.allclose(one, other, rtol=SAME, atol=SAME * float(np.abs(other).max(initial=1e-12))))

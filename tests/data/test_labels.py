@@ -1,0 +1,177 @@
+"""Labels of data files: their names, what is told of those that differ, charge and spin, and units that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+from copper import copper
+
+from equistride.data.frames import Frames, load
+from equistride.data.stress_units import UNITS, check_virials, slope_of_work
+from equistride.errors import EquistrideError, Notice
+
+
+def bare(image: Atoms, **info: object) -> Atoms:
+    """Return an image without labels, but for those given."""
+    plain = image.copy()
+    plain.calc = None
+    plain.info |= info
+    return plain
+
+
+def one(path: Path, images: list[Atoms]) -> Frames:
+    write(path, images, format="extxyz")
+    (frames,) = load(path)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("name", "times_volume"),
+    [("REF_stress", False), ("stress", False), ("REF_virial", True), ("REF_virials", True), ("virial", True), ("virials", True)],
+)  # fmt: skip
+def test_names_of_virials(tmp_path: Path, name: str, times_volume: bool) -> None:
+    """A virial is -volume x stress, under every name."""
+    (image,) = copper(1)
+    stress = image.get_stress(voigt=False)
+    value = -image.get_volume() * stress if times_volume else stress
+    plain = bare(image, REF_energy=image.get_potential_energy(), **{name: value})
+    plain.arrays["REF_forces"] = image.get_forces()
+    frames = one(tmp_path / "a.extxyz", [plain])
+    assert frames.virial is not None
+    np.testing.assert_allclose(frames.virial[0], -image.get_volume() * stress, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(frames.forces[0], image.get_forces(), atol=1e-7)
+    assert frames.energy[0] == pytest.approx(image.get_potential_energy())
+
+
+def test_reference_labels_come_first_and_differences_are_told(tmp_path: Path) -> None:
+    (image,) = copper(1)
+    image.info |= {"REF_energy": 5.0, "REF_stress": 2 * image.get_stress(voigt=False)}
+    image.arrays["REF_forces"] = image.get_forces() + 1.0
+    with pytest.warns(Notice) as said:
+        frames = one(tmp_path / "a.extxyz", [image, image])
+    assert frames.energy.tolist() == [5.0, 5.0]
+    np.testing.assert_allclose(frames.forces[0], image.get_forces() + 1.0, atol=1e-7)
+    sentences = [str(w.message) for w in said]
+    assert len(sentences) == 3, "once a file, not once a frame"
+    for name in ("energy", "forces", "stress"):
+        assert any(f"'REF_{name}'" in s and f"'{name}' " in s and "differ, in frame 0" in s for s in sentences)
+
+
+def test_labels_that_agree_are_not_spoken_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    (image,) = copper(1)
+    image.info |= {
+        "REF_energy": image.get_potential_energy(),
+        "virials": -image.get_volume() * image.get_stress(voigt=False),
+    }
+    one(tmp_path / "a.extxyz", [image])
+    assert not [w for w in recwarn if issubclass(w.category, Notice)]
+
+
+def test_npz_has_the_same_names(tmp_path: Path) -> None:
+    frames = one(tmp_path / "a.extxyz", copper(3))
+    arrays = {"numbers": frames.numbers, "positions": frames.positions, "cell": frames.cell}
+    labels = {
+        "REF_energy": frames.energy,
+        "energy": frames.energy + 1,
+        "REF_forces": frames.forces,
+        "REF_virials": frames.virial,
+    }
+    np.savez(tmp_path / "a.npz", **arrays, **labels, total_charge=2.0, multiplicity=np.array([[1.0], [3.0], [1.0]]))
+    with pytest.warns(Notice, match="'REF_energy' and 'energy' differ; 'REF_energy' is taken"):
+        (back,) = load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(back.energy, frames.energy)
+    np.testing.assert_array_equal(back.virial, frames.virial)
+    assert back.charge is not None
+    assert back.spin is not None
+    assert (back.charge.tolist(), back.spin.tolist()) == ([2.0] * 3, [1.0, 3.0, 1.0])
+    back.save(tmp_path / "b.npz")
+    np.testing.assert_array_equal(load(tmp_path / "b.npz")[0].spin, back.spin)
+
+
+def test_an_atom_alone_needs_no_forces(tmp_path: Path) -> None:
+    """The force on one atom is zero, in a box too; two atoms without forces are refused."""
+    alone = [Atoms("Cu", info={"energy": -1.5}), Atoms("Cu", cell=[9] * 3, pbc=True, info={"energy": -1.5})]
+    write(tmp_path / "a.extxyz", alone, format="extxyz")
+    for frames in load(tmp_path / "a.extxyz"):
+        assert frames.forces.tolist() == [[[0.0, 0.0, 0.0]]]
+        assert frames.energy.tolist() == [-1.5]
+    write(tmp_path / "b.extxyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]], info={"energy": -3.0}), format="extxyz")
+    with pytest.raises(
+        EquistrideError, match="frame 0 of .* has no forces; expected energy and forces .* or REF_energy"
+    ):
+        load(tmp_path / "b.extxyz")
+
+
+def test_a_virial_without_a_box_is_told(tmp_path: Path) -> None:
+    (image,) = copper(1)
+    image.pbc = [True, True, False]
+    with pytest.warns(Notice, match="'stress' of frames without a box along all axes is not used"):
+        assert one(tmp_path / "a.extxyz", [image]).virial is None
+
+
+@pytest.mark.parametrize(
+    "names", [("charge", "spin"), ("total_charge", "multiplicity"), ("charge", "spin_multiplicity")]
+)
+def test_charge_and_spin_of_frames(tmp_path: Path, names: tuple[str, str], recwarn: pytest.WarningsRecorder) -> None:
+    images = copper(3)
+    images[0].info |= {names[0]: 1, names[1]: 2}
+    images[1].info |= {names[0]: 0, names[1]: 1}
+    frames = one(tmp_path / "a.extxyz", images)
+    np.testing.assert_array_equal(frames.charge, [1, 0, np.nan])
+    np.testing.assert_array_equal(frames.spin, [2, 1, np.nan])
+    assert not [w for w in recwarn if issubclass(w.category, Notice)]
+
+
+def test_charges_and_spins_that_cannot_be(tmp_path: Path) -> None:
+    (image,) = copper(1)
+    for name, value, said in (
+        ("charge", 0.5, r"'charge' of frame 0 .* is no charge of a system; expected a whole number"),
+        ("charge", "minus", "is no charge of a system"),
+        ("spin", -1, r"'spin' of frame 0 .* expected a spin multiplicity 2 S \+ 1"),
+    ):
+        image.info = {name: value}
+        with pytest.raises(EquistrideError, match=said):
+            one(tmp_path / "a.extxyz", [image])
+    image.info = {"charge": 0, "spin": 2}  # 8 atoms of copper have 232 electrons
+    with pytest.warns(Notice, match=r"frame 0 has 232 electrons and a spin multiplicity of 2, which cannot be"):
+        one(tmp_path / "a.extxyz", [image])
+    image.info = {"charge": 1, "total_charge": 2}
+    with pytest.warns(Notice, match="'charge' and 'total_charge' differ, in frame 0 for one; 'charge' is taken"):
+        one(tmp_path / "a.extxyz", [image])
+
+
+@pytest.mark.parametrize("strain", [0.01, 0.0])
+def test_units_of_stresses(tmp_path: Path, strain: float) -> None:
+    """In our unit they pass; in kbar and GPa, of either sign, they are refused, with the unit where cells differ."""
+    frames = one(tmp_path / "a.extxyz", copper(12, strain=strain))
+    check_virials(frames, "a.extxyz")
+    assert frames.virial is not None
+    for times, name in UNITS.items():
+        if not strain and times == -1.0:
+            continue  # in one cell nothing tells the sign
+        wrong = Frames(**vars(frames) | {"virial": times * frames.virial})
+        with pytest.raises(EquistrideError, match="cannot be in eV/A") as refused:
+            check_virials(wrong, "a.extxyz")
+        if strain:
+            assert f"as in {name}; expected" in str(refused.value)
+            assert f"divide them by {times:.6g}" in str(refused.value)
+
+
+def test_work_of_stress_is_energy(tmp_path: Path) -> None:
+    """Small strains: a slope of 1, as the trapezoid has it to third order."""
+    frames = one(tmp_path / "a.extxyz", copper(12, strain=0.001, rattle=0.003))
+    found = slope_of_work(frames)
+    assert found is not None
+    assert found[0] == pytest.approx(1.0, abs=0.02)
+
+
+def test_virials_that_no_matter_has(tmp_path: Path) -> None:
+    """One frame alone: by its magnitude."""
+    frames = one(tmp_path / "a.extxyz", copper(1, strain=0.02))
+    check_virials(frames, "a.extxyz")
+    with pytest.raises(EquistrideError, match="eV an atom, and no matter has more than 20"):
+        check_virials(Frames(**vars(frames) | {"virial": 1602.18 * frames.virial}), "a.extxyz")
