@@ -101,7 +101,7 @@ def test_an_atom_alone_needs_no_forces(tmp_path: Path) -> None:
         assert frames.energy.tolist() == [-1.5]
     write(tmp_path / "b.extxyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]], info={"energy": -3.0}), format="extxyz")
     with pytest.raises(
-        EquistrideError, match="frame 0 of .* has no forces; expected energy and forces .* or REF_energy"
+        EquistrideError, match=r"frame 0 of .* has no forces; expected energy and forces .* or REF_energy"
     ):
         load(tmp_path / "b.extxyz")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, Notice
 from equistride.training.config import load_config
 
 GOOD = {
@@ -122,3 +123,72 @@ def test_released_configs_are_valid(repository: Path) -> None:
     assert released
     for path in released:
         assert load_config(path).name == path.parent.name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nname: b", "the key 'name' stands twice, again in line 2"),
+        ("name: a\nmodel: {cutoff: 4, cutoff: 5}\ndata: {files: [a.npz]}", "the key 'cutoff' stands twice"),
+        ("name: a\nmodel: {cutoff: true}\ndata: {files: [a.npz]}", "'model.cutoff' is not .* a finite number; found True"),
+        ("name: a\nmodel: {cutoff: .inf}\ndata: {files: [a.npz]}", "'model.cutoff' is not valid; expected a finite number"),
+        ("name: a\nmodel: {}\ndata: {files: [a.npz], batch_size: yes}", "'data.batch_size' is not valid; expected a finite"),
+        ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss:", "'loss' is not valid; expected keys with values, .*; found None"),
+        ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss: 3", "'loss' is not valid; expected keys with values"),
+        ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss: {energy: 0, force: 0, virial: 0}", "one weight of loss above 0"),
+        (
+            "name: a\nmodel: {charge_spin: linear}\ndata: {files: [a.npz]}\nframes: {}",
+            "contradict each other; expected model.charge_spin: off with the section frames",
+        ),
+    ],
+)  # fmt: skip
+def test_values_of_the_wrong_kind(tmp_path: Path, text: str, said: str) -> None:
+    assert re.search(said, refusal(write(tmp_path, text)))
+
+
+def test_kinds_that_look_wrong_and_are_right(tmp_path: Path) -> None:
+    """A number as YAML 1.1 reads it (1e-3 is text to it), switches as words, and null."""
+    text = "name: a\nmodel: {envelope: off, mirror: no, max_neighbors: null}\ndata: {files: [a.npz]}\n"
+    config = load_config(write(tmp_path, text + "optimiser: {learning_rate: 1e-3}"))
+    assert config.optimiser.learning_rate == 1e-3
+    assert config.model.envelope == "off"  # type: ignore[union-attr]
+    assert config.model.mirror is False  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trainer": {"steps": 100}}, r"optimiser.warmup_steps \(200\) is not below trainer.steps \(100\)"),
+        ({"trainer": {"validate_every": 20_000}}, "validate_every is above trainer.steps"),
+        ({"data": {"files": ["a.npz"], "test_files": ["a.npz"]}}, "a.npz is trained on and tested on"),
+        (
+            {"model": {"forces": "direct"}, "loss": {"virial": 1.0}},
+            "loss.virial has no effect with model.forces: direct",
+        ),
+        ({"frames": {"weight": 0, "mode": "history"}}, "frames.mode has no effect with frames.weight: 0"),
+        ({"frames": {"noise": 0.1}}, "frames.noise has no effect with frames.control: none"),
+    ],
+)
+def test_settings_without_effect_are_told(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    with pytest.warns(Notice, match=said) as warned:
+        load_config(write(tmp_path, GOOD | change))
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trainer": {"devices": 2}}, "trainer.devices has no effect on a propagator"),
+        ({"trainer": {"bfloat16": True}}, "trainer.bfloat16 has no effect on a propagator"),
+        ({"curriculum": [{"from_step": 0}, {"from_step": 10_000}]}, "from step 10000 is never reached"),
+    ],
+)
+def test_settings_without_effect_on_a_propagator(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    tree = {"name": "toy", "model": {"architecture": "trajcast"}, "data": {"files": ["a.npz"], "stride_fs": 5.0}}
+    with pytest.warns(Notice, match=said):
+        load_config(write(tmp_path, tree | change))
+
+
+def test_a_usual_configuration_says_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    load_config(write(tmp_path, GOOD))
+    assert not [w for w in recwarn if issubclass(w.category, Notice)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        if _is_pickled_module(path):
+            raise EquistrideError(
+                f"{path} is a whole module, as torch.save(model) writes it, which runs code of its author when it is read",
+                expected="a checkpoint of weights and plain values",
+                hint=hint + "; `equistride import` reads checkpoints of other programs",
+            ) from None
         reason = str(error).splitlines()[0]
         raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", hint=hint) from None
     if not isinstance(checkpoint, dict) or "equistride" not in checkpoint or "state_dict" not in checkpoint:
@@ -43,6 +50,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is no checkpoint of equistride", expected="keys 'equistride' and 'state_dict'", hint=hint
         )
     return checkpoint
+
+
+def _is_pickled_module(path: Path) -> bool:
+    """Tell whether the pickle of an archive names a class, other than the tensors and plain values of a checkpoint."""
+    plain = ("torch", "torch._utils", "torch.storage", "collections", "_codecs", "builtins")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = [n for n in archive.namelist() if n.endswith("data.pkl")]
+            words: list[str] = []
+            for code, value, _ in pickletools.genops(archive.read(name)):
+                if code.name == "GLOBAL" and str(value).split()[0] not in plain:
+                    return True
+                if code.name == "STACK_GLOBAL" and words[-2] not in plain:
+                    return True
+                if isinstance(value, str):
+                    words.append(value)
+    except (ValueError, IndexError, OSError, zipfile.BadZipFile):
+        pass
+    return False
 
 
 def unreadable(checkpoint: Path, error: Exception) -> EquistrideError:

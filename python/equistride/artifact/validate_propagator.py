@@ -91,7 +91,7 @@ def read_motion(path: Path | None, model: Model) -> Motion:
     """
     if path is None:
         return reference_motion(model)
-    atoms = read_atoms(path)
+    atoms = read_atoms(path, moving=True)
     structure = structure_of(atoms, model)
     velocities = atoms.get_velocities() * units.fs
     if not velocities.any():

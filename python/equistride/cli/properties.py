@@ -98,12 +98,17 @@ class Run:
     ] = None
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")] = "cpu"
 
-    def each(self, title: str, compute: Callable[[Atoms, Calculator, Progress], Result]) -> dict[str, Result]:
-        """Return ``compute(atoms, calculator, progress)`` for each potential, by name; ``title`` says what the bar counts."""
+    def each(
+        self, title: str, compute: Callable[[Atoms, Calculator, Progress], Result], *, keep_fixed: bool = False
+    ) -> dict[str, Result]:
+        """Return ``compute(atoms, calculator, progress)`` for each potential, by name; ``title`` says what the bar counts.
+
+        With ``keep_fixed`` the atoms have the constraints of their file; else all are free, which is told.
+        """
         from equistride.data.structures import read_atoms
         from equistride.properties.relax import relax
 
-        atoms, results = read_atoms(self.structure), {}
+        atoms, results = read_atoms(self.structure, keep_fixed=keep_fixed), {}
         with progress() as stage:
             for name, calculator in potentials(self.artifact, self.reference, self.device).items():
                 start = atoms

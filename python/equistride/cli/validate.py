@@ -45,8 +45,16 @@ def validate(
     engine: Annotated[Engine, typer.Option(help="NVE: what runs the dynamics.")] = Engine.openmm,
     temperature: Annotated[float, typer.Option(help="NVE: temperature of the velocities drawn [K].")] = 300.0,
     time: Annotated[float, typer.Option(help="NVE: length of the run for the drift [ps].")] = 10.0,
-    timestep: Annotated[float, typer.Option(help="NVE: its time step [fs].")] = 1.0,
-    timesteps: Annotated[str, typer.Option(help="NVE: time steps for the exponent [fs].")] = "0.5,1,2",
+    timestep: Annotated[
+        float | None, typer.Option(help="NVE: its time step [fs]; the middle one of those for the exponent by default.")
+    ] = None,
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            help="NVE: time steps for the exponent [fs]; by the fastest vibration where left out, 0.5,1,2 at most "
+            "and 0.125,0.25,0.5 for bonds of hydrogen."
+        ),
+    ] = None,
     drift_bound: Annotated[float, typer.Option(help="NVE: largest drift that passes [meV/atom/ps].")] = 0.01,
     dtype: Annotated[Precision, typer.Option(help="NVE: precision of the network in the run.")] = Precision.float64,
     seed: Annotated[int, typer.Option(min=0, help="NVE: seed of the velocities.")] = 1,
@@ -61,19 +69,18 @@ def validate(
     if nve is None:
         _checks(artifact, structure, as_json)
         return
-    from equistride.conservation.nve import Setting
-
-    setting = Setting(
-        temperature=temperature, time=time, timestep=timestep, timesteps=_numbers(timesteps), drift_bound=drift_bound,
-        seed=seed,
-    )  # fmt: skip
-    result = _conservation(artifact, nve, engine, dtype, setting, quiet=as_json)
+    given: dict[str, Any] = {"temperature": temperature, "time": time, "drift_bound": drift_bound, "seed": seed}
+    if timestep is not None:
+        given["timestep"] = timestep
+    if timesteps is not None:
+        given["timesteps"] = _numbers(timesteps)
+    result = _conservation(artifact, nve, engine, dtype, given, quiet=as_json)
     if report is not None:
         from equistride.trajectories.nve_report import write_conservation
 
         facts: dict[str, object] = {
             "Artifact": artifact.name, "System": f"{nve.name}, {result.atoms} atoms", "Engine": engine.value,
-            "Precision": dtype.value, "Time step": f"{timestep:g} fs", "Seed": seed,
+            "Precision": dtype.value, "Time step": f"{result.setting.timestep:g} fs", "Seed": seed,
         }  # fmt: skip
         write_conservation(result, report, title=f"{artifact.name} on {nve.name}", settings=facts)
     if as_json:
@@ -133,22 +140,28 @@ def _table(title: str, rows: list[tuple[str, str, str, str, Verdict]]) -> None:
 
 
 def _conservation(
-    artifact: Path, system: Path, engine: Engine, dtype: Precision, setting: Any, *, quiet: bool
+    artifact: Path, system: Path, engine: Engine, dtype: Precision, given: dict[str, Any], *, quiet: bool
 ) -> Conservation:
+    """Run the test with the settings given; time steps that are not are chosen by the fastest vibration."""
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from equistride.artifact import load
     from equistride.artifact.structure import structure_of
-    from equistride.conservation.nve import Verlet, conservation
+    from equistride.conservation.nve import Setting, Verlet, conservation
     from equistride.conservation.probes import probe
+    from equistride.conservation.steps import highest_frequency, scaling_steps, too_long
     from equistride.data.structures import read_atoms
     from equistride.engines.ase import EquistrideCalculator
     from equistride.engines.nve import ASEVerlet, OpenMMVerlet
 
+    Setting(**{"timestep": scaling_steps(1.0)[0]} | given)  # what is wrong with them is said before the work
     atoms = read_atoms(system)
     calculator = EquistrideCalculator(artifact, dtype=dtype.value)
+    frequency = highest_frequency(atoms, EquistrideCalculator(artifact, dtype="float64"))
+    chosen = scaling_steps(frequency)
+    setting = Setting(**{"timesteps": chosen, "timestep": chosen[1]} | given)
     verlet: Verlet = ASEVerlet(calculator) if engine is Engine.ase else OpenMMVerlet(artifact, atoms, dtype=dtype.value)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
@@ -157,6 +170,7 @@ def _conservation(
         bar.add_task("probes", total=None)
         precise = load(artifact, dtype=torch.float64)
         result.findings = probe(precise, structure_of(atoms, precise))
+    result.notes += too_long(frequency, {setting.timestep, *setting.timesteps})
     return result
 
 

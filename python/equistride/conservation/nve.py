@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from equistride.conservation.drift import Drift, Exponent, energy_drift, energy_error_exponent
 from equistride.conservation.probes import Finding
 from equistride.errors import EquistrideError
-from equistride.properties.relax import relax
+from equistride.properties.relax import relax, require_free
 from equistride.series import Verdict
 from equistride.units import BOLTZMANN, FS_PER_PS
 
@@ -241,6 +241,7 @@ def start_of(atoms: Atoms, calculator: Calculator, setting: Setting) -> tuple[At
         raise EquistrideError(
             "the energy of a single atom cannot be tested", expected="two atoms or more", found=len(atoms)
         )
+    require_free(atoms, "the energy conservation")
     moving.calc = calculator
     moving.get_forces()  # what the model cannot take is said here
     moving.calc = None

@@ -12,7 +12,7 @@ from ase.stress import voigt_6_to_full_3x3_strain
 from numpy.typing import NDArray
 
 from equistride.errors import EquistrideError
-from equistride.properties.relax import Progress, relax, stress_of
+from equistride.properties.relax import Progress, relax, require_free, stress_of
 
 Array = NDArray[np.float64]
 VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -119,6 +119,7 @@ def elastic_constants(
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise EquistrideError("elastic constants need a crystal", expected="a box along all three axes",
                               found=f"pbc = {atoms.pbc.tolist()}")  # fmt: skip
+    require_free(atoms, "elastic constants")
     work = atoms.copy()
     work.calc = calculator
     residual, force = stress_of(work), float(np.abs(work.get_forces()).max())

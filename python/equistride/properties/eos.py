@@ -11,7 +11,7 @@ from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
 from equistride.errors import EquistrideError
-from equistride.properties.relax import GPA, Progress, relax
+from equistride.properties.relax import GPA, Progress, relax, require_free
 
 Array = NDArray[np.float64]
 
@@ -144,6 +144,7 @@ def equation_of_state(
             expected="a box along all three axes",
             found=f"pbc = {atoms.pbc.tolist()}",
         )
+    require_free(atoms, "an equation of state")
     if not 0 < span <= 0.3:
         raise EquistrideError("the range of volumes is not valid", expected="more than 0, at most 0.3", found=span)
     if points < 5:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from equistride.cell import heights
 from equistride.errors import EquistrideError
-from equistride.properties.relax import Progress
+from equistride.properties.relax import Progress, require_free
 
 Repeats = tuple[int, int, int]
 
@@ -33,7 +33,8 @@ def supercell_for(atoms: Atoms, length: float = 10.0) -> Repeats:
 
 
 def check_crystal(atoms: Atoms, repeats: Sequence[int], displacement: float) -> None:
-    """Refuse what has no lattice, no supercell or no sensible displacement [A]."""
+    """Refuse what has no lattice, no supercell or no sensible displacement [A], and atoms that are held."""
+    require_free(atoms, "phonons")
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise EquistrideError(
             "phonons need a crystal", expected="a box along all three axes", found=f"pbc = {atoms.pbc.tolist()}"

@@ -35,7 +35,7 @@ class Relaxation:
     energies
         Potential energy at every step [eV]; the first is that of the structure as given.
     max_force
-        Largest force on an atom [eV/A].
+        Largest force on an atom [eV/A], on those too that constraints hold.
     stress
         Stress [6] in GPa, Voigt order xx, yy, zz, yz, xz, xy, positive in tension; zeros where there is no cell.
     """
@@ -102,7 +102,7 @@ def relax(
     Parameters
     ----------
     atoms
-        The structure; it is not changed.
+        The structure; it is not changed. Its constraints are kept.
     calculator
         Any ASE calculator.
     cell
@@ -145,14 +145,15 @@ def relax(
             progress(len(energies) - 1, steps)
         if not np.isfinite(energies[-1]):
             raise EquistrideError("the energy is not finite in the relaxation", hint="start from a better structure")
-    largest = float(np.linalg.norm(work.get_forces(), axis=1).max())
     if not converged:
+        left = float(np.linalg.norm(work.get_forces(), axis=1).max())
         raise EquistrideError(
             f"the relaxation did not converge in {steps} steps",
             expected=f"forces below {max_force:g} eV/A",
-            found=f"{largest:.2g} eV/A",
+            found=f"{left:.2g} eV/A",
             hint="allow more steps or a larger force",
         )
+    largest = float(np.linalg.norm(work.get_forces(apply_constraint=False), axis=1).max())
     stress = stress_of(work) if work.cell.rank == 3 and "stress" in calculator.implemented_properties else np.zeros(6)
     if progress is not None:
         progress(len(energies) - 1, len(energies) - 1)
@@ -160,6 +161,18 @@ def relax(
     if symmetry:
         work.set_constraint(atoms.constraints)
     return Relaxation(work, np.array(energies), largest, stress)
+
+
+def require_free(atoms: Atoms, what: str) -> None:
+    """Refuse atoms that constraints hold: their forces would be missing in ``what``, without a trace in the numbers."""
+    held = sorted({type(constraint).__name__ for constraint in atoms.constraints})
+    if held:
+        raise EquistrideError(
+            f"{what} of atoms that are held would be wrong",
+            expected="atoms without constraints",
+            found=", ".join(held),
+            hint="take them off: atoms.set_constraint()",
+        )
 
 
 def stress_of(atoms: Atoms) -> NDArray[np.float64]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, tell
 from equistride.models.equiformer import EquiformerConfig
 from equistride.models.esen import ESENConfig
 from equistride.models.trajcast import TrajCastConfig
+from equistride.training.effects import without_effect
 from equistride.training.frames_loss import FramesConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -113,6 +115,10 @@ class TrainConfig(_RunConfig):
             raise ValueError("trainer.bfloat16 and denoising only with model.forces: direct")
         if self.trainer.bfloat16 and self.trainer.precision != "float32":
             raise ValueError("trainer.bfloat16 only with trainer.precision: float32")
+        if not (self.loss.energy or self.loss.force or self.loss.virial):
+            raise ValueError("one weight of loss above 0, or nothing is learnt")
+        if self.frames is not None and self.frames.weight and getattr(self.model, "charge_spin", "off") != "off":
+            raise ValueError("model.charge_spin: off with the section frames, whose frames have no charge and no spin")
         return self
 
 
@@ -175,6 +181,8 @@ class PropagatorConfig(_RunConfig):
 
     @model_validator(mode="after")
     def _stages(self) -> Self:
+        if not (self.loss.displacement or self.loss.velocity):
+            raise ValueError("one weight of loss above 0, or nothing is learnt")
         starts = [stage.from_step for stage in self.curriculum]
         if starts[0] != 0 or sorted(set(starts)) != starts:
             raise ValueError(
@@ -218,9 +226,38 @@ def _sentence(error: ValidationError, path: Path, kind: type[BaseModel]) -> Equi
         return EquistrideError(
             f"{path} has settings that contradict each other", expected=first["msg"].removeprefix("Value error, ")
         )
-    return EquistrideError(
-        f"{path}: {where!r} is not valid", expected=first["msg"].lower(), found=repr(first["input"])[:80]
-    )
+    expected = first["msg"].lower()
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        expected = "keys with values, as in `key: value`, or the section left out"
+    return EquistrideError(f"{path}: {where!r} is not valid", expected=expected, found=repr(first["input"])[:80])
+
+
+def _check_numbers(given: Any, taken: Any, path: Path, where: str = "") -> None:
+    """Refuse true and false, and what is not finite, where a number is expected; they would pass as 1, 0 and no bound."""
+    if isinstance(given, dict) and isinstance(taken, dict):
+        for key, value in given.items():
+            _check_numbers(value, taken.get(key), path, f"{where}.{key}" if where else str(key))
+    elif isinstance(given, list) and isinstance(taken, list):
+        for k, value in enumerate(given):
+            _check_numbers(value, taken[k], path, f"{where}.{k}")
+    elif (isinstance(given, bool) and type(taken) in (int, float)) or (
+        isinstance(taken, float) and not math.isfinite(taken)
+    ):
+        raise EquistrideError(f"{path}: {where!r} is not valid", expected="a finite number", found=repr(given))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key stands once; of two, the plain loader takes the last in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Refuse a key that stands twice."""
+        seen: set[object] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen and isinstance(name, str):
+                raise yaml.YAMLError(f"the key {name!r} stands twice, again in line {key.start_mark.line + 1}")
+            seen.add(name if isinstance(name, str) else None)
+        return super().construct_mapping(node, deep)
 
 
 def _near(key: str, section: Any) -> str:
@@ -259,13 +296,14 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> AnyConf
     Raises
     ------
     EquistrideError
-        One sentence for the first thing that is wrong: missing file, not YAML, missing or unknown key, bad value.
+        One sentence for the first thing that is wrong: missing file, not YAML, missing, unknown or twofold key, bad value.
+        Settings that have no effect beside the others are told.
     """
     path = Path(path)
     if not path.is_file():
         raise EquistrideError(f"the config {path} does not exist", hint="see models/*/config.yaml for examples")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), _UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EquistrideError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -274,6 +312,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> AnyConf
         _set(tree, assignment)
     kind = _kind(tree, path)
     try:
-        return kind.model_validate(tree)
+        config = kind.model_validate(tree)
     except ValidationError as error:
         raise _sentence(error, path, kind) from error
+    _check_numbers(tree, config.model_dump(), path)
+    for sentence in without_effect(config):
+        tell(f"{path}: {sentence}")
+    return config

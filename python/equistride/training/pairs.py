@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from equistride.data.frames import Frames
 from equistride.data.pairs import chains, frames_apart
 from equistride.elements import species_index
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, tell
 from equistride.graph import edge_vectors, neighbor_list
 
 Key = tuple[int, int]
@@ -273,7 +273,10 @@ def cooler(frames: Frames, limit: float | None) -> Frames:
     EquistrideError
         Where none is left.
     """
-    if limit is None or frames.temperature_K is None:
+    if limit is None:
+        return frames
+    if frames.temperature_K is None:
+        tell("data.max_temperature_K has no effect on files that do not say how hot their runs are (temperature_K)")
         return frames
     kept = frames[frames.temperature_K <= limit]
     if not len(kept):

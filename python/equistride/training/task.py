@@ -124,13 +124,14 @@ def potential_task(
         Where the data is too little, has atoms on top of each other or no forces but zero, or an element that the run which
         goes on does not know.
     """
-    groups = read(config.data.files, root, virials=config.loss.virial > 0)
+    groups = read(config.data.files, root, virials=config.loss.virial > 0 and config.model.forces == "gradient")
     paths, validation = split(groups, config.data.validation_fraction, config.trainer.seed)
     training = [g[:: config.data.thin] for g in paths]
     if config.frames is not None:
         training = [g[labelled_rows(g, config.frames)][:: config.data.thin] for g in paths]
     _check_count(sum(len(g) for g in training), config, "frames")
-    _check_virials(training, config)
+    if config.model.forces == "gradient":
+        _check_virials(training, config)
     facts = _facts(training, config, root)
     weights: dict[str, torch.Tensor] = {}
     if before:
