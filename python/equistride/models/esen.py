@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from equistride.nn.balance import ChannelBalance
 from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
 from equistride.nn.nearest import nearest
 from equistride.nn.radial import BesselBasis, GaussianBasis, RadialNetwork, polynomial_envelope
@@ -55,10 +56,16 @@ class ESENConfig(BaseModel):
     """``direct``: a head of their own, the gradient of no energy; for pretraining and to see the energy drift."""
     max_neighbors: Size | None = None
     """Nearest senders kept for each receiver; any limit makes energies and forces jump."""
+    neighbor_slack: float | None = Field(None, ge=0)
+    """A^2; with a limit: all senders stay that are, in squared distance, at most this farther than the first beyond it."""
     envelope: Annotated[Literal["polynomial", "off"], Switch] = "polynomial"
     """``off``: messages end at the cutoff with a step."""
     charge_spin: Annotated[Literal["off", "positional", "linear", "table"], Switch] = "off"
     """How total charge and spin multiplicity enter; set them with :meth:`ESEN.set_system`."""
+    charge_channels: tuple[int, int] | None = None
+    """First and last of the channels that sum to the total charge over all atoms; they couple atoms at any distance."""
+    spin_channels: tuple[int, int] | None = None
+    """Likewise for the spin multiplicity less one."""
     constants: Literal["exact", "float32"] = "exact"
     """``float32``: tables rounded as in fairchem-core, so that its energies are met beyond seven digits."""
 
@@ -68,8 +75,19 @@ class ESENConfig(BaseModel):
             raise ValueError(f"m_max ({self.m_max}) must not be above l_max ({self.l_max})")
         if self.s2_resolution is not None and self.activation == "gate" and self.feed_forward == "spectral":
             raise ValueError("s2_resolution needs activation s2 or feed_forward grid")
+        if self.neighbor_slack is not None and self.max_neighbors is None:
+            raise ValueError("neighbor_slack needs max_neighbors")
+        for name in ("charge_channels", "spin_channels"):
+            first, last = getattr(self, name) or (0, 0)
+            if not 0 <= first <= last < self.channels:
+                raise ValueError(f"{name} must be a first and a last one of {self.channels} channels")
         grid_shape(self.l_max, self.m_max, self.s2_resolution)
         return self
+
+    @property
+    def global_sums(self) -> int:
+        """Sums over all atoms in one evaluation."""
+        return 0 if self.charge_channels is None and self.spin_channels is None else self.num_layers
 
     @property
     def caveats(self) -> list[str]:
@@ -176,6 +194,7 @@ class ESEN(nn.Module):
         self.size = (config.l_max + 1) ** 2
         self.envelope_exponent, self.edge_degree_scale = ENVELOPE_EXPONENT, EDGE_DEGREE_SCALE
         self.smooth, self.max_neighbors = config.envelope == "polynomial", config.max_neighbors or 0
+        self.neighbor_slack = -1.0 if config.neighbor_slack is None else config.neighbor_slack
         rounded = config.constants == "float32"
         c, h = config.channels, config.hidden_channels
         self.channels = c
@@ -190,6 +209,7 @@ class ESEN(nn.Module):
         self.receiver = nn.Parameter(torch.empty(num_species, config.edge_channels).uniform_(-1e-3, 1e-3))
         self.edge_degree = RadialNetwork(config.num_basis, config.edge_channels, (config.l_max + 1) * c)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.balance = ChannelBalance(c, config.charge_channels, config.spin_channels) if config.global_sums else None
         self.norm = SphericalRMSNorm(config.l_max, c, rounded)
         self.head = nn.Sequential(nn.Linear(c, h), nn.SiLU(), nn.Linear(h, h), nn.SiLU(), nn.Linear(h, 1))
         self.force_head = SphericalLinear(1, c, 1) if config.forces == "direct" else None
@@ -200,6 +220,8 @@ class ESEN(nn.Module):
         if self.system is not None:
             self.system.charge.fill_(charge)
             self.system.spin.fill_(spin)
+            if self.balance is not None:
+                self.balance.set_totals(charge, spin)
         elif charge != 0.0 or spin != 0.0:
             raise RuntimeError("the model knows no charge and no spin; choose one that was trained with them")
 
@@ -207,7 +229,7 @@ class ESEN(nn.Module):
         """Return what depends on the bonds alone, for the arguments of :meth:`forward`."""
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.max_neighbors > 0:
-            keep = nearest(r.detach(), edge_index[0], species.size(0), self.max_neighbors)
+            keep = nearest(r.detach(), edge_index[0], species.size(0), self.max_neighbors, self.neighbor_slack)
             vectors, r, edge_index = vectors.index_select(0, keep), r.index_select(0, keep), edge_index[:, keep]
         rotation = self.rotation(vectors / r[:, None])
         back = rotation.transpose(1, 2)
@@ -233,6 +255,8 @@ class ESEN(nn.Module):
         x = local_rows(x.index_add(0, edges.receiver_sender[0], message.to(x.dtype)))
         for block in self.blocks:
             x = block(x, edges, system)
+            if self.balance is not None:
+                x = self.balance(x)
         return self.norm(x)
 
     def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:

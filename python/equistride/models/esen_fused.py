@@ -155,7 +155,8 @@ class FusedESEN(nn.Module):
             return self.plain(vectors, species, edge_index)
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.plain.max_neighbors > 0:
-            keep = nearest(r.detach(), edge_index[0], species.size(0), self.plain.max_neighbors)
+            limit, slack = self.plain.max_neighbors, self.plain.neighbor_slack
+            keep = nearest(r.detach(), edge_index[0], species.size(0), limit, slack)
             vectors, r, edge_index = vectors.index_select(0, keep), r.index_select(0, keep), edge_index[:, keep]
         envelope = torch.ones_like(r)
         if self.plain.smooth:
@@ -176,6 +177,8 @@ class FusedESEN(nn.Module):
         x = local_rows(torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], 1))
         for block in self.blocks:
             x = block(x, bonds, r, pair, system)
+            if self.plain.balance is not None:
+                x = self.plain.balance(x)
         return pad_to_all(self.plain.energies(self.plain.norm(x)), species)
 
 

@@ -23,7 +23,7 @@ from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.trajcast import TrajCastConfig
 
-MAY_CHANGE = {"forces", "max_neighbors", "envelope"}
+MAY_CHANGE = {"forces", "max_neighbors", "neighbor_slack", "envelope"}
 """Keys of the model that have no weights in the backbone."""
 PROPAGATOR_FACTS = ("species", "masses", "rms_displacement", "rms_velocity", "rms_by_element")
 """What a propagator's weights were trained with, and keeps."""
