@@ -82,6 +82,11 @@ def _checked(model: nn.Module, metadata: Metadata) -> nn.Module:
         raise EquistrideError(
             "a network with direct forces cannot be compiled", expected="forces that are a gradient", hint=TORCHSCRIPT
         )
+    if metadata.global_sums:
+        raise EquistrideError(
+            "a network that sums over all atoms cannot be compiled, because a compiled program holds two atoms more",
+            expected="no balanced channels", hint=TORCHSCRIPT,
+        )  # fmt: skip
     model = copy.deepcopy(model).to(getattr(torch, metadata.dtype)).eval().requires_grad_(False)
     for part in model.modules():
         for setting, value in (("checked", False), ("portion", 0)):

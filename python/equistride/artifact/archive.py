@@ -107,8 +107,9 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
     for part in parts:
         part.pack()
     reference = reference_json(
-        module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed
-    )
+        module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed,
+        counts=metadata.counts,
+    )  # fmt: skip
     partial = path.with_name(path.name + ".partial")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         try:

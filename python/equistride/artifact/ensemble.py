@@ -100,6 +100,7 @@ def _check_alike(paths: Sequence[Path], facts: Sequence[Metadata]) -> None:
             "elements": (one.species, facts[0].species),
             "cutoff": (one.cutoff, facts[0].cutoff),
             "charge and spin": (one.system, facts[0].system),
+            "composition": (one.composition, facts[0].composition),
         }
         for name, (mine, first) in same.items():
             if mine != first:
@@ -163,6 +164,8 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
         dtype="float64" if any(one.dtype == "float64" for one in facts) else "float32",
         periodic="required" if any(one.periodic == "required" for one in facts) else "any",
         system=facts[0].system,
+        composition=facts[0].composition,
+        global_sums=sum(one.global_sums for one in facts),
         conservative=all(one.conservative for one in facts),
         caveats=sorted({caveat for one in facts for caveat in one.caveats}),
         members=len(facts),

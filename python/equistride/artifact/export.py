@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from equistride.artifact.archive import save
 from equistride.artifact.checkpoint import load_weights, provenance, read_checkpoint, unreadable
-from equistride.artifact.metadata import Container, Metadata, check_precision
+from equistride.artifact.metadata import Composition, Container, Metadata, check_precision
 from equistride.artifact.propagators import export_propagator
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
@@ -66,7 +66,7 @@ def save_potential(
     potential: ConservativePotential, config: PotentialConfig, output: Path, *, dtype: str, fused: bool,
     provenance: dict[str, Any], periodic: bool = False, system: dict[str, float] | None = None, description: str = "",
     licence: str = "", references: list[str] | None = None, accuracy: dict[str, float] | None = None,
-    container: Container = "torchscript",
+    container: Container = "torchscript", composition: Composition | None = None, weights: dict[str, Any] | None = None,
 ) -> Metadata:  # fmt: skip
     """Write a potential as an artifact.
 
@@ -80,7 +80,9 @@ def save_potential(
         Trained on periodic systems alone.
     system
         Charge [e] and spin multiplicity that it computes with, where its network knows them.
-    description, licence, references, accuracy, provenance
+    composition
+        The only one that it holds for.
+    description, licence, references, accuracy, provenance, weights
         For the metadata.
     """
     count = sum(p.numel() for p in potential.parameters())
@@ -102,7 +104,10 @@ def save_potential(
         fused=isinstance(network, FusedESEN),
         spline_error=network.error if isinstance(network, FusedESEN) else None,
         num_parameters=count,
+        composition=composition,
+        global_sums=config.global_sums if isinstance(config, ESENConfig) else 0,
         provenance=provenance,
+        weights=weights or {},
         licence=licence,
         references=references or [PUBLICATION[config.architecture]],
         accuracy=accuracy or {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -164,6 +165,28 @@ class Metadata(BaseModel):
         return given
 
     @property
+    def counts(self) -> list[int] | None:
+        """Atoms of each species in a small system that the model holds for; None where it holds for any."""
+        if self.composition is None:
+            return None
+        numbers = [self.composition.elements.get(symbol, 0) for symbol in self.species]
+        few = self.composition.atoms or max(8, sum(numbers))
+        return [number * -(-few // sum(numbers)) for number in numbers]
+
+    def check_composition(self, symbols: Sequence[str]) -> None:
+        """Refuse atoms of another composition than the model's, where no engine will compare them."""
+        counts = self.counts
+        if counts is None:
+            return
+        here = [list(symbols).count(symbol) for symbol in self.species]
+        same = all(n * sum(counts) == m * len(symbols) for n, m in zip(here, counts, strict=True))
+        if not same or self.composition.atoms not in (None, len(symbols)):  # type: ignore[union-attr]
+            raise EquistrideError(
+                "the model holds for one composition alone", expected=dict(zip(self.species, counts, strict=True)),
+                found=dict(zip(self.species, here, strict=True)), hint="import or export it for this composition",
+            )  # fmt: skip
+
+    @property
     def max_speed(self) -> float | None:
         """A/fs, propagators only: faster atoms are refused."""
         return self.limits.fastest_atom
@@ -174,6 +197,8 @@ class Metadata(BaseModel):
         found["limits"] = self.limits.model_dump(exclude_none=True) | found["limits"]
         if self.global_sums:
             found |= {"global_sums": self.global_sums, "interaction_range": "all"}
+            # no part of a frame is enough, and spare atoms or a second frame change the sums
+            found["capabilities"] |= {"decomposable": False, "padded": False, "batched": False}
         return Metadata.model_validate(self.model_dump() | found)
 
 

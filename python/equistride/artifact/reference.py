@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +20,29 @@ SPACINGS = (0.45, 0.55, 0.65, 0.75)
 """Distances of the sites of the reference frame, in cutoffs."""
 
 
-def reference_structure(num_species: int, cutoff: float, spacing: float = SPACINGS[0]) -> tuple[Tensor, Tensor, Tensor]:
+def reference_structure(
+    num_species: int, cutoff: float, spacing: float = SPACINGS[0], counts: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return positions [N, 3] A, species [N] and a skewed cell [3, 3] of a small frame with every element.
+
+    ``counts`` says how many atoms of each element, for models that hold for one composition alone; some sites may be empty then.
 
     A jittered simple lattice, spaced so that an atom has neighbours well inside the cutoff, with more than one image of
     itself in reach: it runs the whole path, and no training data is needed to make it.
     """
     side = 2 if num_species <= 8 else 3
+    if counts is not None:
+        side = max(2, math.ceil(round(sum(counts) ** (1 / 3), 9)))
     grid = torch.cartesian_prod(*[torch.arange(side, dtype=torch.float64)] * 3)
     generator = torch.Generator().manual_seed(20251112)
     jitter = torch.rand(grid.shape, generator=generator, dtype=torch.float64) - 0.5
     edge = side * spacing * cutoff
     cell = edge * torch.tensor([[1.0, 0.0, 0.0], [0.2, 1.05, 0.0], [-0.1, 0.15, 0.95]], dtype=torch.float64)
     positions = (grid + 0.25 * jitter) / side @ cell
-    return positions, torch.arange(len(grid)) % num_species, cell
+    if counts is None:
+        return positions, torch.arange(len(grid)) % num_species, cell
+    species = torch.repeat_interleave(torch.arange(num_species), torch.tensor(counts))
+    return positions[: len(species)], species[torch.randperm(len(species), generator=generator)], cell
 
 
 def reference_velocities(num_atoms: int, max_speed: float) -> Tensor:
@@ -43,8 +54,9 @@ def reference_velocities(num_atoms: int, max_speed: float) -> Tensor:
 
 
 def reference_json(
-    model: nn.Module, num_species: int, cutoff: float, dtype: str, *, max_speed: float | None = None
-) -> str:
+    model: nn.Module, num_species: int, cutoff: float, dtype: str, *, max_speed: float | None = None,
+    counts: Sequence[int] | None = None,
+) -> str:  # fmt: skip
     """Return ``reference.json``: the frame, its outputs and the tolerance.
 
     The model must be in double precision: the outputs stored are exact, and a load in float32 is held to a float32 tolerance.
@@ -54,7 +66,7 @@ def reference_json(
     """
 
     def outputs_at(spacing: float) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        positions, species, cell = reference_structure(num_species, cutoff, spacing)
+        positions, species, cell = reference_structure(num_species, cutoff, spacing, counts)
         edges, shifts = neighbor_list(positions, cell, torch.ones(3, dtype=torch.bool), cutoff)
         velocities = reference_velocities(len(positions), max_speed or 0.0)
         moving = () if max_speed is None else (velocities,)

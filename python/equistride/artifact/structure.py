@@ -37,7 +37,7 @@ class Structure:
 def read_structure(path: Path | None, model: Model) -> Structure:
     """Read a structure with ASE, or take the artifact's reference frame where there is no path."""
     if path is None:
-        frame = reference_structure(len(model.metadata.species), model.metadata.cutoff)
+        frame = reference_structure(len(model.metadata.species), model.metadata.cutoff, counts=model.metadata.counts)
         positions, kinds, lattice = (array.numpy() for array in frame)
         return Structure(positions, kinds, lattice, np.ones(3, bool))
     from equistride.data.structures import read_atoms

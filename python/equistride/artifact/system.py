@@ -44,13 +44,18 @@ def with_system(
     Raises
     ------
     EquistrideError
-        Where the file is no artifact, its model knows neither, or a value is out of range.
+        Where the file is no artifact, its model knows neither or was made for one value of them, or a value is out of range.
     """
     metadata = Metadata.model_validate_json(open_native(path, verify=False).metadata())
     if not metadata.system:
         raise EquistrideError(
             f"the model of {path} knows no charge and no spin", hint="choose a model that was trained with them"
         )
+    if metadata.charge_spin == "fixed":
+        raise EquistrideError(
+            f"charge and spin are fixed in the model of {path}", found=metadata.system,
+            hint="import or export it for others",
+        )  # fmt: skip
     charge = metadata.system["charge"] if charge is None else _checked(charge, "charge", -CHARGE_LIMIT, CHARGE_LIMIT)
     spin = metadata.system["spin"] if spin is None else _checked(spin, "spin multiplicity", 0, SPIN_LIMIT)
     module = open_script(path)

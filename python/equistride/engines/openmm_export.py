@@ -127,6 +127,7 @@ def write_torchforce(
     topology = structure if isinstance(structure, app.Topology) else _chain(structure)
     chosen = choose_atoms(topology, atoms)
     symbols = element_symbols(topology, chosen, metadata.species)
+    metadata.check_composition(symbols)
     required = metadata.periodic == "required"
     if isinstance(structure, app.Topology):
         box = has_box(topology, periodic, required)
