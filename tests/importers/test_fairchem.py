@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from ase.data import chemical_symbols
+from fairchem_files import FOLDER, changed
 from random_models import graph_of
 from typer.testing import CliRunner
 
@@ -23,11 +24,11 @@ from equistride.artifact import load
 from equistride.artifact.system import with_system
 from equistride.cli.main import app
 from equistride.errors import EquistrideError
-from equistride.importers.fairchem import config_of, import_fairchem, potential_of
-from equistride.importers.fairchem_checkpoint import Checkpoint, read_checkpoint
+from equistride.importers.fairchem import import_fairchem, potential_of
+from equistride.importers.fairchem_checkpoint import read_checkpoint
+from equistride.importers.fairchem_config import config_of
 from equistride.models.potential import ConservativePotential
 
-FOLDER = Path(__file__).resolve().parents[1] / "data" / "fairchem"
 NETWORKS = sorted(path.stem for path in FOLDER.glob("*.pt"))
 SYSTEMS = ["quartz", "silicon", "ethanol", "aluminium", "salt"]
 
@@ -193,18 +194,11 @@ def test_models_that_cannot_conserve_energy_need_a_word(tmp_path: Path) -> None:
         assert cause in metadata.caveats[0]
 
 
-def changed(name: str, **backbone: Any) -> Checkpoint:
-    checkpoint = read_checkpoint(FOLDER / f"{name}.pt")
-    checkpoint.backbone |= backbone
-    return checkpoint
-
-
 @pytest.mark.parametrize(
     ("backbone", "sentence"),
     [
-        ({"num_experts": 32}, "is a UMA model.*found 32 experts; merge its experts"),
+        ({"num_experts": 32}, "experts of the UMA model have been merged.*expected 32 experts; found one set"),
         ({"norm_type": "layer_norm_sh"}, "a norm that eSEN has not; expected rms_norm_sh"),
-        ({"charge_balanced_channels": [0]}, "shares the total charge"),
         ({"distance_function": "sigmoid"}, "not that of an eSEN: basis"),
         ({"mmax": 3}, "not that of an eSEN: its sizes; expected .*m_max"),
         ({"num_layers": 3}, "lacks weights.*backbone.blocks.2"),
@@ -220,7 +214,7 @@ def test_what_is_not_esen_is_refused(backbone: dict[str, Any], sentence: str) ->
 def test_routed_weights_are_refused_whatever_the_configuration_says() -> None:
     checkpoint = changed("L2M2_spectral")
     checkpoint.state["backbone.blocks.0.edge_wise.so2_conv_1.fc_m0.weights"] = torch.zeros(8, 2, 2)
-    with pytest.raises(EquistrideError, match="UMA"):
+    with pytest.raises(EquistrideError, match="experts that its configuration does not know"):
         potential_of(checkpoint)
 
 

@@ -66,7 +66,7 @@ def trajcast(
 
 @app.command()
 def fairchem(
-    checkpoint: Annotated[Path, typer.Argument(help="eSEN checkpoint of fairchem-core, of version 2 or 1.")],
+    checkpoint: Annotated[Path, typer.Argument(help="eSEN or UMA checkpoint of fairchem-core, of version 2 or 1.")],
     output: Output,
     elements: Annotated[
         str, typer.Option(help="Elements to keep, as H,C,N,O: a smaller, faster model; all by default.")
@@ -76,6 +76,14 @@ def fairchem(
     spin: Annotated[
         int | None, typer.Option(help="Spin multiplicity; 0: not given. 1 for OMol models and 0 for others by default.")
     ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option(help="UMA: a system of the composition to merge its experts for; the file holds for no other."),
+    ] = None,
+    unmerged: Annotated[
+        bool,
+        typer.Option("--unmerged", help="A model of several of UMA's datasets was trained with one set of weights."),
+    ] = False,
     dtype: Precision = "float32",
     description: Description = "",
     licence: Licence = "",
@@ -83,17 +91,24 @@ def fairchem(
     plain: Plain = False,
     container: ContainerOption = "torchscript",
 ) -> None:
-    """Turn an eSEN checkpoint of fairchem-core into an artifact; fairchem is not needed, and no code of the file runs."""
+    """Turn an eSEN or UMA checkpoint of fairchem-core into an artifact; fairchem is not needed, and no code of the file runs."""
+    from equistride.data.structures import read_atoms
     from equistride.importers.fairchem import import_fairchem
 
+    composition = read_atoms(structure).symbols.formula.count() if structure else None
     symbols = [s.strip() for s in elements.split(",") if s.strip()]
     metadata = import_fairchem(
-        checkpoint, output, elements=symbols, dataset=dataset, charge=charge, spin=spin, dtype=dtype,
-        description=description, licence=licence, allow_nonconservative=allow_nonconservative, fused=not plain,
-        container=container,  # type: ignore[arg-type]
+        checkpoint, output, elements=symbols, dataset=dataset, charge=charge, spin=spin, composition=composition,
+        unmerged=unmerged, dtype=dtype, description=description, licence=licence,
+        allow_nonconservative=allow_nonconservative, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
     system = "".join(f", {name} {value:g}" for name, value in metadata.system.items())
+    if metadata.composition:
+        size = f" with {metadata.composition.atoms} atoms" if metadata.composition.atoms else ""
+        system += ", for " + "".join(f"{s}{n}" for s, n in metadata.composition.elements.items()) + size + " alone"
     typer.echo(
         f"{output}: {metadata.architecture} {metadata.kind} for {len(metadata.species)} elements, "
         f"{metadata.num_parameters:,} parameters, {metadata.dtype}{system}"
     )
+    for note in metadata.weights.get("notes", []):
+        typer.echo(f"note: {note}")

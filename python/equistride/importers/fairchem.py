@@ -1,4 +1,4 @@
-"""Import of eSEN checkpoints of fairchem-core: materials and OMol models of version 2, materials models of version 1.
+"""Import of checkpoints of fairchem-core: eSEN and UMA models of version 2, eSEN models for materials of version 1.
 
 What a checkpoint computes is kept to rounding: fairchem's tables are made in float32, and so are the imported network's
 (``constants: float32``). Its bond frames roll at random, ours do not; a gated network does not see the difference, one with an
@@ -8,270 +8,199 @@ S2 grid does, by its grid's error.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import gcd
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
-from pydantic import ValidationError
 from torch import Tensor
 
 from equistride import __version__
 from equistride.artifact.export import require_conservative, save_potential
-from equistride.artifact.metadata import Container, Metadata, check_precision
+from equistride.artifact.metadata import Composition, Container, Metadata, check_precision
 from equistride.errors import EquistrideError
+from equistride.importers import uma
 from equistride.importers.fairchem_checkpoint import Checkpoint, Normalisation, read_checkpoint
+from equistride.importers.fairchem_config import cap_of, config_of, need
+from equistride.importers.fairchem_heads import Heads, heads_of, mapping_of
+from equistride.importers.fairchem_weights import system_weights, translate
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
-
-SIZES = {
-    "cutoff": "cutoff",
-    "num_layers": "num_layers",
-    "lmax": "l_max",
-    "mmax": "m_max",
-    "sphere_channels": "channels",
-    "hidden_channels": "hidden_channels",
-    "edge_channels": "edge_channels",
-    "num_distance_basis": "num_basis",
-}
-"""Keys of fairchem's backbone and ours."""
-DEFAULTS = {"sphere_channels": 128, "hidden_channels": 128, "edge_channels": 128, "num_distance_basis": 512, "lmax": 2,
-            "mmax": 2, "num_layers": 2, "cutoff": 5.0}  # fmt: skip
-"""What fairchem takes where a configuration is silent; so in both generations."""
-CHARGE_SPIN = {"pos_emb": "positional", "lin_emb": "linear", "rand_emb": "table"}
-RADIAL = {"0": "first", "1": "norm1", "3": "second", "4": "norm2", "6": "last"}
-LARGEST_CAP = 100
-"""A neighbour limit from here on is taken for none: the published models say 300 and mean all."""
+from equistride.nn.system import SystemEmbedding
 
 
-def _need(fine: bool, what: str, **facts: object) -> None:
-    if not fine:
-        raise EquistrideError(what, **facts)  # type: ignore[arg-type]
+@dataclass
+class Imported:
+    """A potential in double precision and what its file shall say of it."""
 
-
-def _refuse_experts(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    routed = [key for key in state if re.search(r"routing_mlp|composition_embedding|\.weights$", key)]
-    _need(
-        not backbone.get("num_experts") and not routed,
-        "the checkpoint is a UMA model, whose experts are mixed anew for each composition, charge and spin",
-        expected="an eSEN model with one set of weights",
-        found=f"{backbone.get('num_experts') or 'some'} experts",
-        hint="merge its experts for one composition with fairchem and save the merged model",
-    )
-
-
-def config_of(backbone: Mapping[str, Any], generation: int = 2) -> ESENConfig:
-    """Return our configuration of a fairchem backbone: its keyword arguments, of generation 1 or 2.
-
-    Raises
-    ------
-    EquistrideError
-        For what eSEN's published networks have not: other norms, bases or balanced channels.
-    """
-    known = {
-        1: {"act_type": "s2", "ff": "grid", "envelope": False},
-        2: {"act_type": "gate", "ff": "grid", "envelope": True},
-    }
-    default = known[generation]
-    forward = backbone.get("mlp_type" if generation == 1 else "ff_type", default["ff"])
-    norm, basis = backbone.get("norm_type", "rms_norm_sh"), backbone.get("distance_function", "gaussian")
-    _need(norm == "rms_norm_sh", "the checkpoint has a norm that eSEN has not", expected="rms_norm_sh", found=norm)
-    for key in ("charge_balanced_channels", "spin_balanced_channels"):
-        _need(
-            not backbone.get(key),
-            "the checkpoint shares the total charge or spin among its atoms, which couples them at any distance",
-            expected=f"no {key}", found=backbone.get(key), hint="choose an eSEN model without it",
-        )  # fmt: skip
-    cap = backbone.get("max_neighbors")
-    direct = bool(backbone.get("direct_forces", True))
-    settings = {ours: backbone.get(theirs, DEFAULTS[theirs]) for theirs, ours in SIZES.items()} | {
-        "basis": basis,
-        "mirror": False,
-        "activation": backbone.get("act_type", default["act_type"]),
-        "feed_forward": forward,
-        "s2_resolution": backbone.get("grid_resolution"),
-        "forces": "direct" if direct else "gradient",
-        "max_neighbors": cap if isinstance(cap, int) and 0 < cap < LARGEST_CAP else None,
-        "envelope": "polynomial" if backbone.get("use_envelope", default["envelope"]) else "off",
-        "constants": "float32",
-    }
-    if settings["activation"] == "gate" and forward == "spectral":
-        settings["s2_resolution"] = None
-    if generation == 2:
-        kind = backbone.get("chg_spin_emb_type", "pos_emb")
-        _need(
-            kind in CHARGE_SPIN,
-            "the embedding of charge and spin is not known",
-            expected=", ".join(CHARGE_SPIN),
-            found=kind,
-        )
-        settings["charge_spin"] = CHARGE_SPIN[kind]
-    try:
-        return ESENConfig.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EquistrideError(
-            f"the checkpoint's backbone is not that of an eSEN: {'.'.join(map(str, first['loc'])) or 'its sizes'}",
-            expected=first["msg"].lower(), found=repr(first["input"])[:80],
-        ) from None  # fmt: skip
-
-
-class _Reader:
-    """Takes tensors out of fairchem's state dict by our names."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self.state, self.ours = state, dict[str, Tensor]()
-
-    def tensor(self, key: str) -> Tensor:
-        _need(key in self.state, "the checkpoint lacks weights that its configuration needs", expected=key,
-              hint="give the file of an eSEN model")  # fmt: skip
-        return self.state[key]
-
-    def copy(self, source: str, target: str, kinds: Sequence[str] = ("weight", "bias")) -> None:
-        for kind in kinds:
-            self.ours[f"{target}.{kind}"] = self.tensor(f"{source}.{kind}")
-
-    def norm(self, source: str, target: str) -> None:
-        for kind in ("weight", "bias"):
-            self.ours[f"{target}.{kind}"] = self.tensor(f"{source}.affine_{kind}")
-
-    def radial(self, source: str, target: str) -> None:
-        for number, name in RADIAL.items():
-            self.copy(f"{source}.rad_func.net.{number}", f"{target}.{name}")
-
-
-def _system(reader: _Reader, config: ESENConfig, dataset: str) -> None:
-    """Read the embedding of charge and spin; that of the dataset is constant and goes into the bias of the mixture."""
-    names = {"positional": ("W", "frequencies"), "linear": ("lin_emb", "linear"), "table": ("rand_emb", "table")}
-    theirs, ours = names[config.charge_spin]
-    for number in ("charge", "spin"):
-        source, target = f"backbone.{number}_embedding.{theirs}", f"system.of_{number}.{ours}"
-        if config.charge_spin == "positional":
-            reader.ours[target] = reader.tensor(source)
-        else:
-            reader.copy(source, target, ("weight",) if config.charge_spin == "table" else ("weight", "bias"))
-    weight, bias = reader.tensor("backbone.mix_csd.weight"), reader.tensor("backbone.mix_csd.bias")
-    width = 2 * config.channels
-    if weight.size(1) > width:
-        known = [k.split(".")[-2] for k in reader.state if k.startswith("backbone.dataset_embedding.")]
-        _need(
-            dataset in known, "the checkpoint was trained on several datasets and does not know this one",
-            expected=", ".join(known), found=dataset or "none", hint="name one with --dataset",
-        )  # fmt: skip
-        row = reader.tensor(f"backbone.dataset_embedding.dataset_emb_dict.{dataset}.weight")[0]
-        bias = bias.double() + weight[:, width:].double() @ row.double()
-    reader.ours["system.mix.weight"], reader.ours["system.mix.bias"] = weight[:, :width], bias
-
-
-def translate(state: Mapping[str, Tensor], config: ESENConfig, dataset: str = "") -> dict[str, Tensor]:
-    """Return fairchem's weights under our names, float64.
-
-    Parameters
-    ----------
-    state
-        Its state dict, ``backbone.*`` and ``output_heads.*`` (or ``head.*``).
-    config
-        Of :func:`config_of`.
-    dataset
-        Name of a dataset whose embedding, or head, is taken.
-    """
-    reader = _Reader(state)
-    ours = reader.ours
-    for theirs, name in (("sphere", "embedding.weight"), ("source", "sender"), ("target", "receiver")):
-        ours[name] = reader.tensor(f"backbone.{theirs}_embedding.weight")
-    if "backbone.force_embedding.bias" in state:  # of denoising: all that is left of it where no forces are given
-        ours["embedding.weight"] = ours["embedding.weight"] + state["backbone.force_embedding.bias"]
-    reader.norm("backbone.norm", "norm")
-    reader.radial("backbone.edge_degree_embedding", "edge_degree")
-    if config.charge_spin != "off":
-        _system(reader, config, dataset)
-    if config.basis == "bessel":
-        ours["basis.frequencies"] = reader.tensor("backbone.distance_expansion.rbf.frequencies")
-    for k in range(config.num_layers):
-        source, target = f"backbone.blocks.{k}", f"blocks.{k}"
-        for n in "12":
-            reader.norm(f"{source}.norm_{n}", f"{target}.norm{n}")
-        for n, name in (("1", "first"), ("2", "second")):
-            convolution = f"{source}.edge_wise.so2_conv_{n}"
-            reader.copy(f"{convolution}.fc_m0", f"{target}.edgewise.{name}.scalar")
-            for m in range(config.m_max):
-                reader.copy(f"{convolution}.so2_m_conv.{m}.fc", f"{target}.edgewise.{name}.orders.{m}", ("weight",))
-        reader.radial(f"{source}.edge_wise.so2_conv_1", f"{target}.edgewise.radial")
-        if config.feed_forward == "spectral":
-            reader.copy(f"{source}.atom_wise.scalar_mlp.0", f"{target}.feed_forward.gates")
-            reader.copy(f"{source}.atom_wise.so3_linear_1", f"{target}.feed_forward.up")
-            reader.copy(f"{source}.atom_wise.so3_linear_2", f"{target}.feed_forward.down")
-        else:
-            for n, name in (("0", "first"), ("2", "second"), ("4", "last")):
-                reader.copy(f"{source}.atom_wise.grid_mlp.{n}", f"{target}.feed_forward.{name}", ("weight",))
-    head = _head(state, "energy_block.0.weight", dataset)
-    for n in "024":
-        reader.copy(f"{head}energy_block.{n}", f"head.{n}")
-    if config.forces == "direct":
-        reader.copy(f"{_head(state, 'linear.weight', dataset)}linear", "force_head")
-    return {name: tensor.double() for name, tensor in ours.items()}
-
-
-def _head(state: Mapping[str, Tensor], ending: str, dataset: str) -> str:
-    """Return the prefix of the one output head with such weights; that of the dataset where there are several."""
-    found = [k.removesuffix(ending) for k in state if k.endswith("." + ending) and not k.startswith("backbone.")]
-    chosen = [k for k in found if dataset and dataset in k] if len(found) > 1 else found
-    _need(
-        len(chosen) == 1, f"the checkpoint has no single output head with {ending}", expected="one",
-        found=", ".join(found) or "none", hint="name a dataset with --dataset" if found else "give the file of an eSEN model",
-    )  # fmt: skip
-    return chosen[0]
+    potential: ConservativePotential
+    config: ESENConfig
+    dataset: str
+    system: dict[str, float]
+    """Total charge [e] and spin multiplicity, where the network knows them."""
+    composition: Composition | None = None
+    coefficients: list[float] = field(default_factory=list)
+    """Shares of a UMA model's experts."""
+    notes: list[str] = field(default_factory=list)
+    """What fairchem does otherwise, and what was set aside."""
 
 
 def _dataset(checkpoint: Checkpoint, wanted: str) -> tuple[str, Normalisation]:
     known = checkpoint.datasets
     name = wanted or (next(iter(known)) if len(known) == 1 else "")
-    _need(
+    need(
         name in known, "the checkpoint was trained on several datasets" if not wanted else "the dataset is not known",
         expected=", ".join(known), found=wanted or "no choice", hint="name one with --dataset",
     )  # fmt: skip
     return name, known[name]
 
 
+def _row(checkpoint: Checkpoint, dataset: str) -> str:
+    """Return the dataset whose embedding the backbone takes for this one."""
+    mapping = mapping_of(checkpoint.backbone, "dataset_list")
+    need(
+        not mapping or dataset in mapping or not checkpoint.backbone.get("use_dataset_embedding", True),
+        "the checkpoint's backbone does not know the dataset", expected=", ".join(mapping), found=dataset or "none",
+        hint="name one with --dataset",
+    )  # fmt: skip
+    return mapping.get(dataset, dataset)
+
+
 def _elements(wanted: Sequence[str], rows: int) -> list[str]:
     """Return the element symbols of an import; all of the embedding table where none are named."""
     last = min(rows, len(chemical_symbols)) - 1
     unknown = [s for s in wanted if s not in atomic_numbers or not 1 <= atomic_numbers[s] <= last]
-    _need(
+    need(
         not unknown, f"the checkpoint does not know the element {', '.join(unknown)}",
         expected=f"elements from H to {chemical_symbols[last]}",
     )  # fmt: skip
     return sorted(set(wanted), key=lambda s: atomic_numbers[s]) or list(chemical_symbols[1 : last + 1])
 
 
-def potential_of(
-    checkpoint: Checkpoint, elements: Sequence[str] = (), dataset: str = ""
-) -> tuple[ConservativePotential, ESENConfig]:
-    """Build the potential of a checkpoint, float64, and its configuration.
+def _check_forces(checkpoint: Checkpoint, facts: Normalisation, heads: Heads, config: ESENConfig) -> list[str]:
+    """Refuse forces that no gradient is; return what to say of stresses and neighbours."""
+    if config.forces == "gradient" and facts.force_rmsd is not None:
+        need(
+            abs(facts.force_rmsd / facts.rmsd - 1) < 1e-6,
+            "the checkpoint scales energies and forces differently, so that its forces are not the gradient of its energy",
+            expected=facts.rmsd, found=facts.force_rmsd,
+        )  # fmt: skip
+    notes = []
+    _, all_neighbours = cap_of(checkpoint.backbone)
+    if all_neighbours:
+        notes.append(all_neighbours)
+    if heads.stress or checkpoint.backbone.get("direct_stress"):
+        notes.append(
+            "the checkpoint's head for stresses is left out: the virial is the strain derivative of the energy"
+        )
+    elif facts.stress_rmsd is not None and not abs(facts.stress_rmsd / facts.rmsd - 1) < 1e-6:
+        notes.append(
+            f"fairchem scales stresses by {facts.stress_rmsd:g} and energies by {facts.rmsd:g}: the virial here is the strain "
+            "derivative of the energy, its stress is another"
+        )
+    return notes
 
-    Parameters
-    ----------
-    checkpoint
-        Of :func:`equistride.importers.fairchem_checkpoint.read_checkpoint`.
-    elements
-        Symbols to keep; all that it knows by default. A shorter list makes a smaller, faster model.
-    dataset
-        Which of several datasets' heads, embeddings and references; needed where there are several.
+
+def _embedding(weights: Mapping[str, Tensor], config: ESENConfig, system: uma.System) -> Tensor:
+    """Return the embedding of charge, spin and dataset [C]."""
+    module = SystemEmbedding(config.charge_spin, config.channels).double()
+    module.load_state_dict(dict(weights))
+    module.charge.fill_(system.charge)
+    module.spin.fill_(system.spin)
+    return module().detach()
+
+
+def _folded(weights: dict[str, Tensor], embedding: Tensor, config: ESENConfig) -> None:
+    """Add the embedding where the network would: to the scalars at the start and after the first norm of each block."""
+    weights["embedding.weight"] = weights["embedding.weight"] + embedding
+    for k in range(config.num_layers):
+        weights[f"blocks.{k}.norm1.bias"] = weights[f"blocks.{k}.norm1.bias"] + embedding
+
+
+def _composition(elements: Mapping[str, int], of_size: bool) -> Composition:
+    """Return the reduced composition; where size counts, as it is."""
+    divisor = 1 if of_size else gcd(*elements.values())
+    counts = {symbol: number // divisor for symbol, number in elements.items()}
+    return Composition(elements=counts, atoms=sum(elements.values()) if of_size else None)
+
+
+def build(
+    checkpoint: Checkpoint, elements: Sequence[str] = (), dataset: str = "", charge: float = 0.0, spin: float | None = None,
+    composition: Mapping[str, int] | None = None, unmerged: bool = False,
+) -> Imported:  # fmt: skip
+    """Build the potential of a checkpoint, with what its file shall say; arguments as for :func:`import_fairchem`.
 
     Raises
     ------
     EquistrideError
-        For UMA's experts, networks that are not eSEN, missing weights, unknown elements or datasets.
+        For networks that are not eSEN, configurations of unknown meaning, missing weights, unknown elements or datasets, and
+        UMA models without a composition.
     """
-    _refuse_experts(checkpoint.backbone, checkpoint.state)
-    # the flag alone does not say: a head that takes gradients overrules it
-    has_force_head = any(k.endswith(".linear.weight") and not k.startswith("backbone.") for k in checkpoint.state)
-    backbone = checkpoint.backbone | ({} if has_force_head else {"direct_forces": False})
-    config = config_of(backbone, checkpoint.generation)
+    experts = uma.has_experts(checkpoint)
     dataset, facts = _dataset(checkpoint, dataset)
-    weights = translate(checkpoint.state, config, dataset)
+    heads = heads_of(checkpoint, dataset)
+    config = config_of(checkpoint.backbone | ({} if heads.forces else {"direct_forces": False}), checkpoint.generation)
+    bound = experts or (uma.looks_merged(checkpoint) and not unmerged)
+    need(
+        not bound or bool(composition),
+        "the checkpoint is a UMA model, whose experts are merged for one composition, charge, spin and dataset" if experts
+        else "the checkpoint may be a UMA model whose experts were merged for one composition, which the file does not say",
+        expected="that composition", found="none",
+        hint=uma.STRUCTURE + ("" if experts else "; or say with --unmerged that it was trained with one set of weights"),
+    )  # fmt: skip
+    need(
+        bound or not composition, "the model holds for any composition", found="a structure to merge it for",
+        hint="leave --structure out, and name elements with --elements",
+    )  # fmt: skip
+    multiplicity = spin if spin is not None else float("omol" in dataset.lower())
+    need(
+        config.charge_spin != "off" or (charge == 0 and not spin), "the model knows no charge and no spin",
+        found=f"charge {charge}, spin {spin}", hint="leave --charge and --spin out",
+    )  # fmt: skip
+    made = Imported(None, config, dataset, {})  # type: ignore[arg-type]
+    made.notes = _check_forces(checkpoint, facts, heads, config)
+    if config.charge_spin != "off":
+        made.system = {"charge": float(charge), "spin": float(multiplicity)}
+    state = checkpoint.state
+    if composition:
+        need(
+            not elements or set(elements) == set(composition), "a merged model keeps the elements of its composition",
+            expected=", ".join(composition), found=", ".join(elements), hint="leave --elements out",
+        )  # fmt: skip
+        elements = list(composition)
+        if "omol" not in dataset.lower() and (charge, multiplicity) != (0, 0):
+            made.notes.append(
+                f"the dataset {dataset} has neither charges nor spins: the model saw none but 0 and 0 there"
+            )
+        system = uma.System(dict(composition), float(charge), float(multiplicity))
+        embedding = _embedding(system_weights(state, config, _row(checkpoint, dataset)), config, system)
+        if experts:
+            shares = uma.coefficients(checkpoint, embedding, composition)
+            state, made.coefficients = uma.merged(state, shares), shares.tolist()
+        made.config = config = config.model_copy(update={"charge_spin": "off"})
+        made.composition = _composition(composition, checkpoint.name == uma.COUNTS_ITSELF)
+    weights = translate(state, config, heads)
+    if composition:
+        _folded(weights, embedding, config)
+    elif config.charge_spin != "off":
+        of_system = system_weights(state, config, _row(checkpoint, dataset))
+        weights |= {f"system.{name}": tensor for name, tensor in of_system.items()}
+    made.potential = _assembled(weights, config, facts, elements)
+    network: Any = made.potential.network
+    if made.system and not composition:
+        network.set_system(*made.system.values())
+    elif made.system and network.balance is not None:
+        network.balance.set_totals(*made.system.values())
+    return made
+
+
+def _assembled(
+    weights: dict[str, Tensor], config: ESENConfig, facts: Normalisation, elements: Sequence[str]
+) -> ConservativePotential:
+    """Return the potential of some elements, float64."""
     species = _elements(elements, len(weights["embedding.weight"]))
     numbers = [atomic_numbers[s] for s in species]
     for name in ("embedding.weight", "sender", "receiver"):
@@ -279,14 +208,8 @@ def potential_of(
     if config.forces == "direct":
         ratio = (facts.force_rmsd or facts.rmsd) / facts.rmsd
         weights |= {f"force_head.{kind}": weights[f"force_head.{kind}"] * ratio for kind in ("weight", "bias")}
-    elif facts.force_rmsd is not None:
-        _need(
-            abs(facts.force_rmsd / facts.rmsd - 1) < 1e-6,
-            "the checkpoint scales energies and forces differently, so that its forces are not the gradient of its energy",
-            expected=facts.rmsd, found=facts.force_rmsd,
-        )  # fmt: skip
     table = facts.references
-    _need(
+    need(
         not table or len(table) > max(numbers), "the checkpoint lacks a reference energy",
         expected=f"{max(numbers) + 1} of them", found=len(table), hint="name fewer elements with --elements",
     )  # fmt: skip
@@ -298,28 +221,44 @@ def potential_of(
         reason = str(error).splitlines()[1].strip()
         raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
     kind = DirectPotential if config.forces == "direct" else ConservativePotential
-    potential = kind(network, species, config.cutoff, facts.rmsd, references).double()
-    return potential, config
+    return kind(network, species, config.cutoff, facts.rmsd, references).double()
+
+
+def potential_of(
+    checkpoint: Checkpoint, elements: Sequence[str] = (), dataset: str = ""
+) -> tuple[ConservativePotential, ESENConfig]:
+    """Build the potential of an eSEN checkpoint, float64, and its configuration; see :func:`build`."""
+    made = build(checkpoint, elements, dataset)
+    return made.potential, made.config
 
 
 def import_fairchem(
     checkpoint: Path, output: Path, *, elements: Sequence[str] = (), dataset: str = "", charge: int = 0,
-    spin: int | None = None, dtype: str = "float32", description: str = "", licence: str = "",
+    spin: int | None = None, composition: Mapping[str, int] | None = None, unmerged: bool = False,
+    dtype: str = "float32", description: str = "", licence: str = "",
     references: list[str] | None = None, allow_nonconservative: bool = False, fused: bool = True,
     container: Container = "torchscript",
 ) -> Metadata:  # fmt: skip
-    """Turn an eSEN checkpoint of fairchem-core into an artifact; fairchem is not needed and no code of the file runs.
+    """Turn an eSEN or UMA checkpoint of fairchem-core into an artifact; fairchem is not needed and no code of the file runs.
 
     Parameters
     ----------
     checkpoint, output
         Files.
-    elements, dataset
-        See :func:`potential_of`.
+    elements
+        Symbols to keep; all that it knows by default. A shorter list makes a smaller, faster model.
+    dataset
+        Which of several datasets' heads, embeddings and references; needed where there are several.
     charge, spin
         Total charge [e] and spin multiplicity that the file computes with, for models that know them; a spin of 0 means "not
-        given" and is the default but for OMol models, where it is 1. :func:`equistride.artifact.system.with_system`
-        writes the same model for others.
+        given" and is the default but for the dataset omol, where it is 1. :func:`equistride.artifact.system.with_system`
+        writes the same model for others; in a UMA model they are fixed.
+    composition
+        Atoms of each element, by its symbol: the one system that a UMA model is merged for. The artifact holds for this
+        composition, in any size where the mixture of experts does not depend on size (``composition`` in the metadata).
+    unmerged
+        Take a network of several of UMA's datasets for one that was trained with one set of weights, and not for a UMA model
+        whose experts were merged by hand for a composition that nobody knows.
     dtype
         ``"float32"`` or ``"float64"``: the precision in which engines run it.
     description, licence, references
@@ -332,33 +271,30 @@ def import_fairchem(
     Returns
     -------
     Metadata
-        What the file says of itself.
+        What the file says of itself; ``weights["notes"]`` says what fairchem does otherwise.
     """
     check_precision(dtype)
     content = read_checkpoint(checkpoint)
-    potential, config = potential_of(content, elements, dataset)
-    require_conservative(config, checkpoint, allow_nonconservative)
-    for name, weight in potential.named_parameters():
-        _need(bool(torch.isfinite(weight).all()), f"the checkpoint has weights that are not finite ({name})")
-    system: dict[str, float] = {}
-    name, _ = _dataset(content, dataset)
-    if config.charge_spin != "off":
-        multiplicity = spin if spin is not None else int("omol" in name.lower())
-        network: Any = potential.network
-        network.set_system(float(charge), float(multiplicity))
-        system = {"charge": float(charge), "spin": float(multiplicity)}
-    _need(
-        bool(system) or (charge == 0 and not spin), "the model knows no charge and no spin",
-        found=f"charge {charge}, spin {spin}", hint="leave --charge and --spin out",
-    )  # fmt: skip
+    made = build(content, elements, dataset, charge, spin, composition, unmerged)
+    require_conservative(made.config, checkpoint, allow_nonconservative)
+    for name, weight in made.potential.named_parameters():
+        need(bool(torch.isfinite(weight).all()), f"the checkpoint has weights that are not finite ({name})")
+    with Path(checkpoint).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    kind = "UMA" if made.coefficients else "eSEN"
+    facts = {
+        "program": f"fairchem-core {content.generation}", "file": Path(checkpoint).name, "sha256": digest,
+        "model": content.name, "task": made.dataset, "coefficients": made.coefficients, "notes": made.notes,
+    }  # fmt: skip
     return save_potential(
-        potential, config, output, dtype=dtype, fused=fused, system=system,
-        description=description or " ".join(filter(None, ["eSEN of fairchem-core", content.name, name])),
+        made.potential, made.config, output, dtype=dtype, fused=fused, system=made.system,
+        composition=made.composition, weights={key: value for key, value in facts.items() if value},
+        description=description or " ".join(filter(None, [f"{kind} of fairchem-core", content.name, made.dataset])),
         provenance={
             "imported_by": f"equistride {__version__}, torch {torch.__version__}",
             "checkpoint": Path(checkpoint).name,
-            "checkpoint_sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
-            "config": config.model_dump(mode="json"),
+            "checkpoint_sha256": digest,
+            "config": made.config.model_dump(mode="json"),
         },
         licence=licence, references=references, container=container,
     )  # fmt: skip
