@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,6 +22,7 @@ int version_of(const std::string &name) {
 bool is_there(const std::string &name) { return c10::Dispatcher::singleton().findOp({name, ""}).has_value(); }
 
 std::shared_ptr<torch::jit::Graph> inlined(const torch::jit::Method &method) {
+    const torch::jit::GraphOptimizerEnabledGuard whole(true); // without, what a callee calls is left as a call
     const auto graph = method.graph()->copy();
     torch::jit::Inline(*graph);
     return graph;

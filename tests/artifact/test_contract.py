@@ -246,3 +246,9 @@ def test_metadata_of_an_earlier_format_are_read() -> None:
              "interaction_range": 6.0, "dtype": "float32", "max_speed": 0.1}  # fmt: skip
     metadata = Metadata.model_validate(facts)
     assert (metadata.message_passing_steps, metadata.max_speed, metadata.limits.fastest_atom) == (2, 0.1, 0.1)
+
+
+def test_the_contract_does_not_depend_on_torchs_optimiser(artifacts: dict[str, Path]) -> None:
+    """Where it is off, as while a TorchScript file that holds a model is read, calls are looked into all the same."""
+    with torch.jit.optimized_execution(False):
+        assert load(artifacts["potential"]).metadata.message_passing_steps == 3
