@@ -9,7 +9,9 @@ openmm-torch is built for another torch than equistride's, so this runs twice, i
 The second prints a table and fails where energies or forces differ by more than 1e-9 (float64) or 1e-5
 (float32), relative to the energy and to the largest force. Without an artifact, a small untrained eSEN for
 quartz is written and run on a cluster and in bulk; an artifact is run on its own reference frame, or on the
-structure that ``--structure`` names.
+structure that ``--structure`` names. ``write --fused`` writes files that run by equistride's library, which the second
+environment then needs, built for its torch. ``check --stand-in`` takes our plugin's own reader of the TorchForce contract in
+place of openmm-torch, for the time that a file costs beside the plugin's.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ def structures(artifact: Path | None, structure: Path | None) -> dict[str, Atoms
     return found
 
 
-def write(folder: Path, artifact: Path | None, structure: Path | None = None) -> None:
+def write(folder: Path, artifact: Path | None, structure: Path | None = None, fused: bool = False) -> None:
     """Write the files and what our plugin makes of them."""
     from equistride.engines.openmm import create_force
     from equistride.engines.openmm_export import write_torchforce
@@ -111,9 +113,9 @@ def write(folder: Path, artifact: Path | None, structure: Path | None = None) ->
     for name, atoms in runs.items():
         topology, positions = topology_from_ase(atoms)
         box = topology.getPeriodicBoxVectors()
-        for dtype, precision in (("float64", "double"), ("float32", "single")):
+        for dtype in TOLERANCE:
             file = f"{name}-{dtype}.pt"
-            periodic = write_torchforce(artifact, folder / file, topology, dtype=dtype)
+            periodic = write_torchforce(artifact, folder / file, topology, dtype=dtype, fused=fused)
             case = {
                 "name": name,
                 "file": file,
@@ -122,21 +124,28 @@ def write(folder: Path, artifact: Path | None, structure: Path | None = None) ->
                 "positions": [list(p) for p in positions._value],
                 "box": None if box is None else [list(row) for row in box._value],
             }
-            force = create_force(artifact, topology, backend="plugin", precision=precision)
+            force = create_force(artifact, topology, backend="plugin", precision=dtype)
             energy, forces, ms = evaluate(force, case, "Reference")
             cases.append(case | {"energy": energy, "forces": forces.tolist(), "ms": ms})
-    facts = {"torch": torch.__version__, "openmm": openmm.version.version, "cases": cases}
+    facts = {"torch": torch.__version__, "openmm": openmm.version.version, "fused": fused, "cases": cases}
     (folder / "expected.json").write_text(json.dumps(facts))
     print(f"wrote {len(cases)} files to {folder}; now run: python {Path(__file__).name} check {folder}")
 
 
-def check(folder: Path) -> bool:
+def check(folder: Path, stand_in: bool = False) -> bool:
     """Run the files in openmm-torch; return whether all agree."""
-    import openmmtorch
-
     facts = json.loads((folder / "expected.json").read_text())
+    if facts["fused"]:
+        import equistride
+
+        equistride.load_operators()
+    if stand_in:
+        from equistride.engines.openmm import Force as TorchForce
+    else:
+        from openmmtorch import TorchForce
     processor = machine.processor() or machine.machine()
-    print(f"openmm-torch with torch {torch.__version__}, OpenMM {openmm.version.version}, on {processor}")
+    name = "our stand-in for openmm-torch" if stand_in else "openmm-torch"
+    print(f"{name} with torch {torch.__version__}, OpenMM {openmm.version.version}, on {processor}")
     print(f"plugin with torch {facts['torch']}, OpenMM {facts['openmm']}; CPU ms a call")
     print(f"{torch.get_num_threads()} thread(s)")
     print(f"equistride is {'installed' if importlib.util.find_spec('equistride') else 'not installed'} here")
@@ -145,7 +154,7 @@ def check(folder: Path) -> bool:
     good = True
     for case in facts["cases"]:
         for name in ("Reference", "CPU"):
-            force = openmmtorch.TorchForce(str(folder / case["file"]))
+            force = TorchForce(str(folder / case["file"]))
             force.setOutputsForces(True)
             force.setUsesPeriodicBoundaryConditions(case["periodic"])
             energy, forces, ms = evaluate(force, case, name)
@@ -168,10 +177,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--artifact", type=Path, help="a potential; a small untrained one by default")
     parser.add_argument("--structure", type=Path, help="what to run the artifact on; its reference frame by default")
+    parser.add_argument("--fused", action="store_true", help="write files that run by equistride's library")
+    parser.add_argument("--stand-in", action="store_true", help="check with our plugin in place of openmm-torch")
     options = parser.parse_args()
     if options.verb == "write":
-        write(options.folder, options.artifact, options.structure)
-    elif not check(options.folder):
+        write(options.folder, options.artifact, options.structure, options.fused)
+    elif not check(options.folder, options.stand_in):
         sys.exit(1)
 
 

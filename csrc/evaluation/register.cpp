@@ -1,5 +1,6 @@
 // torch.classes.equistride.Model: the C++ model interface for Python, so that all ways in check and fail alike.
 #include "evaluation/batch.h"
+#include "evaluation/box.h"
 #include "evaluation/evaluation.h"
 
 #include <ATen/ATen.h>
@@ -14,18 +15,38 @@ namespace {
 using Optional = std::optional<at::Tensor>;
 
 struct TorchModel : torch::CustomClassHolder {
+    /// What a file of TorchScript holds of a model: its artifact, its name, and how it computes.
+    using State = std::tuple<at::Tensor, std::string, bool, double, double>;
+
     std::unique_ptr<Model> model;
 
     /// @param bytes  uint8, the content of the file `name`; none to read it
-    TorchModel(const Optional &bytes, const std::string &name, bool verify) {
+    TorchModel(const Optional &bytes, const std::string &name, bool verify)
+        : content_(bytes ? bytes->contiguous() : at::Tensor()), name_(name) {
         if (!bytes) {
             model = Model::load(name, verify);
             return;
         }
-        const at::Tensor content = bytes->contiguous();
-        model = Model::from_bytes(
-            std::make_shared<const std::string>(static_cast<const char *>(content.const_data_ptr()), content.nbytes()),
-            name, verify);
+        model = Model::from_bytes(std::make_shared<const std::string>(
+                                      static_cast<const char *>(content_.const_data_ptr()), content_.nbytes()),
+                                  name, verify);
+    }
+
+    /// A model that was made of bytes goes into TorchScript's files, and is loaded and tested with them.
+    State state() const {
+        TORCH_CHECK_VALUE(content_.defined(), "a model that was read from ", name_,
+                          " cannot be saved in TorchScript; give its content");
+        const Metadata &metadata = model->metadata();
+        return {content_, name_, model->dtype() == at::kDouble, metadata.charge, metadata.spin};
+    }
+
+    static c10::intrusive_ptr<TorchModel> restored(const State &state) {
+        const auto &[content, name, double_precision, charge, spin] = state;
+        auto made = c10::make_intrusive<TorchModel>(content.cpu(), name, /*verify=*/true);
+        made->to("cpu", double_precision);
+        if (made->model->metadata().charge_spin != Metadata::ChargeSpin::none)
+            made->set_system(charge, spin);
+        return made;
     }
 
     std::string metadata() const { return model->metadata().text; }
@@ -37,6 +58,12 @@ struct TorchModel : torch::CustomClassHolder {
         const std::lock_guard<std::mutex> alone(stepping_);
         evaluation_.reset();
         model->to(at::Device(device), double_precision ? at::kDouble : at::kFloat);
+    }
+
+    /// to() the device of what is to come, in the same precision.
+    void follow(const at::Tensor &positions) {
+        if (positions.device() != model->device())
+            to(positions.device().str(), model->dtype() == at::kDouble);
     }
 
     void set_system(double charge, double spin) { model->set_system(charge, spin); }
@@ -93,6 +120,7 @@ struct TorchModel : torch::CustomClassHolder {
         frame.positions = positions.to(at::kCPU, at::kDouble);
         frame.cell = cell.to(at::kCPU, at::kDouble);
         frame.species = species.to(at::kCPU);
+        check_box(frame.cell, species.size(0), model->metadata());
         if (velocities)
             frame.velocities = velocities->to(at::kCPU, at::kDouble);
         find_edges(frame, pbc.to(at::kCPU), model->metadata().cutoff);
@@ -141,6 +169,8 @@ private:
         return found;
     }
 
+    at::Tensor content_; // of the file, where it was given
+    std::string name_;
     std::mutex stepping_;
     std::unique_ptr<SystemEvaluation> evaluation_;
     at::Tensor species_, pbc_;
@@ -160,7 +190,10 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
         .def("capacity", &TorchModel::capacity)
         .def("compute_batch", &TorchModel::compute_batch)
         .def("compute_part", &TorchModel::compute_part)
-        .def("uncertainty", &TorchModel::uncertainty);
+        .def("uncertainty", &TorchModel::uncertainty)
+        .def("follow", &TorchModel::follow)
+        .def_pickle([](const c10::intrusive_ptr<TorchModel> &self) { return self->state(); },
+                    [](const TorchModel::State &state) { return TorchModel::restored(state); });
 }
 
 } // namespace equistride

@@ -91,6 +91,10 @@ void Model::set_system(double charge, double spin) {
                       "; found ", charge, " and ", spin, "; export or import it for these");
     if (metadata_.charge_spin == Metadata::ChargeSpin::fixed)
         return; // the module has them in its weights
+    if (charge == metadata_.charge && spin == metadata_.spin)
+        return;
+    metadata_.charge = charge;
+    metadata_.spin = spin;
     version_++;
     container_->set_system(charge, spin);
 }

@@ -33,7 +33,8 @@ public:
     Model(std::unique_ptr<Container> container, Metadata metadata);
     ~Model();
 
-    /// What the model says of itself; engines ask its contract what the model can do.
+    /// What the model says of itself, with the charge and spin that are set; engines ask its contract what the model
+    /// can do.
     const Metadata &metadata() const { return metadata_; }
     at::Device device() const { return device_; }
     at::ScalarType dtype() const { return dtype_; }

@@ -1,10 +1,31 @@
 """equistride: trained equivariant networks, fast and safe in OpenMM and LAMMPS."""
 
 import sys
+from pathlib import Path
 
 from equistride._native import __version__
 from equistride.moved import MovedModules
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "load_operators"]
 
 sys.meta_path.append(MovedModules())
+
+
+def load_operators() -> Path:
+    """Load equistride's native operators into torch, once, for a script that runs a file of theirs without our engines.
+
+    Files of ``equistride export --for openmm --fused`` need this before openmm-torch, or ``torch.jit.load``, reads them.
+
+    Returns
+    -------
+    Path
+        The library, for programs in C++ that load it by themselves.
+
+    Raises
+    ------
+    EquistrideError
+        Where the library was built for another torch.
+    """
+    from equistride._library import OPERATORS
+
+    return OPERATORS

@@ -69,6 +69,13 @@ def export(
         Path | None,
         typer.Option(help="For openmm: the system (PDB or anything ASE reads); a TorchForce knows no elements."),
     ] = None,
+    fused: Annotated[
+        bool,
+        typer.Option(
+            "--fused",
+            help="For openmm: run by equistride's library; the script calls equistride.load_operators() first.",
+        ),
+    ] = False,
     description: Description = "",
     licence: Licence = "",
     reference: Annotated[list[str] | None, typer.Option(help="What to cite; may be given again.")] = None,
@@ -90,6 +97,11 @@ def export(
     ] = 0.5,
 ) -> None:
     """Write a trained potential or propagator as one file with its metadata and a self-test."""
+    if fused and target is Target.artifact:
+        raise EquistrideError(
+            "--fused is for --for openmm",
+            hint="leave it out: artifacts are fused where the model can be, but for --plain",
+        )
     if target is Target.artifact:
         from equistride.artifact.export import export as write
 
@@ -131,5 +143,7 @@ def export(
     from equistride.engines.openmm_export import write_torchforce
 
     atoms = read_atoms(structure)
-    write_torchforce(checkpoint, output, atoms.get_chemical_symbols(), periodic=bool(atoms.pbc.all()))
-    typer.echo(f"{output}: TorchForce for {len(atoms)} atoms (nm, kJ/mol)")
+    box = bool(atoms.pbc.all())
+    write_torchforce(checkpoint, output, atoms.get_chemical_symbols(), periodic=box, fused=fused)
+    needs = ", for scripts that call equistride.load_operators() first" if fused else ""
+    typer.echo(f"{output}: TorchForce for {len(atoms)} atoms (nm, kJ/mol){needs}")

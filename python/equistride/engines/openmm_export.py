@@ -1,4 +1,4 @@
-"""Write a file for openmm-torch: TorchScript of the TorchForce contract with torch's own operators alone."""
+"""Write a file for openmm-torch: TorchScript of the TorchForce contract, in torch's own operators or by equistride's library."""
 
 import os
 import warnings
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from equistride import artifact as artifacts
 from equistride.artifact.archive import open_script
 from equistride.artifact.ensemble import Ensemble
+from equistride.artifact.metadata import check_precision
 from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
 from equistride.errors import EquistrideError
 from equistride.models.potential import ConservativePotential
@@ -21,33 +22,69 @@ from equistride.nn.neighbors_reference import neighbors_reference
 from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
 
 
+class PlainPotential(nn.Module):
+    """An artifact's module with what it needs around it, in torch's own operators."""
+
+    def __init__(self, model: nn.Module, cutoff: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.cutoff, self.dtype = model, float(cutoff), dtype
+
+    def forward(
+        self, positions: Tensor, species: Tensor, cell: Tensor, pbc: Tensor, charge: Tensor | None, spin: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return atomic energies [N] eV and forces [N, 3] eV/A; positions [N, 3] and cell [3, 3] in A."""
+        if charge is not None or spin is not None:
+            raise RuntimeError("charge and spin are fixed in this file; write it with --fused to set them")
+        # Atoms that are far from the origin keep their digits in a float32 model.
+        if bool(pbc.any()):
+            positions = positions - torch.floor(positions @ torch.linalg.inv(cell)) @ cell
+        elif positions.dtype != self.dtype:
+            positions = positions - positions.mean(0, keepdim=True)
+        positions, cell = positions.to(self.dtype), cell.to(self.dtype)
+        edge_index, shifts = neighbors_reference(positions, cell, pbc, self.cutoff)
+        energies, forces, _ = self.model(positions, species, cell, edge_index, shifts)
+        return energies, forces
+
+
+class NativePotential(nn.Module):
+    """The same by equistride's library: ``model`` is a ``torch.classes.equistride.Model`` made of its artifact's bytes."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, positions: Tensor, species: Tensor, cell: Tensor, pbc: Tensor, charge: Tensor | None, spin: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`PlainPotential.forward` does, with this total charge [e] and spin multiplicity where given."""
+        self.model.follow(positions)
+        if charge is not None and spin is not None:
+            self.model.set_system(float(charge), float(spin))
+        outputs = self.model.compute(positions, None, species, cell, pbc, True)
+        return outputs[0], outputs[1]
+
+
 class _TorchForce(nn.Module):
-    """Units, neighbours and the choice of atoms around an artifact's module."""
+    """Units and the choice of atoms around a potential."""
 
     species: Tensor
     atoms: Tensor
 
-    def __init__(self, model: nn.Module, species: Tensor, atoms: Tensor, cutoff: float, dtype: torch.dtype) -> None:
+    def __init__(self, potential: nn.Module, species: Tensor, atoms: Tensor) -> None:
         super().__init__()
-        self.model = model
-        self.cutoff = float(cutoff)
-        self.dtype = dtype
+        self.potential = potential
         self.angstrom_per_nm = float(ANGSTROM_PER_NM)
         self.kj_mol_per_ev = float(KJ_MOL_PER_EV)
         self.register_buffer("species", species)
         self.register_buffer("atoms", atoms)
 
-    def evaluate(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, positions: Tensor, cell: Tensor, periodic: bool, charge: Tensor | None, spin: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return energy [kJ/mol] and forces [n, 3] kJ/mol/nm; positions [n, 3] nm, cell [3, 3] A."""
         chosen = positions.detach().index_select(0, self.atoms) * self.angstrom_per_nm
-        # Atoms that are far from the origin keep their digits in a float32 model.
-        if bool(pbc.any()):
-            chosen = chosen - torch.floor(chosen @ torch.linalg.inv(cell)) @ cell
-        elif chosen.dtype != self.dtype:
-            chosen = chosen - chosen.mean(0, keepdim=True)
-        chosen, cell = chosen.to(self.dtype), cell.to(self.dtype)
-        edge_index, shifts = neighbors_reference(chosen, cell, pbc, self.cutoff)
-        energies, forces, _ = self.model(chosen, self.species, cell, edge_index, shifts)
+        pbc = torch.full([3], periodic, dtype=torch.bool, device=positions.device)
+        energies, forces = self.potential(chosen, self.species, cell, pbc, charge, spin)
         energy = energies.to(torch.float64).sum() * self.kj_mol_per_ev
         forces = forces.to(positions.dtype) * (self.kj_mol_per_ev * self.angstrom_per_nm)
         return energy, torch.zeros_like(positions).detach().index_add(0, self.atoms, forces)
@@ -56,21 +93,22 @@ class _TorchForce(nn.Module):
 class PeriodicTorchForce(_TorchForce):
     """The contract with a box."""
 
-    def forward(self, positions: Tensor, boxvectors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, positions: Tensor, boxvectors: Tensor, charge: Tensor | None = None, spin: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return energy [kJ/mol] and forces [n, 3] kJ/mol/nm; positions [n, 3] and box [3, 3] in nm."""
-        cell = boxvectors.detach() * self.angstrom_per_nm
-        pbc = torch.ones(3, dtype=torch.bool, device=positions.device)
-        return self.evaluate(positions, cell, pbc)
+        return self.evaluate(positions, boxvectors.detach() * self.angstrom_per_nm, True, charge, spin)
 
 
 class IsolatedTorchForce(_TorchForce):
     """The contract without a box."""
 
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, positions: Tensor, charge: Tensor | None = None, spin: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return energy [kJ/mol] and forces [n, 3] kJ/mol/nm from positions [n, 3] in nm."""
         cell = torch.zeros(3, 3, dtype=positions.dtype, device=positions.device)
-        pbc = torch.zeros(3, dtype=torch.bool, device=positions.device)
-        return self.evaluate(positions, cell, pbc)
+        return self.evaluate(positions, cell, False, charge, spin)
 
 
 def write_torchforce(
@@ -81,8 +119,11 @@ def write_torchforce(
     periodic: bool | None = None,
     atoms: Iterable[int] | None = None,
     dtype: str | None = None,
+    fused: bool = False,
 ) -> bool:
-    """Write a potential as a file that openmm-torch runs where equistride is not installed.
+    """Write a potential as a file that openmm-torch runs.
+
+    Without ``fused`` it needs torch alone, and runs the plain network.
 
     In OpenMM: ``force = openmmtorch.TorchForce(output); force.setOutputsForces(True)``, and
     ``force.setUsesPeriodicBoundaryConditions(True)`` where this function returned True.
@@ -102,6 +143,13 @@ def write_torchforce(
         Indices of the atoms that the model sees; all where not given.
     dtype
         ``float32``, ``float64``, or None for the artifact's own.
+    fused
+        Run the artifact by equistride's library, with the numbers and the speed of the plugin. A script then calls
+        :func:`equistride.load_operators` before it reads the file; where it does not, torch says
+        ``Unknown type name '__torch__.torch.classes.equistride.Model'``. Weights are laid out for the kernels, and the model
+        is tested, when the file is read. Of a model with settable charge and spin these are global parameters of the
+        force, in this order: ``force.addGlobalParameter("charge", 0)``, ``force.addGlobalParameter("spin", 1)``; without them
+        those of the artifact hold.
 
     Returns
     -------
@@ -115,15 +163,18 @@ def write_torchforce(
         has not.
     """
     path, target = Path(artifact), Path(output)
-    metadata = artifacts.load(path).metadata
+    if dtype is not None:
+        check_precision(dtype)
+    precision = None if dtype is None else getattr(torch, dtype)
+    # of bytes, the native model can go into the file
+    loaded = artifacts.load(path.read_bytes(), dtype=precision) if fused else artifacts.load(path)
+    metadata = loaded.metadata
     if metadata.kind != "potential":
         raise EquistrideError(
             f"{path.name} is a {metadata.kind}, which has no forces",
             expected="a potential",
             hint="run it with the propagating integrator",
         )
-    if dtype not in (None, "float32", "float64"):
-        raise EquistrideError("the precision is not known", expected="float32 or float64", found=dtype)
     topology = structure if isinstance(structure, app.Topology) else _chain(structure)
     chosen = choose_atoms(topology, atoms)
     symbols = element_symbols(topology, chosen, metadata.species)
@@ -135,22 +186,20 @@ def write_torchforce(
         box = bool(periodic)
         if required and not box:
             raise EquistrideError("the model was trained on periodic systems alone", hint="set periodic=True")
-    precision = getattr(torch, dtype or metadata.dtype)
     species = torch.tensor([metadata.species.index(symbol) for symbol in symbols])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # TorchForce loads TorchScript alone
-        loaded = open_script(path)
-        without_exchange(loaded)
-        model = _plain(loaded).to(precision).eval()
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        if fused:
+            potential: nn.Module = NativePotential(loaded.native)
+        else:
+            potential = _in_plain_torch(path, metadata.cutoff, precision or getattr(torch, metadata.dtype))
         kind = PeriodicTorchForce if box else IsolatedTorchForce
-        scripted = torch.jit.script(kind(model, species, torch.tensor(chosen), metadata.cutoff, precision).eval())
+        scripted = torch.jit.script(kind(potential, species, torch.tensor(chosen)).eval())
     foreign = sorted(name for name in torch.jit.export_opnames(scripted) if name.startswith("equistride::"))
     if foreign:
         raise EquistrideError(
             f"{path.name} uses operators that openmm-torch has not ({', '.join(foreign)})",
-            hint="export the model without fused operators (--plain)",
+            hint="write the file with --fused, or export the model without fused operators (--plain)",
         )
     partial = target.with_name(target.name + ".partial")
     try:
@@ -159,6 +208,16 @@ def write_torchforce(
     finally:
         partial.unlink(missing_ok=True)
     return box
+
+
+def _in_plain_torch(path: Path, cutoff: float, dtype: torch.dtype) -> PlainPotential:
+    """Return an artifact's module with no operator of ours that torch can do without, frozen."""
+    module = open_script(path)
+    without_exchange(module)
+    model = _plain(module).to(dtype).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return PlainPotential(model, cutoff, dtype)
 
 
 def _plain(model: Any) -> nn.Module:
