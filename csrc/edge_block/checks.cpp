@@ -1,4 +1,5 @@
 // Sizes of a block, and the checks of the operators' arguments that need no look into a tensor.
+#include "checks.h"
 #include "edge_block/edge_block.h"
 
 #include <algorithm>
@@ -47,18 +48,6 @@ Shape EdgeBlock::shape() const {
 
 namespace {
 
-void check_number(const char *name, const Tensor &tensor) {
-    TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble, name,
-                     " must be float32 or float64; found ", tensor.scalar_type());
-}
-
-void check_like(const char *name, const Tensor &tensor, const char *other_name, const Tensor &other) {
-    TORCH_CHECK_TYPE(tensor.scalar_type() == other.scalar_type(), name, " must have the type of ", other_name, ", ",
-                     other.scalar_type(), "; found ", tensor.scalar_type(), "; convert one of them");
-    TORCH_CHECK_VALUE(tensor.device() == other.device(), name, " must lie on the device of ", other_name, ", ",
-                      other.device(), "; found ", tensor.device());
-}
-
 void check_rows(const char *name, const Tensor &tensor, const Tensor &x, const c10::SymInt &rows, int64_t columns) {
     check_like(name, tensor, "x", x);
     TORCH_CHECK_VALUE(tensor.dim() == 2 && tensor.sym_size(0) == rows && tensor.sym_size(1) == columns, name,
@@ -86,22 +75,17 @@ c10::SymInt kept_edges(const Shape &shape, const Tensor &x, const c10::SymInt &e
 }
 
 void check_bonds(const Tensor &vectors, int64_t l_max) {
-    check_number("vectors", vectors);
+    check_real("vectors", vectors);
     TORCH_CHECK_VALUE(vectors.dim() == 2 && vectors.sym_size(1) == 3, "vectors must have shape [E, 3]; found ",
                       vectors.sym_sizes());
     TORCH_CHECK_VALUE(l_max >= 0 && l_max <= MAX_L, "l_max must lie between 0 and ", MAX_L, "; found ", l_max);
 }
 
 void check_block(const EdgeBlock &in, const Shape &shape) {
-    check_number("x", in.x);
+    check_real("x", in.x);
     TORCH_CHECK_VALUE(in.x.sym_size(1) == shape.size, "x must have (l_max + 1)^2 = ", shape.size,
                       " rows an atom; found ", in.x.sym_sizes());
-    TORCH_CHECK_VALUE(in.edge_index.dim() == 2 && in.edge_index.sym_size(0) == 2,
-                      "edge_index must have shape [2, E]; found ", in.edge_index.sym_sizes());
-    TORCH_CHECK_TYPE(in.edge_index.scalar_type() == at::kLong, "edge_index must be int64; found ",
-                     in.edge_index.scalar_type());
-    TORCH_CHECK_VALUE(in.edge_index.device() == in.x.device(), "edge_index must lie on the device of x, ",
-                      in.x.device(), "; found ", in.edge_index.device());
+    check_edge_index(in.edge_index, "x", in.x);
     const c10::SymInt edges = in.edge_index.sym_size(1);
     check_rows("vectors", in.vectors, in.x, edges, 3);
     check_rows("frames", in.frames, in.x, edges, shape.frame_size);
@@ -129,7 +113,7 @@ void check_block_grad(const Tensor &grad, const EdgeBlock &in, const Tensor &kep
 }
 
 void check_splines(const RadialSplines &in) {
-    check_number("lengths", in.lengths);
+    check_real("lengths", in.lengths);
     TORCH_CHECK_VALUE(in.lengths.dim() == 1, "lengths must have shape [E]; found ", in.lengths.sym_sizes());
     TORCH_CHECK_TYPE(in.pair.scalar_type() == at::kLong, "pair must be int64; found ", in.pair.scalar_type());
     TORCH_CHECK_VALUE(in.pair.sym_sizes() == in.lengths.sym_sizes(), "pair must have one number an edge, ",

@@ -318,10 +318,8 @@ Tensor radial_splines_backward_cuda(const Tensor &grad, const RadialSplines &in)
 
 TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
     m.impl("bond_frames", bond_frames_cuda);
-    m.impl("edge_block", edge_block_with<edge_block_cuda>);
-    m.impl("edge_block_backward", edge_block_backward_with<edge_block_backward_cuda>);
-    m.impl("radial_splines", radial_splines_with<radial_splines_cuda>);
-    m.impl("radial_splines_backward", radial_splines_backward_with<radial_splines_backward_cuda>);
+    implement_edge_block<edge_block_cuda, edge_block_backward_cuda>(m);
+    implement_splines<radial_splines_cuda, radial_splines_backward_cuda>(m);
 }
 
 } // namespace equistride

@@ -77,6 +77,15 @@ Tensor radial_splines_backward_with(const Tensor &grad, const Tensor &lengths, c
     return FUNCTION(grad, {lengths, pair, tables, start, step});
 }
 
+template <auto FORWARD, auto BACKWARD> void implement_edge_block(torch::Library &m) {
+    m.impl("edge_block", edge_block_with<FORWARD>);
+    m.impl("edge_block_backward", edge_block_backward_with<BACKWARD>);
+}
+template <auto FORWARD, auto BACKWARD> void implement_splines(torch::Library &m) {
+    m.impl("radial_splines", radial_splines_with<FORWARD>);
+    m.impl("radial_splines_backward", radial_splines_backward_with<BACKWARD>);
+}
+
 int64_t packed_size(const Shape &shape, int64_t radial_channels); // numbers in `weights`
 c10::SymInt kept_edges(const Shape &shape, const Tensor &x, const c10::SymInt &edges, int64_t keep);
 

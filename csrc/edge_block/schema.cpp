@@ -72,18 +72,14 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
 
 TORCH_LIBRARY_IMPL(equistride, CPU, m) {
     m.impl("bond_frames", bond_frames_cpu);
-    m.impl("edge_block", edge_block_with<edge_block_cpu>);
-    m.impl("edge_block_backward", edge_block_backward_with<edge_block_backward_cpu>);
-    m.impl("radial_splines", radial_splines_with<radial_splines_cpu>);
-    m.impl("radial_splines_backward", radial_splines_backward_with<radial_splines_backward_cpu>);
+    implement_edge_block<edge_block_cpu, edge_block_backward_cpu>(m);
+    implement_splines<radial_splines_cpu, radial_splines_backward_cpu>(m);
 }
 
 TORCH_LIBRARY_IMPL(equistride, Meta, m) {
     m.impl("bond_frames", bond_frames_any);
-    m.impl("edge_block", edge_block_with<edge_block_any>);
-    m.impl("edge_block_backward", edge_block_backward_with<edge_block_backward_any>);
-    m.impl("radial_splines", radial_splines_with<radial_splines_any>);
-    m.impl("radial_splines_backward", radial_splines_backward_with<radial_splines_backward_any>);
+    implement_edge_block<edge_block_any, edge_block_backward_any>(m);
+    implement_splines<radial_splines_any, radial_splines_backward_any>(m);
 }
 
 } // namespace equistride

@@ -1,5 +1,6 @@
 // Gradients. Edge vectors are linear in positions and cell, so the backward of the backward is the operator again.
 #include "neighbors/neighbors.h"
+#include "operators.h"
 
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -11,18 +12,13 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 Tensor call_edge_vectors(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("equistride::edge_vectors", "")
-                               .typed<Tensor(const Tensor &, const Tensor &, const Tensor &, const Tensor &)>();
+    static const auto op = find_operator<decltype(call_edge_vectors)>("equistride::edge_vectors");
     return op.call(positions, cell, edge_index, shifts);
 }
 
 std::tuple<Tensor, Tensor> call_backward(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts,
                                          c10::SymInt num_atoms) {
-    static const auto op =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow("equistride::edge_vectors_backward", "")
-            .typed<std::tuple<Tensor, Tensor>(const Tensor &, const Tensor &, const Tensor &, c10::SymInt)>();
+    static const auto op = find_operator<decltype(call_backward)>("equistride::edge_vectors_backward");
     return op.call(grad, edge_index, shifts, std::move(num_atoms));
 }
 

@@ -1,4 +1,5 @@
 // The checks of the operators' arguments: shapes, types, devices, and what can be seen without reading a tensor.
+#include "checks.h"
 #include "neighbors/neighbors.h"
 
 #include <cmath>
@@ -7,32 +8,35 @@ namespace equistride {
 
 namespace {
 
-bool is_real(const Tensor &tensor) { return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble; }
-
 void check_rows(const char *name, const Tensor &tensor) {
     TORCH_CHECK_VALUE(tensor.dim() == 2 && tensor.sym_size(1) == 3, name, " must have shape [N, 3]; found ",
                       tensor.sym_sizes());
-    TORCH_CHECK_TYPE(is_real(tensor), name, " must be float32 or float64; found ", tensor.scalar_type());
+    check_real(name, tensor);
 }
 
-void check_cell(const char *name, const Tensor &cell, const Tensor &like) {
-    TORCH_CHECK_VALUE(cell.dim() == 2 && cell.sym_size(0) == 3 && cell.sym_size(1) == 3, name,
-                      " must have shape [3, 3]; found ", cell.sym_sizes());
-    TORCH_CHECK_TYPE(cell.scalar_type() == like.scalar_type(), name, " must have the type of the positions, ",
-                     like.scalar_type(), "; found ", cell.scalar_type());
-    TORCH_CHECK_VALUE(cell.device() == like.device(), name, " must lie on the device of the positions, ", like.device(),
-                      "; found ", cell.device());
+void check_cell(const Tensor &cell, const Tensor &positions) {
+    TORCH_CHECK_VALUE(cell.dim() == 2 && cell.sym_size(0) == 3 && cell.sym_size(1) == 3,
+                      "cell must have shape [3, 3]; found ", cell.sym_sizes());
+    check_like("cell", cell, "the positions", positions);
+}
+
+void check_edges(const char *name, const Tensor &like, const Tensor &edge_index, const Tensor &shifts) {
+    check_edge_index(edge_index, name, like);
+    TORCH_CHECK_VALUE(shifts.dim() == 2 && shifts.sym_size(1) == 3 && shifts.sym_size(0) == edge_index.sym_size(1),
+                      "shifts must have shape [E, 3] with the E of edge_index, ", edge_index.sym_size(1), "; found ",
+                      shifts.sym_sizes());
+    TORCH_CHECK_TYPE(shifts.scalar_type() == at::kInt, "shifts must be int32; found ", shifts.scalar_type());
+    check_device("shifts", shifts, name, like);
 }
 
 } // namespace
 
 void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff) {
     check_rows("positions", positions);
-    check_cell("cell", cell, positions);
+    check_cell(cell, positions);
     TORCH_CHECK_VALUE(pbc.dim() == 1 && pbc.sym_size(0) == 3, "pbc must have shape [3]; found ", pbc.sym_sizes());
     TORCH_CHECK_TYPE(pbc.scalar_type() == at::kBool, "pbc must be bool; found ", pbc.scalar_type());
-    TORCH_CHECK_VALUE(pbc.device() == positions.device(), "pbc must lie on the device of the positions, ",
-                      positions.device(), "; found ", pbc.device());
+    check_device("pbc", pbc, "the positions", positions);
     TORCH_CHECK_VALUE(std::isfinite(cutoff) && cutoff > 0, "cutoff must be finite and above 0; found ", cutoff);
     TORCH_CHECK_VALUE(positions.sym_size(0) < (int64_t(1) << 31) - 64, "a list holds fewer than 2^31 atoms; found ",
                       positions.sym_size(0));
@@ -44,29 +48,15 @@ void check_padding(int64_t capacity, int64_t extra) {
     TORCH_CHECK_VALUE(extra >= 2 && extra < (int64_t(1) << 31), "extra atoms must be at least 2; found ", extra);
 }
 
-void check_edges(const Tensor &like, const Tensor &edge_index, const Tensor &shifts) {
-    TORCH_CHECK_VALUE(edge_index.dim() == 2 && edge_index.sym_size(0) == 2, "edge_index must have shape [2, E]; found ",
-                      edge_index.sym_sizes());
-    TORCH_CHECK_VALUE(shifts.dim() == 2 && shifts.sym_size(1) == 3 && shifts.sym_size(0) == edge_index.sym_size(1),
-                      "shifts must have shape [E, 3] with the E of edge_index, ", edge_index.sym_size(1), "; found ",
-                      shifts.sym_sizes());
-    TORCH_CHECK_TYPE(edge_index.scalar_type() == at::kLong, "edge_index must be int64; found ",
-                     edge_index.scalar_type());
-    TORCH_CHECK_TYPE(shifts.scalar_type() == at::kInt, "shifts must be int32; found ", shifts.scalar_type());
-    TORCH_CHECK_VALUE(edge_index.device() == like.device() && shifts.device() == like.device(),
-                      "edge_index and shifts must lie on ", like.device(), "; found ", edge_index.device(), " and ",
-                      shifts.device());
-}
-
 void check_vectors(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts) {
     check_rows("positions", positions);
-    check_cell("cell", cell, positions);
-    check_edges(positions, edge_index, shifts);
+    check_cell(cell, positions);
+    check_edges("the positions", positions, edge_index, shifts);
 }
 
 void check_edge_grad(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts) {
     check_rows("grad", grad);
-    check_edges(grad, edge_index, shifts);
+    check_edges("grad", grad, edge_index, shifts);
     TORCH_CHECK_VALUE(grad.sym_size(0) == shifts.sym_size(0), "grad must have one row an edge, ", shifts.sym_size(0),
                       "; found ", grad.sym_sizes());
 }

@@ -40,7 +40,6 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const T
 
 void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff);
 void check_padding(int64_t capacity, int64_t extra);
-void check_edges(const Tensor &like, const Tensor &edge_index, const Tensor &shifts);
 void check_vectors(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts);
 void check_edge_grad(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts);
 

@@ -1,4 +1,5 @@
 // The checks of the operators' arguments: shapes, types, devices, and what can be seen without reading a tensor.
+#include "checks.h"
 #include "tensor_product/kernels.h"
 #include "tensor_product/tensor_product.h"
 
@@ -11,13 +12,6 @@ namespace {
 
 void check_matrix(const char *name, const Tensor &tensor, const char *shape) {
     TORCH_CHECK_VALUE(tensor.dim() == 2, name, " must have shape ", shape, "; found ", tensor.sym_sizes());
-}
-
-void check_like(const char *name, const Tensor &tensor, const Tensor &x) {
-    TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type(), name, " must have the type of x, ", x.scalar_type(),
-                     "; found ", tensor.scalar_type(), "; convert one of them");
-    TORCH_CHECK_VALUE(tensor.device() == x.device(), name, " must lie on the device of x, ", x.device(), "; found ",
-                      tensor.device());
 }
 
 } // namespace
@@ -48,43 +42,36 @@ Paths::Paths(IntArrayRef paths, ArrayRef<double> couplings, const c10::SymInt &x
     }
 }
 
-void check_rows(const Tensor &x, const Tensor &y, const Tensor &edge_index) {
+Paths check_convolution(const Convolution &in) {
+    const Tensor &x = in.x, &y = in.y, &edge_index = in.edge_index, &weights = in.weights;
     check_matrix("x", x, "[N, columns]");
-    TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble,
-                     "x must be float32 or float64; found ", x.scalar_type());
+    check_real("x", x);
     check_matrix("y", y, "[E, columns]");
-    check_like("y", y, x);
-    TORCH_CHECK_VALUE(edge_index.dim() == 2 && edge_index.sym_size(0) == 2, "edge_index must have shape [2, E]; found ",
-                      edge_index.sym_sizes());
-    TORCH_CHECK_TYPE(edge_index.scalar_type() == at::kLong, "edge_index must be int64; found ",
-                     edge_index.scalar_type());
-    TORCH_CHECK_VALUE(edge_index.device() == x.device(), "edge_index must lie on the device of x, ", x.device(),
-                      "; found ", edge_index.device());
-    TORCH_CHECK_VALUE(y.sym_size(0) == edge_index.sym_size(1), "y must have one row an edge, ", edge_index.sym_size(1),
-                      "; found ", y.sym_sizes());
-}
-
-void check_weights(const Tensor &x, const Tensor &weights, const Tensor &edge_index, const Paths &paths) {
-    check_matrix("weights", weights, "[E, columns]");
-    check_like("weights", weights, x);
-    TORCH_CHECK_VALUE(weights.sym_size(0) == edge_index.sym_size(1) && weights.sym_size(1) == paths.weights_width,
-                      "weights must have one row an edge and one column a path and channel, [", edge_index.sym_size(1),
-                      ", ", paths.weights_width, "]; found ", weights.sym_sizes());
-}
-
-void check_table(const Tensor &x, const RadialTable &radial, const Tensor &edge_index, const Paths &paths) {
-    const Tensor &lengths = radial.lengths, &table = radial.table;
-    TORCH_CHECK_VALUE(lengths.dim() == 1 && lengths.sym_size(0) == edge_index.sym_size(1),
-                      "lengths must hold one number an edge, [", edge_index.sym_size(1), "]; found ",
-                      lengths.sym_sizes());
-    check_like("lengths", lengths, x);
-    check_matrix("table", table, "[K, columns]");
-    check_like("table", table, x);
-    TORCH_CHECK_VALUE(table.sym_size(0) >= 4 && table.sym_size(1) == paths.weights_width,
+    check_like("y", y, "x", x);
+    check_edge_index(edge_index, "x", x);
+    const c10::SymInt edges = edge_index.sym_size(1);
+    TORCH_CHECK_VALUE(y.sym_size(0) == edges, "y must have one row an edge, ", edges, "; found ", y.sym_sizes());
+    Paths paths(in.paths, in.couplings, x.sym_size(1), y.sym_size(1));
+    if (in.lengths == nullptr) {
+        check_matrix("weights", weights, "[E, columns]");
+        check_like("weights", weights, "x", x);
+        TORCH_CHECK_VALUE(weights.sym_size(0) == edges && weights.sym_size(1) == paths.weights_width,
+                          "weights must have one row an edge and one column a path and channel, [", edges, ", ",
+                          paths.weights_width, "]; found ", weights.sym_sizes());
+        return paths;
+    }
+    const Tensor &lengths = *in.lengths;
+    TORCH_CHECK_VALUE(lengths.dim() == 1 && lengths.sym_size(0) == edges, "lengths must hold one number an edge, [",
+                      edges, "]; found ", lengths.sym_sizes());
+    check_like("lengths", lengths, "x", x);
+    check_matrix("table", weights, "[K, columns]");
+    check_like("table", weights, "x", x);
+    TORCH_CHECK_VALUE(weights.sym_size(0) >= 4 && weights.sym_size(1) == paths.weights_width,
                       "table must have at least 4 rows and one column a path and channel, ", paths.weights_width,
-                      "; found ", table.sym_sizes());
-    TORCH_CHECK_VALUE(std::isfinite(radial.start) && std::isfinite(radial.step) && radial.step > 0,
-                      "the table needs a finite start and a step above 0; found ", radial.start, " and ", radial.step);
+                      "; found ", weights.sym_sizes());
+    TORCH_CHECK_VALUE(std::isfinite(in.start) && std::isfinite(in.step) && in.step > 0,
+                      "the table needs a finite start and a step above 0; found ", in.start, " and ", in.step);
+    return paths;
 }
 
 void check_receivers(const c10::SymInt &num_receivers) {
@@ -93,7 +80,7 @@ void check_receivers(const c10::SymInt &num_receivers) {
 
 void check_grad(const Tensor &grad, const Tensor &x, const Paths &paths) {
     check_matrix("grad", grad, "[num_receivers, columns]");
-    check_like("grad", grad, x);
+    check_like("grad", grad, "x", x);
     TORCH_CHECK_VALUE(grad.sym_size(1) == paths.out_width, "grad must have the columns of the output, ",
                       paths.out_width, "; found ", grad.sym_sizes());
 }

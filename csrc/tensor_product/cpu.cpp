@@ -6,8 +6,6 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 namespace equistride {
 
@@ -222,113 +220,50 @@ void backward_all(const Input<Real> &in, const Weights &source, const Real *grad
     }
 }
 
-template <class F>
-auto with_input(const Tensor &x, const Tensor &y, const Tensor &edge_index, const Paths &paths,
-                ArrayRef<double> couplings, int64_t receivers, F &&call) {
-    const Tensor rows = x.contiguous(), harmonics = y.contiguous(), index = edge_index.contiguous();
-    const Edges edges(index, rows.size(0), receivers);
-    return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "tensor_product", [&] {
-        const Plan<scalar_t> plan(paths, couplings, rows.size(1), harmonics.size(1));
+// Calls call(input, source of the weights).
+template <class F> void with_input(const Convolution &in, const Paths &paths, int64_t receivers, F &&call) {
+    const Tensor x = in.x.contiguous(), y = in.y.contiguous(), weights = in.weights.contiguous(),
+                 lengths = in.lengths == nullptr ? Tensor() : in.lengths->contiguous(),
+                 index = in.edge_index.contiguous();
+    const Edges edges(index, x.size(0), receivers);
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "tensor_product", [&] {
+        const auto data = [](const Tensor &tensor) { return tensor.const_data_ptr<scalar_t>(); };
+        const Plan<scalar_t> plan(paths, in.couplings, x.size(1), y.size(1));
         const Threads threads(double(edges.count) * plan.work());
-        return call(Input<scalar_t>{rows.const_data_ptr<scalar_t>(), harmonics.const_data_ptr<scalar_t>(), edges, plan,
-                                    choose_kernels<scalar_t>(), threads});
-    });
-}
-
-template <class Real> StoredWeights<Real> read_weights(const Input<Real> &in, const Tensor &weights) {
-    return {weights.const_data_ptr<Real>(), in.plan.weights_width, in.edges.count};
-}
-
-template <class Real>
-TabulatedWeights<Real> read_table(const Input<Real> &in, const Tensor &lengths, const Tensor &table, double start,
-                                  double step) {
-    return {lengths.const_data_ptr<Real>(),
-            table.const_data_ptr<Real>(),
-            in.plan.weights_width,
-            table.size(0),
-            start,
-            step};
-}
-
-template <class Source>
-Tensor run_forward(const Tensor &x, const Tensor &y, const Tensor &edge_index, const Paths &paths,
-                   ArrayRef<double> couplings, int64_t receivers, const Source &source) {
-    return with_input(x, y, edge_index, paths, couplings, receivers, [&]<class Real>(const Input<Real> &in) {
-        const Tensor out = at::empty({receivers, paths.out_width}, x.options());
-        forward_all(in, source(in), receivers, out.mutable_data_ptr<Real>());
-        return out;
-    });
-}
-
-template <class Source>
-Gradients run_backward(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &third,
-                       const Tensor &edge_index, const Paths &paths, ArrayRef<double> couplings,
-                       std::array<bool, 3> wanted, const Source &source) {
-    const Tensor dense = grad.contiguous();
-    const auto make = [&](const Tensor &like, bool want, bool clear) {
-        if (!want)
-            return at::empty({0}, like.options());
-        return clear ? at::zeros(like.sizes(), like.options()) : at::empty(like.sizes(), like.options());
-    };
-    return with_input(x, y, edge_index, paths, couplings, grad.size(0), [&]<class Real>(const Input<Real> &in) {
-        const Tensor on_x = make(x, wanted[0], true), on_y = make(y, wanted[1], false),
-                     on_third = make(third, wanted[2], false);
-        const auto pointer = [](const Tensor &tensor, bool want) {
-            return want ? tensor.mutable_data_ptr<Real>() : nullptr;
-        };
-        const Output<Real> to{pointer(on_x, wanted[0]), pointer(on_y, wanted[1]), pointer(on_third, wanted[2])};
-        backward_all(in, source(in), dense.const_data_ptr<Real>(), to, x.size(0));
-        return Gradients(on_x, on_y, on_third);
+        const Input<scalar_t> input{data(x), data(y), edges, plan, choose_kernels<scalar_t>(), threads};
+        if (in.lengths == nullptr)
+            call(input, StoredWeights<scalar_t>{data(weights), plan.weights_width, edges.count});
+        else
+            call(input, TabulatedWeights<scalar_t>{data(lengths), data(weights), plan.weights_width, weights.size(0),
+                                                   in.start, in.step});
     });
 }
 
 } // namespace
 
-Tensor tensor_product_cpu(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index,
-                          IntArrayRef paths, ArrayRef<double> couplings, int64_t num_receivers) {
-    check_rows(x, y, edge_index);
-    check_receivers(num_receivers);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    check_weights(x, weights, edge_index, all);
-    const Tensor dense = weights.contiguous();
-    return run_forward(x, y, edge_index, all, couplings, num_receivers,
-                       [&](const auto &in) { return read_weights(in, dense); });
+Tensor convolve_cpu(const Convolution &in, int64_t receivers) {
+    const Paths paths = check_convolution(in);
+    check_receivers(receivers);
+    const Tensor out = at::empty({receivers, paths.out_width}, in.x.options());
+    with_input(in, paths, receivers, [&]<class Real>(const Input<Real> &input, const auto &source) {
+        forward_all(input, source, receivers, out.mutable_data_ptr<Real>());
+    });
+    return out;
 }
 
-Gradients tensor_product_backward_cpu(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &weights,
-                                      const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
-                                      std::array<bool, 3> wanted) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    check_weights(x, weights, edge_index, all);
-    check_grad(grad, x, all);
-    const Tensor dense = weights.contiguous();
-    return run_backward(grad, x, y, dense, edge_index, all, couplings, wanted,
-                        [&](const auto &in) { return read_weights(in, dense); });
-}
-
-Tensor tensor_product_table_cpu(const Tensor &x, const Tensor &y, const Tensor &lengths, const Tensor &table,
-                                double start, double step, const Tensor &edge_index, IntArrayRef paths,
-                                ArrayRef<double> couplings, int64_t num_receivers) {
-    check_rows(x, y, edge_index);
-    check_receivers(num_receivers);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    check_table(x, {lengths, table, start, step}, edge_index, all);
-    const Tensor r = lengths.contiguous(), rows = table.contiguous();
-    return run_forward(x, y, edge_index, all, couplings, num_receivers,
-                       [&](const auto &in) { return read_table(in, r, rows, start, step); });
-}
-
-Gradients tensor_product_table_backward_cpu(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &lengths,
-                                            const Tensor &table, double start, double step, const Tensor &edge_index,
-                                            IntArrayRef paths, ArrayRef<double> couplings, std::array<bool, 3> wanted) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    check_table(x, {lengths, table, start, step}, edge_index, all);
-    check_grad(grad, x, all);
-    const Tensor r = lengths.contiguous(), rows = table.contiguous();
-    return run_backward(grad, x, y, r, edge_index, all, couplings, wanted,
-                        [&](const auto &in) { return read_table(in, r, rows, start, step); });
+Gradients convolve_backward_cpu(const Tensor &grad, const Convolution &in, Wanted wanted) {
+    const Paths paths = check_convolution(in);
+    check_grad(grad, in.x, paths);
+    const Tensor dense = grad.contiguous(), on_x = memory_like(in.x, wanted[0], /*clear=*/true),
+                 on_y = memory_like(in.y, wanted[1]), on_third = memory_like(in.third(), wanted[2]);
+    with_input(in, paths, grad.size(0), [&]<class Real>(const Input<Real> &input, const auto &source) {
+        const auto pointer = [](const Tensor &tensor, bool want) {
+            return want ? tensor.mutable_data_ptr<Real>() : nullptr;
+        };
+        const Output<Real> to{pointer(on_x, wanted[0]), pointer(on_y, wanted[1]), pointer(on_third, wanted[2])};
+        backward_all(input, source, dense.const_data_ptr<Real>(), to, in.x.size(0));
+    });
+    return {on_x, on_y, on_third};
 }
 
 } // namespace equistride

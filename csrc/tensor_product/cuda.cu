@@ -71,17 +71,13 @@ template <class Real> Ranges ranges_of(const DenseLaunch<Real> &launch) {
 // The arguments as the kernels read them, and the order in which their owners walk over the edges.
 struct Arguments {
     Tensor x, y, weights, lengths, index; // dense; no lengths without a table
-    double start = 0, step = 1;
+    double start, step;
     std::optional<OwnedEdges> owned;
 
-    Arguments(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index)
-        : x(x.contiguous()), y(y.contiguous()), weights(weights.contiguous()), index(edge_index.contiguous()) {}
-    Arguments(const Tensor &x, const Tensor &y, const RadialTable &radial, const Tensor &edge_index)
-        : Arguments(x, y, radial.table, edge_index) {
-        lengths = radial.lengths.contiguous();
-        start = radial.start;
-        step = radial.step;
-    }
+    explicit Arguments(const Convolution &in)
+        : x(in.x.contiguous()), y(in.y.contiguous()), weights(in.weights.contiguous()),
+          lengths(in.lengths == nullptr ? Tensor() : in.lengths->contiguous()), index(in.edge_index.contiguous()),
+          start(in.start), step(in.step) {}
 
     template <class Real>
     Problem<Real> arrange(int64_t receivers, bool by_sender, int64_t out_width, cudaStream_t stream) {
@@ -174,13 +170,17 @@ void backward_all(const Launches<Real> &launches, const Problem<Real> &in, const
         launch(fill_where_wrong<Real>, 256, THREADS, stream, in.wrong, to.weights, in.edges * in.weights_width);
 }
 
-Tensor run_forward(Arguments arguments, const Paths &paths, ArrayRef<double> couplings, int64_t receivers) {
+Tensor convolve_cuda(const Convolution &convolution, int64_t receivers) {
+    const Paths paths = check_convolution(convolution);
+    check_receivers(receivers);
+    Arguments arguments(convolution);
     const Tensor &x = arguments.x;
     const c10::cuda::CUDAGuard guard(x.device());
     const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
     return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "tensor_product_cuda", [&] {
-        const Plan<scalar_t> plan(paths, couplings, x.size(1), arguments.y.size(1));
-        const Launches<scalar_t> launches(plan, couplings, Direction::forward, WARP * FORWARD_SLOTS<scalar_t>);
+        const Plan<scalar_t> plan(paths, convolution.couplings, x.size(1), arguments.y.size(1));
+        const Launches<scalar_t> launches(plan, convolution.couplings, Direction::forward,
+                                          WARP * FORWARD_SLOTS<scalar_t>);
         const bool none = receivers == 0 || arguments.index.size(1) == 0;
         const Tensor out = none || launches.clear ? at::zeros({receivers, paths.out_width}, x.options())
                                                   : at::empty({receivers, paths.out_width}, x.options());
@@ -196,24 +196,20 @@ Tensor run_forward(Arguments arguments, const Paths &paths, ArrayRef<double> cou
     });
 }
 
-Gradients run_backward(Arguments arguments, const Tensor &grad, const Paths &paths, ArrayRef<double> couplings,
-                       std::array<bool, 3> wanted) {
+Gradients convolve_backward_cuda(const Tensor &grad, const Convolution &convolution, Wanted wanted) {
+    const Paths paths = check_convolution(convolution);
+    check_grad(grad, convolution.x, paths);
+    Arguments arguments(convolution);
     const Tensor &x = arguments.x, &y = arguments.y, dense = grad.contiguous();
     const bool table = arguments.lengths.defined();
-    const Tensor &third = table ? arguments.lengths : arguments.weights;
     const c10::cuda::CUDAGuard guard(x.device());
     const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
     return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "tensor_product_backward_cuda", [&] {
-        const Plan<scalar_t> plan(paths, couplings, x.size(1), y.size(1));
-        const Launches<scalar_t> launches(plan, couplings, Direction::backward, WARP);
+        const Plan<scalar_t> plan(paths, convolution.couplings, x.size(1), y.size(1));
+        const Launches<scalar_t> launches(plan, convolution.couplings, Direction::backward, WARP);
         const bool none = arguments.index.size(1) == 0;
-        const auto make = [&](const Tensor &like, bool want, bool clear) {
-            if (!want)
-                return at::empty({0}, like.options());
-            return clear ? at::zeros(like.sizes(), like.options()) : at::empty(like.sizes(), like.options());
-        };
-        const Tensor on_x = make(x, wanted[0], none || launches.clear), on_y = make(y, wanted[1], false),
-                     on_third = make(third, wanted[2], false);
+        const Tensor on_x = memory_like(x, wanted[0], none || launches.clear), on_y = memory_like(y, wanted[1]),
+                     on_third = memory_like(convolution.third(), wanted[2]);
         if (none || !(wanted[0] || wanted[1] || wanted[2]))
             return Gradients(on_x, on_y, on_third);
         const auto in = arguments.arrange<scalar_t>(grad.size(0), wanted[0], paths.out_width, stream);
@@ -231,55 +227,8 @@ Gradients run_backward(Arguments arguments, const Tensor &grad, const Paths &pat
     });
 }
 
-Tensor tensor_product_cuda(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index,
-                           IntArrayRef paths, ArrayRef<double> couplings, int64_t num_receivers) {
-    check_rows(x, y, edge_index);
-    check_receivers(num_receivers);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    check_weights(x, weights, edge_index, all);
-    return run_forward({x, y, weights, edge_index}, all, couplings, num_receivers);
-}
-
-Gradients tensor_product_backward_cuda(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &weights,
-                                       const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
-                                       std::array<bool, 3> wanted) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    check_weights(x, weights, edge_index, all);
-    check_grad(grad, x, all);
-    return run_backward({x, y, weights, edge_index}, grad, all, couplings, wanted);
-}
-
-Tensor tensor_product_table_cuda(const Tensor &x, const Tensor &y, const Tensor &lengths, const Tensor &table,
-                                 double start, double step, const Tensor &edge_index, IntArrayRef paths,
-                                 ArrayRef<double> couplings, int64_t num_receivers) {
-    check_rows(x, y, edge_index);
-    check_receivers(num_receivers);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    const RadialTable radial{lengths, table, start, step};
-    check_table(x, radial, edge_index, all);
-    return run_forward({x, y, radial, edge_index}, all, couplings, num_receivers);
-}
-
-Gradients tensor_product_table_backward_cuda(const Tensor &grad, const Tensor &x, const Tensor &y,
-                                             const Tensor &lengths, const Tensor &table, double start, double step,
-                                             const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
-                                             std::array<bool, 3> wanted) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.size(1), y.size(1));
-    const RadialTable radial{lengths, table, start, step};
-    check_table(x, radial, edge_index, all);
-    check_grad(grad, x, all);
-    return run_backward({x, y, radial, edge_index}, grad, all, couplings, wanted);
-}
-
 } // namespace
 
-TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
-    m.impl("tensor_product", tensor_product_cuda);
-    m.impl("tensor_product_backward", tensor_product_backward_cuda);
-    m.impl("tensor_product_table", tensor_product_table_cuda);
-    m.impl("tensor_product_table_backward", tensor_product_table_backward_cuda);
-}
+TORCH_LIBRARY_IMPL(equistride, CUDA, m) { implement_convolution<convolve_cuda, convolve_backward_cuda>(m); }
 
 } // namespace equistride

@@ -1,52 +1,18 @@
 // The operators' names and types, their shapes, and which file holds each device's kernel.
 #include "tensor_product/tensor_product.h"
 
-#include <ATen/ops/empty.h>
-
 namespace equistride {
 
 namespace {
 
-Tensor tensor_product_any(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index,
-                          IntArrayRef paths, ArrayRef<double> couplings, c10::SymInt num_receivers) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.sym_size(1), y.sym_size(1));
-    check_weights(x, weights, edge_index, all);
-    return at::empty_symint({num_receivers, all.out_width}, x.options());
+// Sizes may be symbols here.
+Tensor convolve_any(const Convolution &in, c10::SymInt receivers) {
+    return at::empty_symint({std::move(receivers), check_convolution(in).out_width}, in.x.options());
 }
 
-Tensor tensor_product_table_any(const Tensor &x, const Tensor &y, const Tensor &lengths, const Tensor &table,
-                                double start, double step, const Tensor &edge_index, IntArrayRef paths,
-                                ArrayRef<double> couplings, c10::SymInt num_receivers) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.sym_size(1), y.sym_size(1));
-    check_table(x, {lengths, table, start, step}, edge_index, all);
-    return at::empty_symint({num_receivers, all.out_width}, x.options());
-}
-
-// A gradient that is not wanted is an empty tensor.
-Tensor grad_like(const Tensor &tensor, bool wanted) {
-    return wanted ? at::empty_symint(tensor.sym_sizes(), tensor.options()) : at::empty({0}, tensor.options());
-}
-
-Gradients tensor_product_backward_any(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &weights,
-                                      const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
-                                      std::array<bool, 3> wanted) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.sym_size(1), y.sym_size(1));
-    check_weights(x, weights, edge_index, all);
-    check_grad(grad, x, all);
-    return {grad_like(x, wanted[0]), grad_like(y, wanted[1]), grad_like(weights, wanted[2])};
-}
-
-Gradients tensor_product_table_backward_any(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &lengths,
-                                            const Tensor &table, double start, double step, const Tensor &edge_index,
-                                            IntArrayRef paths, ArrayRef<double> couplings, std::array<bool, 3> wanted) {
-    check_rows(x, y, edge_index);
-    const Paths all(paths, couplings, x.sym_size(1), y.sym_size(1));
-    check_table(x, {lengths, table, start, step}, edge_index, all);
-    check_grad(grad, x, all);
-    return {grad_like(x, wanted[0]), grad_like(y, wanted[1]), grad_like(lengths, wanted[2])};
+Gradients convolve_backward_any(const Tensor &grad, const Convolution &in, Wanted wanted) {
+    check_grad(grad, in.x, check_convolution(in));
+    return {memory_like(in.x, wanted[0]), memory_like(in.y, wanted[1]), memory_like(in.third(), wanted[2])};
 }
 
 } // namespace
@@ -68,18 +34,7 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
           tags);
 }
 
-TORCH_LIBRARY_IMPL(equistride, CPU, m) {
-    m.impl("tensor_product", tensor_product_cpu);
-    m.impl("tensor_product_backward", tensor_product_backward_cpu);
-    m.impl("tensor_product_table", tensor_product_table_cpu);
-    m.impl("tensor_product_table_backward", tensor_product_table_backward_cpu);
-}
-
-TORCH_LIBRARY_IMPL(equistride, Meta, m) {
-    m.impl("tensor_product", tensor_product_any);
-    m.impl("tensor_product_backward", tensor_product_backward_any);
-    m.impl("tensor_product_table", tensor_product_table_any);
-    m.impl("tensor_product_table_backward", tensor_product_table_backward_any);
-}
+TORCH_LIBRARY_IMPL(equistride, CPU, m) { implement_convolution<convolve_cpu, convolve_backward_cpu>(m); }
+TORCH_LIBRARY_IMPL(equistride, Meta, m) { implement_convolution<convolve_any, convolve_backward_any, c10::SymInt>(m); }
 
 } // namespace equistride

@@ -5,10 +5,12 @@
 // A block of x and of the output is stored as rows m of channels u.
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <array>
-#include <optional>
 #include <torch/library.h>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace equistride {
@@ -35,31 +37,68 @@ struct Paths {
     Paths(IntArrayRef paths, ArrayRef<double> couplings, const c10::SymInt &x_width, const c10::SymInt &y_width);
 };
 
-// B-spline coefficients of the weights: row k is centred on start + (k - 1) * step.
-struct RadialTable {
-    const Tensor &lengths; // [E]
-    const Tensor &table;   // [K, weights_width]
-    double start, step;
+// The operators' arguments. The weights of the edges are a tensor, or splines of their lengths.
+struct Convolution {
+    const Tensor &x, &y; // [N, columns], [E, columns]
+    const Tensor
+        &weights; // [E, weights_width]; or the table [K, weights_width] of their cubic B-splines' coefficients,
+    const Tensor *lengths; // with the lengths [E]; null without a table
+    double start, step;    // row k of the table is centred on start + (k - 1) * step
+    const Tensor &edge_index;
+    IntArrayRef paths;
+    ArrayRef<double> couplings;
+
+    // What has a gradient beside x and y.
+    const Tensor &third() const { return lengths == nullptr ? weights : *lengths; }
 };
+using Wanted = std::array<bool, 3>; // which of these gradients
 
-Tensor tensor_product_cpu(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index,
-                          IntArrayRef paths, ArrayRef<double> couplings, int64_t num_receivers);
-Gradients tensor_product_backward_cpu(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &weights,
-                                      const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
-                                      std::array<bool, 3> wanted);
+Tensor convolve_cpu(const Convolution &in, int64_t receivers);
+Gradients convolve_backward_cpu(const Tensor &grad, const Convolution &in, Wanted wanted);
 
-Tensor tensor_product_table_cpu(const Tensor &x, const Tensor &y, const Tensor &lengths, const Tensor &table,
-                                double start, double step, const Tensor &edge_index, IntArrayRef paths,
-                                ArrayRef<double> couplings, int64_t num_receivers);
-Gradients tensor_product_table_backward_cpu(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &lengths,
-                                            const Tensor &table, double start, double step, const Tensor &edge_index,
-                                            IntArrayRef paths, ArrayRef<double> couplings, std::array<bool, 3> wanted);
+// The operators' arguments one by one, for functions of the structure above. Size: of sizes that may be symbols.
+template <auto FUNCTION, class Size = int64_t>
+Tensor tensor_product_with(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index,
+                           IntArrayRef paths, ArrayRef<double> couplings, Size num_receivers) {
+    return FUNCTION({x, y, weights, nullptr, 0, 1, edge_index, paths, couplings}, std::move(num_receivers));
+}
+template <auto FUNCTION>
+Gradients tensor_product_backward_with(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &weights,
+                                       const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
+                                       Wanted wanted) {
+    return FUNCTION(grad, {x, y, weights, nullptr, 0, 1, edge_index, paths, couplings}, wanted);
+}
+template <auto FUNCTION, class Size = int64_t>
+Tensor tensor_product_table_with(const Tensor &x, const Tensor &y, const Tensor &lengths, const Tensor &table,
+                                 double start, double step, const Tensor &edge_index, IntArrayRef paths,
+                                 ArrayRef<double> couplings, Size num_receivers) {
+    return FUNCTION({x, y, table, &lengths, start, step, edge_index, paths, couplings}, std::move(num_receivers));
+}
+template <auto FUNCTION>
+Gradients tensor_product_table_backward_with(const Tensor &grad, const Tensor &x, const Tensor &y,
+                                             const Tensor &lengths, const Tensor &table, double start, double step,
+                                             const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
+                                             Wanted wanted) {
+    return FUNCTION(grad, {x, y, table, &lengths, start, step, edge_index, paths, couplings}, wanted);
+}
+template <auto FORWARD, auto BACKWARD, class Size = int64_t> void implement_convolution(torch::Library &m) {
+    m.impl("tensor_product", tensor_product_with<FORWARD, Size>);
+    m.impl("tensor_product_backward", tensor_product_backward_with<BACKWARD>);
+    m.impl("tensor_product_table", tensor_product_table_with<FORWARD, Size>);
+    m.impl("tensor_product_table_backward", tensor_product_table_backward_with<BACKWARD>);
+}
 
 // Shapes, types and devices, without reading a tensor.
-void check_rows(const Tensor &x, const Tensor &y, const Tensor &edge_index);
-void check_weights(const Tensor &x, const Tensor &weights, const Tensor &edge_index, const Paths &paths);
-void check_table(const Tensor &x, const RadialTable &radial, const Tensor &edge_index, const Paths &paths);
+Paths check_convolution(const Convolution &in);
 void check_receivers(const c10::SymInt &num_receivers);
 void check_grad(const Tensor &grad, const Tensor &x, const Paths &paths);
+
+// Memory for the gradient to a tensor; an empty tensor where it is not wanted.
+inline Tensor memory_like(const Tensor &tensor, bool wanted, bool clear = false) {
+    if (!wanted)
+        return at::empty({0}, tensor.options());
+    return clear ? at::zeros_symint(tensor.sym_sizes(), tensor.options())
+                 : at::empty_symint(tensor.sym_sizes(), tensor.options());
+}
 
 } // namespace equistride
