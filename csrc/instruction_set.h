@@ -1,29 +1,20 @@
 // Which of the versions of the inner loops runs.
 #pragma once
-#include <c10/util/Exception.h>
-#include <cstdlib>
-#include <string_view>
 
 namespace equistride {
 
 enum class InstructionSet { portable, avx2, avx512 };
 
-// The best this processor runs, or what the environment variable EQUISTRIDE_SIMD names (as for the neighbour list).
-inline InstructionSet instruction_set() {
-    const char *forced = std::getenv("EQUISTRIDE_SIMD");
-    const std::string_view name = forced == nullptr ? "" : forced;
-#if defined(__x86_64__) && defined(__GNUC__)
-    if ((name.empty() || name == "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return InstructionSet::avx512;
-    if ((name.empty() || name == "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return InstructionSet::avx2;
-#endif
-    TORCH_CHECK_VALUE(name.empty() || name == "portable" || name == "wide",
-                      "EQUISTRIDE_SIMD names an instruction set; expected portable, or avx2 or avx512 where the "
-                      "processor has it; found ",
-                      name, "; unset it to let the processor choose");
-    return InstructionSet::portable;
+/// The best this processor runs, or what the environment variable EQUISTRIDE_SIMD names: portable, avx2, avx512, or
+/// wide, which is portable with 64-bit keys in neighbour lists. Throws where the processor cannot run it.
+InstructionSet instruction_set();
+/// Whether the environment variable names `wide`.
+bool wide_keys();
+
+/// Of three versions the one for this processor.
+template <class Version> Version for_this_processor(Version portable, Version avx2, Version avx512) {
+    const InstructionSet best = instruction_set();
+    return best == InstructionSet::avx512 ? avx512 : best == InstructionSet::avx2 ? avx2 : portable;
 }
 
 } // namespace equistride

@@ -1,6 +1,5 @@
-// Vectors of numbers as wide as the including file says, for loops that are compiled once for each instruction set.
-// Nothing but templates of an unnamed namespace may live here, or the linker could hand code of one instruction set to
-// another.
+// Vectors of EQUISTRIDE_VECTOR_BYTES, for loops that are compiled once for each instruction set. Nothing but templates
+// of an unnamed namespace may live in such files, or the linker could hand code of one instruction set to another.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -17,14 +17,8 @@
 namespace equistride {
 
 template <class Real> const EdgeKernels<Real> &choose_edge_kernels() {
-    switch (instruction_set()) {
-    case InstructionSet::avx512:
-        return avx512_edge_kernels<Real>();
-    case InstructionSet::avx2:
-        return avx2_edge_kernels<Real>();
-    default:
-        return portable_edge_kernels<Real>();
-    }
+    return for_this_processor(edge_kernels<Real, InstructionSet::portable>, edge_kernels<Real, InstructionSet::avx2>,
+                              edge_kernels<Real, InstructionSet::avx512>)();
 }
 template const EdgeKernels<float> &choose_edge_kernels();
 template const EdgeKernels<double> &choose_edge_kernels();
@@ -168,39 +162,22 @@ private:
             const int64_t k = shape_.degrees[m] * layer.in, columns = shape_.degrees[m] * layer.out;
             const Real *plus = x + layer.gates_in + shape_.first[m] * layer.in, *minus = plus + k;
             Real *y_plus = y + layer.gates_out + shape_.first[m] * layer.out, *y_minus = y_plus + columns;
-            Multiply<Real> product{plus, x_stride, count, layer.orders[m][0], k, columns, y_plus, y_stride};
+            const auto multiply = [&](const Real *from, const Real *matrix, Real *to, bool add) {
+                kernels.multiply({from, x_stride, count, matrix, k, columns, to, y_stride, nullptr, add});
+            };
+            const auto &matrices = layer.orders[m];
             if (shape_.mirror) {
-                kernels.multiply(product);
-                product.a = minus;
-                product.c = y_minus;
-                kernels.multiply(product);
+                multiply(plus, matrices[0], y_plus, false);
+                multiply(minus, matrices[0], y_minus, false);
                 continue;
             }
             // A complex product with three real ones: y+ = W1 (a + b) - (W1 + W2) b, y- = W1 (a + b) + (W2 - W1) a.
             for (int64_t e = 0; e < count; ++e)
                 kernels.add(plus + e * x_stride, minus + e * x_stride, k, sum_.data() + e * k);
-            product.a = sum_.data();
-            product.lda = k;
-            product.also = y_minus;
-            kernels.multiply(product);
-            kernels.multiply({.a = minus,
-                              .lda = x_stride,
-                              .rows = count,
-                              .b = layer.orders[m][1],
-                              .k = k,
-                              .n = columns,
-                              .c = y_plus,
-                              .ldc = y_stride,
-                              .add = true});
-            kernels.multiply({.a = plus,
-                              .lda = x_stride,
-                              .rows = count,
-                              .b = layer.orders[m][2],
-                              .k = k,
-                              .n = columns,
-                              .c = y_minus,
-                              .ldc = y_stride,
-                              .add = true});
+            kernels.multiply(
+                {sum_.data(), k, count, matrices[0], k, columns, y_plus, y_stride, nullptr, false, /*also=*/y_minus});
+            multiply(minus, matrices[1], y_plus, true);
+            multiply(plus, matrices[2], y_minus, true);
         }
     }
 
@@ -221,8 +198,8 @@ template <class F> auto with_input(const EdgeBlock &block, const Shape &shape, F
                  envelope = block.envelope.contiguous(), hidden = block.hidden.contiguous(),
                  index = block.edge_index.contiguous(), weights = block.weights.contiguous();
     const Edges edges(index, x.size(0), x.size(0));
-    const Threads threads(double(edges.count) *
-                          double(weights.numel())); // each direction uses half of them, for two operations
+    // Each direction multiplies with half of the weights.
+    const Threads threads(double(edges.count) * double(weights.numel()));
     return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_block", [&] {
         const auto data = [](const Tensor &tensor) { return tensor.const_data_ptr<scalar_t>(); };
         const Matrices<scalar_t> matrices(shape, weights, hidden.size(1));

@@ -3,6 +3,8 @@
 // Rows of an edge in its bond frame are m-major: m = 0 with l = 0..l_max, then for each m > 0 the rows +m
 // (l = m..l_max) and the rows -m. Features of an atom are l-major. Each row holds channels.
 #pragma once
+#include "instruction_set.h"
+
 #include <cstdint>
 
 namespace equistride {
@@ -89,7 +91,6 @@ template <class Real> struct Polynomial {
 };
 
 template <class Real> struct EdgeKernels {
-    const char *name;
     void (*multiply)(const Multiply<Real> &);
     void (*add)(const Real *a, const Real *b, int64_t count, Real *out);
     // Rows [rows, 2 channels] in the bond frame, times the weights.
@@ -111,9 +112,7 @@ template <class Real> struct EdgeKernels {
     Real (*slope)(const Polynomial<Real> &, Real t, const Real *grad); // sum over the columns of grad * d/dt
 };
 
-template <class Real> const EdgeKernels<Real> &portable_edge_kernels();
-template <class Real> const EdgeKernels<Real> &avx2_edge_kernels();
-template <class Real> const EdgeKernels<Real> &avx512_edge_kernels();
-template <class Real> const EdgeKernels<Real> &choose_edge_kernels(); // for this processor
+template <class Real, InstructionSet> const EdgeKernels<Real> &edge_kernels(); // each compiled for its own
+template <class Real> const EdgeKernels<Real> &choose_edge_kernels();          // for this processor
 
 } // namespace equistride

@@ -1,4 +1,5 @@
 // The neighbour lists on the CPU: read the structure, search, write the rows out in the caller's layout.
+#include "instruction_set.h"
 #include "neighbors/neighbors.h"
 #include "neighbors/search.h"
 #include "threads.h"
@@ -30,9 +31,7 @@ Bins read_bins(const Tensor &positions, const Tensor &cell, const Tensor &pbc, d
     });
 }
 
-bool fits_int32(const Bins &bins) {
-    return !choose_scan().wide && (bins.atoms << bins.code.bits) < (int64_t(1) << 31) - 1;
-}
+bool fits_int32(const Bins &bins) { return !wide_keys() && (bins.atoms << bins.code.bits) < (int64_t(1) << 31) - 1; }
 
 // Shifts as the caller's positions need them: image + wraps of the sender - wraps of the receiver.
 template <class Key> void write_shifts(const Bins &bins, const Key *keys, int count, int64_t i, int32_t *shifts) {

@@ -1,12 +1,9 @@
 #include "neighbors/scan.h"
+#include "instruction_set.h"
 
 #include <algorithm>
 #include <bit>
-#include <c10/util/Exception.h>
-#include <cstdlib>
-#include <cstring>
 #include <limits>
-#include <string_view>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define EQUISTRIDE_X86
@@ -228,37 +225,15 @@ WITH_AVX512 void sort_avx512(int32_t *keys, int count, int32_t *sorted) {
 #undef WITH_AVX512
 #endif
 
-constexpr Scan WIDE = {true, nullptr, nullptr};
-constexpr Scan PORTABLE = {false, gather_portable<int32_t>, sort_portable};
+constexpr Scan PORTABLE = {gather_portable<int32_t>, sort_portable};
 #ifdef EQUISTRIDE_X86
-constexpr Scan AVX2 = {false, gather_avx2, sort_avx2};
-constexpr Scan AVX512 = {false, gather_avx512, sort_avx512};
-
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2");
-}
+constexpr Scan AVX2 = {gather_avx2, sort_avx2}, AVX512 = {gather_avx512, sort_avx512};
+#else
+constexpr Scan AVX2 = PORTABLE, AVX512 = PORTABLE;
 #endif
 
 } // namespace
 
-const Scan &choose_scan() {
-    const char *forced = std::getenv("EQUISTRIDE_SIMD");
-    const std::string_view name = forced == nullptr ? "" : forced;
-#ifdef EQUISTRIDE_X86
-    if ((name.empty() || name == "avx512") && has_avx512())
-        return AVX512;
-    if ((name.empty() || name == "avx2") && has_avx2())
-        return AVX2;
-#endif
-    if (name == "wide")
-        return WIDE;
-    TORCH_CHECK_VALUE(name.empty() || name == "portable",
-                      "EQUISTRIDE_SIMD names an instruction set; expected portable, wide, or avx2 or avx512 where the "
-                      "processor has it; found ",
-                      name, "; unset it to let the processor choose");
-    return PORTABLE;
-}
+const Scan &choose_scan() { return *for_this_processor(&PORTABLE, &AVX2, &AVX512); }
 
 } // namespace equistride

@@ -34,13 +34,11 @@ int gather_portable(const Atoms<Key> &atoms, const Run *runs, int count, int sel
                     Key *found);
 
 struct Scan {
-    bool wide; // 64-bit keys, as structures with very many atoms or images need
     int (*gather)(const Atoms<int32_t> &, const Run *, int, int, int32_t, const Band &, int32_t *);
     void (*sort)(int32_t *keys, int count, int32_t *sorted); // keys may be overwritten up to LANES past its end
 };
 
-// The best version this processor runs, or the one that the environment variable EQUISTRIDE_SIMD names
-// (portable, avx2, avx512, or wide for portable with 64-bit keys); throws where the processor cannot run that one.
+// For 32-bit keys; structures with very many atoms or images need 64-bit keys and gather_portable.
 const Scan &choose_scan();
 
 } // namespace equistride

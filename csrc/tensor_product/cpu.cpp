@@ -10,18 +10,11 @@
 namespace equistride {
 
 template <class Real> const Kernels<Real> &choose_kernels() {
-    switch (instruction_set()) {
-    case InstructionSet::avx512:
-        return avx512_kernels<Real>();
-    case InstructionSet::avx2:
-        return avx2_kernels<Real>();
-    default:
-        return portable_kernels<Real>();
-    }
+    return for_this_processor(kernels<Real, InstructionSet::portable>, kernels<Real, InstructionSet::avx2>,
+                              kernels<Real, InstructionSet::avx512>)();
 }
-
-template const Kernels<float> &choose_kernels<float>();
-template const Kernels<double> &choose_kernels<double>();
+template const Kernels<float> &choose_kernels();
+template const Kernels<double> &choose_kernels();
 
 namespace {
 

@@ -3,6 +3,8 @@
 // All loops run over the channels of one path for a block of edges that share a receiver. The harmonics have been
 // contracted with the coupling coefficients before: an edge sees a small matrix M[m1, m3] for each coupling.
 #pragma once
+#include "instruction_set.h"
+
 #include <cstdint>
 
 namespace equistride {
@@ -58,7 +60,6 @@ template <class Real> struct Kernels {
     using Forward = void (*)(const ForwardStep<Real> &);
     using Backward = void (*)(const BackwardStep<Real> &);
 
-    const char *name;
     int lanes;                                  // numbers in a vector
     Forward forward[DEGREES][DEGREES][DEGREES]; // [l1][l2][l3]
     Backward backward[DEGREES][DEGREES][DEGREES];
@@ -74,9 +75,7 @@ template <class Real> struct Kernels {
     Real (*spline_slope)(const SplineRow<Real> &at, int64_t count, const Real *grad);
 };
 
-template <class Real> const Kernels<Real> &portable_kernels();
-template <class Real> const Kernels<Real> &avx2_kernels();
-template <class Real> const Kernels<Real> &avx512_kernels();
-template <class Real> const Kernels<Real> &choose_kernels(); // for this processor
+template <class Real, InstructionSet> const Kernels<Real> &kernels(); // each compiled for its own
+template <class Real> const Kernels<Real> &choose_kernels();          // for this processor
 
 } // namespace equistride

@@ -1,7 +1,5 @@
-// The loops themselves, compiled once for each instruction set: the including file says how wide a vector is and sets
-// the compiler's flags. Nothing but templates of an unnamed namespace may live here, or the linker could hand code of
-// one instruction set to another.
-#pragma once
+// The loops themselves, compiled once for each instruction set, with its vectors (EQUISTRIDE_VECTOR_BYTES) and the
+// compiler's flags for it; see simd.h.
 #include "simd.h"
 #include "tensor_product/kernels.h"
 
@@ -24,21 +22,28 @@ constexpr bool fills(int l1, int l2, int l3, int row, int column) {
 
 constexpr int DENSE = -1; // as l1 and l2: known at run time only
 
-// Registers decide how many vectors of channels go together.
-constexpr int forward_width(int columns) {
+// Vectors of channels that go together: as many as registers hold, where each takes `each` and all together `more`.
+constexpr int vectors_together(int each, int more) {
     constexpr int registers = EQUISTRIDE_VECTOR_BYTES == 64 ? 32 : 16;
     for (int v = 4; v > 1; v /= 2)
-        if (columns * v + 2 * v + 1 <= registers)
+        if (each * v + more <= registers)
             return v;
     return 1;
 }
-constexpr int backward_width(int columns) {
-    constexpr int registers = EQUISTRIDE_VECTOR_BYTES == 64 ? 32 : 16;
-    for (int v = 4; v > 1; v /= 2)
-        if (columns * v + 5 * v <= registers)
-            return v;
-    return 1;
+
+// Calls body(width, channel, channels left) for V vectors at a time, then one, then what is left (width 0).
+template <class Real, int V, class F> INLINE void over_channels(int channels, F &&body) {
+    constexpr int lanes = Simd<Real>::lanes;
+    int channel = 0;
+    for (; channel + V * lanes <= channels; channel += V * lanes)
+        body(std::integral_constant<int, V>{}, channel, 0);
+    if constexpr (V > 1)
+        for (; channel + lanes <= channels; channel += lanes)
+            body(std::integral_constant<int, 1>{}, channel, 0);
+    if (channel < channels)
+        body(std::integral_constant<int, 0>{}, channel, channels - channel);
 }
+#define CHANNELS(width, channel, part) [&](auto width, int channel, int part) __attribute__((always_inline))
 
 template <class Real, int L1, int L2, int L3, int WIDTH>
 INLINE void forward_channels(const ForwardStep<Real> &step, int channel, int part) {
@@ -85,15 +90,9 @@ INLINE void forward_channels(const ForwardStep<Real> &step, int channel, int par
 }
 
 template <class Real, int L1, int L2, int L3> void forward(const ForwardStep<Real> &step) {
-    constexpr int V = forward_width(2 * L3 + 1), lanes = Simd<Real>::lanes;
-    int channel = 0;
-    for (; channel + V * lanes <= step.channels; channel += V * lanes)
-        forward_channels<Real, L1, L2, L3, V>(step, channel, 0);
-    if constexpr (V > 1)
-        for (; channel + lanes <= step.channels; channel += lanes)
-            forward_channels<Real, L1, L2, L3, 1>(step, channel, 0);
-    if (channel < step.channels)
-        forward_channels<Real, L1, L2, L3, 0>(step, channel, step.channels - channel);
+    over_channels<Real, vectors_together(2 * L3 + 3, 1)>(
+        step.channels,
+        CHANNELS(width, channel, part) { forward_channels<Real, L1, L2, L3, width>(step, channel, part); });
 }
 
 template <class Real, int L1, int L2, int L3, int WIDTH>
@@ -160,15 +159,9 @@ INLINE void backward_channels(const BackwardStep<Real> &step, int channel, int p
 }
 
 template <class Real, int L1, int L2, int L3> void backward(const BackwardStep<Real> &step) {
-    constexpr int V = backward_width(2 * L3 + 1), lanes = Simd<Real>::lanes;
-    int channel = 0;
-    for (; channel + V * lanes <= step.channels; channel += V * lanes)
-        backward_channels<Real, L1, L2, L3, V>(step, channel, 0);
-    if constexpr (V > 1)
-        for (; channel + lanes <= step.channels; channel += lanes)
-            backward_channels<Real, L1, L2, L3, 1>(step, channel, 0);
-    if (channel < step.channels)
-        backward_channels<Real, L1, L2, L3, 0>(step, channel, step.channels - channel);
+    over_channels<Real, vectors_together(2 * L3 + 6, 0)>(
+        step.channels,
+        CHANNELS(width, channel, part) { backward_channels<Real, L1, L2, L3, width>(step, channel, part); });
 }
 
 template <class Real>
@@ -236,9 +229,8 @@ template <class Real, int L1, int L2, int L3> constexpr void fill_sparse(Kernels
     }
 }
 
-template <class Real> constexpr Kernels<Real> make_kernels(const char *name) {
+template <class Real> constexpr Kernels<Real> make_kernels() {
     Kernels<Real> kernels{};
-    kernels.name = name;
     kernels.lanes = Simd<Real>::lanes;
     kernels.couple = couple<Real>;
     kernels.uncouple = uncouple<Real>;
@@ -251,5 +243,12 @@ template <class Real> constexpr Kernels<Real> make_kernels(const char *name) {
 }
 
 } // namespace
+
+template <class Real, InstructionSet> const Kernels<Real> &kernels() {
+    static constexpr Kernels<Real> all = make_kernels<Real>();
+    return all;
+}
+template const Kernels<float> &kernels<float, InstructionSet::EQUISTRIDE_INSTRUCTION_SET>();
+template const Kernels<double> &kernels<double, InstructionSet::EQUISTRIDE_INSTRUCTION_SET>();
 
 } // namespace equistride

@@ -1,5 +1,4 @@
 // The loops themselves, compiled once for each instruction set; see simd.h.
-#pragma once
 #include "edge_block/kernels.h"
 #include "simd.h"
 
@@ -337,12 +336,18 @@ template <class Real> Real slope(const Polynomial<Real> &at, Real t, const Real 
     return sum<Real>(all);
 }
 
-template <class Real> constexpr EdgeKernels<Real> make_edge_kernels(const char *name) {
-    return {name,       multiply<Real>,      add<Real>,    rotate<Real>,   rotate_back<Real>,
-            gate<Real>, unrotate_back<Real>, ungate<Real>, unrotate<Real>, polynomial<Real>,
-            slope<Real>};
+template <class Real> constexpr EdgeKernels<Real> make_edge_kernels() {
+    return {multiply<Real>,      add<Real>,    rotate<Real>,   rotate_back<Real>, gate<Real>,
+            unrotate_back<Real>, ungate<Real>, unrotate<Real>, polynomial<Real>,  slope<Real>};
 }
 
 } // namespace
+
+template <class Real, InstructionSet> const EdgeKernels<Real> &edge_kernels() {
+    static constexpr EdgeKernels<Real> all = make_edge_kernels<Real>();
+    return all;
+}
+template const EdgeKernels<float> &edge_kernels<float, InstructionSet::EQUISTRIDE_INSTRUCTION_SET>();
+template const EdgeKernels<double> &edge_kernels<double, InstructionSet::EQUISTRIDE_INSTRUCTION_SET>();
 
 } // namespace equistride
