@@ -27,7 +27,9 @@ void use(int threads) {
 
 } // namespace
 
-Threads::Threads(double work) : work_(work), before_(at::get_num_threads()), outermost_(given == 0) {
+Threads::Threads(double work) : work_(work), outermost_(given == 0) {
+    at::internal::lazy_init_num_threads(); // or this library's first at::parallel_for would, and take it all back
+    before_ = at::get_num_threads();
     if (outermost_)
         given = before_;
     count_ = work < 2 * WORK_OF_A_THREAD || at::in_parallel_region() ? 1 : given;

@@ -1,6 +1,7 @@
 #include "model/frame.h"
 
 #include "model/checks.h"
+#include "threads.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -45,6 +46,7 @@ at::Tensor forces_from_edges(const at::Tensor &gradient, const at::Tensor &edge_
 }
 
 at::Tensor virial_from_edges(const at::Tensor &vectors, const at::Tensor &gradient) {
+    const Threads threads(static_cast<double>(vectors.numel() + gradient.numel()) * MOVE);
     return vectors.t().matmul(gradient).neg();
 }
 

@@ -7,6 +7,7 @@
 #include "model/container.h"
 #include "model/momenta.h"
 #include "model/self_test.h"
+#include "threads.h"
 
 #include <ATen/ATen.h>
 
@@ -54,6 +55,7 @@ std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> byte
 
 std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> bytes, const ArchiveInfo &info,
                                            const std::string &name, bool verify) {
+    const Threads one(0); // evaluations of small frames, and a look at each number
     return in_one_sentence([&] {
         const bool compiled = info.container == ArchiveInfo::Container::aoti;
         TORCH_CHECK_VALUE(!info.metadata.empty(), name, " is ",

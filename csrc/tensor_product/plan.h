@@ -2,6 +2,7 @@
 #pragma once
 #include "tensor_product/kernels.h"
 #include "tensor_product/tensor_product.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cmath>
@@ -39,9 +40,9 @@ template <class Real> struct Plan {
         }
     }
 
-    // Floating-point operations an edge, going forward.
+    // Of an edge, going forward, as Threads wants it.
     double work() const {
-        double sum = 0;
+        double sum = double(weights_width) * MOVE;
         for (const Path &path : paths)
             sum += 2.0 * double(path.channels * (2 * path.l1 + 1) * (2 * path.l3 + 1));
         return sum;
