@@ -79,6 +79,6 @@ def test_held_atoms_make_no_test() -> None:
     held = hydrogen()
     held.set_constraint(FixAtoms([0]))
     with pytest.raises(
-        EquistrideError, match="energy conservation of atoms that are held would be wrong; .* found FixAtoms"
+        EquistrideError, match=r"energy conservation of atoms that are held would be wrong; .* found FixAtoms"
     ):
         conservation(held, MorsePotential(**STIFF), ASEVerlet(MorsePotential(**STIFF)), Setting())

@@ -161,7 +161,8 @@ def _conservation(
     calculator = EquistrideCalculator(artifact, dtype=dtype.value)
     frequency = highest_frequency(atoms, EquistrideCalculator(artifact, dtype="float64"))
     chosen = scaling_steps(frequency)
-    setting = Setting(**{"timesteps": chosen, "timestep": chosen[1]} | given)
+    steps: dict[str, Any] = {"timesteps": chosen, "timestep": chosen[1]}
+    setting = Setting(**steps | given)
     verlet: Verlet = ASEVerlet(calculator) if engine is Engine.ase else OpenMMVerlet(artifact, atoms, dtype=dtype.value)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:

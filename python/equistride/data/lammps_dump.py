@@ -36,7 +36,14 @@ class _Frame:
         """Return some columns [N, len(names)], or nothing where one is missing."""
         if not all(name in self.columns for name in names):
             return None
-        return np.stack([self.columns[name].astype(np.float64) for name in names], 1)
+        try:
+            return np.stack([self.columns[name].astype(np.float64) for name in names], 1)
+        except ValueError as error:
+            raise EquistrideError(
+                f"the dump has what is no number in {' '.join(names)} of step {self.step}",
+                found=error,
+                hint="dump it again",
+            ) from None
 
 
 def _cell(label: list[str], rows: list[list[float]]) -> Floats:
@@ -57,8 +64,12 @@ def _cell(label: list[str], rows: list[list[float]]) -> Floats:
 def _frames(handle: TextIO, path: Path) -> Iterator[_Frame]:
     units, time, step, count = None, None, 0, 0
     cell, periodic = np.zeros((3, 3)), False
+    begun = False
     for line in handle:
         item = line.strip()
+        begun = True
+        if not line.endswith("\n"):
+            break
         if item == "ITEM: UNITS":
             units = next(handle).strip()
         elif item == "ITEM: TIME":
@@ -89,10 +100,13 @@ def _frames(handle: TextIO, path: Path) -> Iterator[_Frame]:
             table = table[np.argsort(table[:, names.index("id")].astype(np.int64), kind="stable")]
             columns = {name: table[:, k] for k, name in enumerate(names)}
             yield _Frame(step, time, units, cell if periodic else np.zeros((3, 3)), periodic, columns)
+            begun = False
         elif item:
             raise EquistrideError(
                 f"{path.name} is not a text dump of LAMMPS", expected="lines of ITEM: ...", found=repr(item[:40])
             )
+    if begun:
+        raise EOFError("the file ends within a frame")
 
 
 def _positions(frame: _Frame, path: Path) -> Floats:

@@ -157,7 +157,12 @@ def _from_npz(path: Path) -> Frames:
     with np.load(path, allow_pickle=False) as data:
         for key in ("stride_fs", "dt_fs"):
             if key in data.files:
-                return replace(frames, time_fs=float(data[key]) * np.arange(len(frames), dtype=np.float64))
+                if data[key].size != 1 or data[key].dtype.kind not in "iuf":
+                    raise EquistrideError(
+                        f"the array {key!r} of {path.name} is no time between frames", expected="one number [fs]",
+                        found=f"{data[key].dtype} of shape {list(data[key].shape)}",
+                    )  # fmt: skip
+                return replace(frames, time_fs=data[key].item() * np.arange(len(frames), dtype=np.float64))
     raise EquistrideError(
         f"{path.name} does not tell the time between frames",
         expected="time_fs, stride_fs or dt_fs",

@@ -22,7 +22,7 @@ def without_effect(config: AnyConfig) -> Iterator[str]:
     twice = sorted(set(config.data.files) & set(config.data.test_files))
     if twice:
         yield f"{', '.join(twice)} is trained on and tested on: its test errors say nothing of other data"
-    yield from _of_propagator(config) if config.model.architecture == "trajcast" else _of_potential(config)  # type: ignore[arg-type]
+    yield from _of_propagator(config) if config.model.architecture == "trajcast" else _of_potential(config)
 
 
 def _of_potential(config: TrainConfig) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, tell
 from equistride.series import Floats, check_series
 from equistride.trajectories.trajectory import Trajectory
 from equistride.units import EV_PER_KJ_MOL, FS_PER_PS
@@ -116,7 +116,12 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
     file = Path(path)
     if not file.is_file():
         raise EquistrideError(f"there is no file {file}", hint="check the path")
-    lines = [line for line in file.read_text().splitlines() if line.strip()]
+    try:
+        lines = [line for line in file.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise EquistrideError(
+            f"{file.name} is not text", expected="a table of StateDataReporter", hint="give the log, not the trajectory"
+        ) from None
     if not lines or "Time (ps)" not in lines[0]:
         raise EquistrideError(
             f"{file.name} is not a state-data table",
@@ -124,7 +129,8 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
             found=lines[0][:60] if lines else "an empty file",
             hint="make the reporter with StateDataReporter(..., time=True)",
         )
-    separator = "\t" if "\t" in lines[0] else ("," if "," in lines[0] else lines[0].split('"')[2])
+    between = lines[0].split('"')[2:3]
+    separator = "\t" if "\t" in lines[0] else ("," if "," in lines[0] else (between or [","])[0] or ",")
     header = [
         field.strip().lstrip("#").strip('"') for field in next(csv.reader([lines[0].lstrip("#")], delimiter=separator))
     ]
@@ -134,6 +140,7 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
             continue
         if len(fields) != len(header):
             if number == len(lines):
+                tell(f"{file.name} breaks off in its last line, which is not read")
                 continue
             raise EquistrideError(
                 f"{file.name}, line {number} is broken",
@@ -154,6 +161,13 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
                     found=str(error),
                     hint="look at the file",
                 ) from error
+    if (np.diff(values["time"]) <= 0).any():
+        raise EquistrideError(
+            f"the times of {file.name} do not grow",
+            expected="one uninterrupted run",
+            found=f"{values['time'][int(np.argmax(np.diff(values['time']) <= 0)) + 1] / FS_PER_PS:g} ps a second time",
+            hint="give each stretch of the run a file of its own",
+        )
     speeds = values.pop("speed", np.zeros(0))
     speeds = speeds[np.isfinite(speeds)]
     return Segment(
