@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase.db
 import numpy as np
 import pytest
 from ase import Atoms
@@ -124,6 +125,36 @@ def test_charge_and_spin_of_frames(tmp_path: Path, names: tuple[str, str], recwa
     np.testing.assert_array_equal(frames.charge, [1, 0, np.nan])
     np.testing.assert_array_equal(frames.spin, [2, 1, np.nan])
     assert not [w for w in recwarn if issubclass(w.category, Notice)]
+
+
+def test_a_database_of_ase_keeps_what_was_written_of_a_row(tmp_path: Path) -> None:
+    with ase.db.connect(tmp_path / "a.db") as database:
+        for image in copper(2):
+            database.write(image, total_charge=1, spin=2, data={"REF_forces": image.get_forces() + 1})
+    with pytest.warns(Notice, match="'REF_forces' and 'forces' differ"):
+        (frames,) = load(tmp_path / "a.db")
+    np.testing.assert_array_equal([frames.charge, frames.spin], [[1, 1], [2, 2]])
+    np.testing.assert_allclose(frames.forces[0], copper(1)[0].get_forces() + 1)
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({"config_weight": 2.0}, r"'config_weight' \(2.0 in frame 1 for one\) is not used: all labels count alike"),
+        ({"config_virials_weight": 0.0}, r"'config_virials_weight' \(0.0 in frame 1 for one\) is not used"),
+        ({"head": "pbe0"}, "'head' is not used: frames of pbe and of pbe0 are learnt as one level of theory"),
+        ({"free_energy": -3.0}, "'free_energy' and 'energy' differ, in frame 1 for one; 'energy' is learnt"),
+    ],
+)
+def test_what_frames_say_of_their_labels_is_told(tmp_path: Path, info: dict[str, object], said: str) -> None:
+    images = copper(3)
+    for image in images:
+        image.info |= {"head": "pbe", "config_weight": 1.0}
+    images[1].info |= {k: v for k, v in info.items() if k != "free_energy"}
+    images[1].calc.results |= {k: v for k, v in info.items() if k == "free_energy"}
+    with pytest.warns(Notice, match=said) as warned:
+        one(tmp_path / "a.extxyz", images)
+    assert len(warned) == 1
 
 
 def test_charges_and_spins_that_cannot_be(tmp_path: Path) -> None:

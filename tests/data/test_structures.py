@@ -31,6 +31,17 @@ _atom_site_fract_y
 _atom_site_fract_z
 _atom_site_occupancy
 """
+DUMP = """ITEM: TIMESTEP
+0
+ITEM: NUMBER OF ATOMS
+1
+ITEM: BOX BOUNDS pp pp pp
+0 9
+0 9
+0 9
+ITEM: ATOMS id type x y z
+1 1 0 0 0
+"""
 WATER = "3\n\nO 0 0 0\nD 0.96 0 0\nD -0.24 0.93 0\n"
 
 
@@ -61,6 +72,8 @@ def test_a_plain_structure_says_nothing(tmp_path: Path, recwarn: pytest.Warnings
         pdb(("C1", "", "C", 0.0, 1.0), ("O1", "", "O", 1.2, 0.0))
     )  # 0.00 is no share of anything
     assert len(read_atoms(tmp_path / "a.pdb")) == 2
+    (tmp_path / "a.dump").write_text(DUMP.replace("type", "element").replace("1 1 0", "1 Si 0"))
+    assert read_atoms(tmp_path / "a.dump").get_chemical_formula() == "Si"
     assert no_notices(recwarn)
 
 
@@ -106,6 +119,8 @@ def test_isotopes_by_symbol(tmp_path: Path) -> None:
             "partly occupied or shared by elements; .* Si 0.7, Ge 0.3",
         ),
         ("a.cif", CIF + "Si1 Si 0 0 0 0.5\n", "partly occupied"),
+        ("a.dump", DUMP, "numbers the types of its atoms and names no elements"),
+        ("a.data", "a box\n\n2 atoms\n1 atom types\n", "numbers the types of its atoms and names no elements"),
         ("a.pdb", pdb(("C", "", "C", 0.0, 1.0), box="   12.xx   12.000   12.000"), "has a box that cannot be read"),
     ],
 )

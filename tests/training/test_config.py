@@ -72,6 +72,7 @@ def test_wrong_overrides(tmp_path: Path, override: str, said: str) -> None:
         (None, {"modle": {}}, "unknown key 'modle'; check its spelling: did you mean 'model'?"),
         ("model", {"chanels": 3}, "unknown key 'model.chanels'; check its spelling: did you mean 'channels'?"),
         ("trainer", {"zzz": 3}, "unknown key 'trainer.zzz'; check its spelling: known keys are steps, "),
+        ("model", {"r_max": 4.0}, "unknown key 'model.r_max'; check its spelling: it is 'cutoff' here"),
         ("model", {"cutoff": "wide"}, "'model.cutoff' is not valid; expected input should be a valid number"),
         ("model", {"cutoff": -1.0}, "'model.cutoff' is not valid; expected input should be greater than 0; found -1.0"),
         ("model", {"channels": 2.5}, "'model.channels' is not valid"),

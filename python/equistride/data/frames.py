@@ -210,6 +210,16 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
             row=np.arange(number), **optional)]  # fmt: skip
 
 
+def _of_row(row: Any) -> Any:
+    """Return the image of a row of an ASE database, with what else was written of it."""
+    image = row.toatoms()
+    written = dict(row.data) | row.key_value_pairs
+    if not written.get("charge"):  # ASE's own key, 0 where atoms have no initial charges
+        written.pop("charge", None)
+    image.info |= written
+    return image
+
+
 def _from_ase(images: Iterable[Any], path: Path) -> list[Frames]:
     """Group ASE images by composition and periodicity."""
     groups: dict[tuple[object, ...], list[tuple[int, Any, dict[str, Any]]]] = {}
@@ -343,7 +353,7 @@ def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = N
         elif path.suffix == ".db":
             import ase.db
 
-            groups = _from_ase((row.toatoms() for row in ase.db.connect(path).select()), path)
+            groups = _from_ase((_of_row(row) for row in ase.db.connect(path).select()), path)
         else:
             raise EquistrideError(
                 f"the data file {path} has an unknown type", expected=".npz, .extxyz, .xyz or .db", found=path.suffix

@@ -21,6 +21,10 @@ VIRIALS = ("REF_virial", "REF_virials", "REF_stress", "virial", "virials", "stre
 CHARGES = ("charge", "total_charge")
 SPINS = ("spin", "multiplicity", "spin_multiplicity", "total_spin")
 """Names of the total charge [e] and of the spin multiplicity, 2 S + 1."""
+WEIGHTS = tuple(
+    f"{first}{kind}weight" for first in ("config_", "") for kind in ("", "energy_", "forces_", "stress_", "virials_")
+)
+"""Names of MACE's weights of frames and of their labels."""
 SAME = 1e-4
 """Share by which two labels of one thing may differ, as rounding in a file leaves them."""
 
@@ -42,7 +46,7 @@ class Labels:
     """
 
     def __init__(self, path: object) -> None:
-        self.path, self.said = path, set[str]()
+        self.path, self.said, self.head = path, set[str](), ""
 
     def _tell(self, names: str, what: str) -> None:
         """Say something of some labels, the first time."""
@@ -66,7 +70,7 @@ class Labels:
             Where there is no energy, or no forces of two atoms or more; or charges and multiplicities are no whole numbers.
         """
         results = {} if image.calc is None else image.calc.results
-        found = {**image.info, **image.arrays, **results}
+        found = {**results, **image.arrays, **image.info}
         energy, forces = self._first(place, found, "energy"), self._first(place, found, "forces")
         if forces is None and len(image) == 1:
             forces = np.zeros((1, 3))  # nothing pulls at an atom alone, nor at one among its images
@@ -79,6 +83,7 @@ class Labels:
                 found=", ".join(sorted(set(found) - {"numbers", "positions"})) or "positions alone",
                 hint="rename the fields of the file",
             )
+        self._others(found, place)
         labels = {
             "energy": float(energy),
             "forces": np.array(forces, float),
@@ -87,6 +92,27 @@ class Labels:
         for name, aliases, lowest in (("charge", CHARGES, -np.inf), ("spin", SPINS, 0)):
             labels[name] = self._whole(found, name, aliases, lowest, place)
         return labels
+
+    def _others(self, found: Mapping[str, Any], place: str) -> None:
+        """Tell of what a frame says of its labels and is not used: weights, levels of theory, the free energy."""
+        for name in WEIGHTS:
+            if np.size(found.get(name, ())) == 1 and not alike(found[name], 1.0):
+                self._tell(
+                    f"'{name}'",
+                    f"({found[name]} in {place} for one) is not used: all labels count alike, also those of 0",
+                )
+        head = str(found.get("head", ""))
+        self.head = self.head or head
+        if head != self.head:
+            self._tell(
+                "'head'",
+                f"is not used: frames of {self.head} and of {head or 'none'} are learnt as one level of theory",
+            )
+        if "REF_energy" not in found and not alike(found.get("free_energy", found["energy"]), found["energy"]):
+            self._tell(
+                "'free_energy' and 'energy'",
+                f"differ, in {place} for one; 'energy' is learnt, and with smeared electrons the forces belong to the other",
+            )
 
     def _virial(self, image: Any, found: Mapping[str, Any], place: str) -> Array:
         names = [name for name in VIRIALS if name in found]

@@ -71,6 +71,7 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
         form = "proteindatabank"
     elif form is None:
         form = filetype(str(path))
+    _refuse_types(form, path)
     pdb = clean_pdb(path) if form == "proteindatabank" else CleanPDB()
     source: Any = io.StringIO("\n".join(pdb.lines)) if form == "proteindatabank" else str(path)
     images, first = ase.io.iread(source, index=":", format=form, do_not_split_by_at_sign=True), 0
@@ -96,6 +97,21 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
             atoms.set_masses(masses)
         first += len(atoms)
         yield atoms
+
+
+def _refuse_types(form: str, path: Path) -> None:
+    """Refuse LAMMPS's files that number their types: readers take type 1 for hydrogen, 2 for helium."""
+    with path.open("rb") as handle:
+        head = handle.read(4096).decode(errors="replace").splitlines()
+    dump = next((line for line in head if line.startswith("ITEM: ATOMS")), "element")
+    data = any(line.split()[1:] in (["atoms"], ["atom", "types"]) for line in head[:12])
+    if (form.startswith("lammps-dump") and "element" not in dump.split()) or (
+        form in ("lammps-data", "runnerdata") and data
+    ):
+        raise EquistrideError(
+            f"{path} is a file of LAMMPS that numbers the types of its atoms and names no elements",
+            hint="dump with the column element (dump_modify element), or write the structure as extended XYZ",
+        )
 
 
 def _tell_guesses(atoms: Atoms, path: Path) -> None:

@@ -262,6 +262,15 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+ELSEWHERE = {
+    "r_max": "cutoff", "rcut": "cutoff", "lr": "learning_rate", "max_steps": "steps", "max_epochs": "steps", "epochs": "steps",
+    "max_num_epochs": "steps", "num_channels": "channels", "num_interactions": "num_layers", "forces": "force",
+    "virials": "virial", "stress": "virial", "train_file": "files", "test_file": "test_files",
+    "valid_fraction": "validation_fraction", "default_dtype": "precision",
+}  # fmt: skip
+"""Names of other trainers for keys of ours."""
+
+
 def _near(key: str, section: Any) -> str:
     """Name the known keys beside a wrong one, the likeliest first."""
     import difflib
@@ -272,6 +281,8 @@ def _near(key: str, section: Any) -> str:
             section = section.model_fields[parent].annotation
             section = get_args(section)[0] if get_args(section) else section
     names = list(section.model_fields)
+    if (ours := ELSEWHERE.get(last)) in names:
+        return f"it is {ours!r} here"
     close = difflib.get_close_matches(last, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(names)}"
 
