@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms, FixScaled
 from ase.io import write
 
-from equistride.data.structures import fixed_atoms, read_atoms, read_images
+from equistride.data.structures import fixed_atoms, leave_out_system, read_atoms, read_images
 from equistride.elements import atomic_numbers_of, masses_of, missing_element, species_index
 from equistride.errors import EquistrideError, Notice
 
@@ -240,6 +240,25 @@ def test_what_nobody_uses_is_told(tmp_path: Path) -> None:
     with pytest.warns(Notice, match="holds 2 structures") as said:
         assert read_atoms(tmp_path / "b.extxyz", moving=True).get_momenta().any()
     assert len(said) == 1
+
+
+def test_charge_and_spin_of_a_structure(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Kept for calculators that take them; where a verb computes with those of the artifact, told and taken off."""
+    water = molecule("H2O")
+    water.info = {"charge": -1, "spin": 2, "name": "water"}
+    write(tmp_path / "a.extxyz", water)
+    atoms = read_atoms(tmp_path / "a.extxyz")
+    assert atoms.info == water.info
+    assert no_notices(recwarn)
+    with pytest.warns(
+        Notice, match=r"a\.extxyz says charge -1, spin 2; charge and spin are those of the artifact here"
+    ):
+        leave_out_system(atoms, tmp_path / "a.extxyz")
+    assert atoms.info == {"name": "water"}
+    atoms.info = {"charge": 0, "spin": 1}
+    before = len(recwarn)
+    leave_out_system(atoms, tmp_path / "a.extxyz")
+    assert len(recwarn) == before
 
 
 def test_names_that_stand_for_elements_are_told(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from equistride.data.lammps import LammpsRun
 from equistride.data.pairs import chains, join, select_pairs, synchronise
 from equistride.data.quartz import MASSES, quartz
 from equistride.data.trajectories import Source, read_motion
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, Notice
+from equistride.training.pairs import cooler
 from equistride.units import ACCELERATION, ANGSTROM_PER_NM
 
 
@@ -327,3 +328,10 @@ def test_trajectories_that_cannot_be_paired(tmp_path: Path) -> None:
     (tmp_path / "bad.h5").write_bytes(b"nothing")
     with pytest.raises(EquistrideError, match=r"cannot be read as .h5"):
         read_motion(tmp_path / "bad.h5")
+
+
+def test_a_limit_of_temperature_that_files_cannot_meet(dumps: tuple[Path, Frames]) -> None:
+    """Where files do not say how hot their runs are, the limit keeps all frames, with a sentence."""
+    _, frames = dumps
+    with pytest.warns(Notice, match="data.max_temperature_K has no effect on files that do not say"):
+        assert cooler(frames, 300.0) is frames

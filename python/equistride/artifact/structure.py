@@ -40,9 +40,11 @@ def read_structure(path: Path | None, model: Model) -> Structure:
         frame = reference_structure(len(model.metadata.species), model.metadata.cutoff, counts=model.metadata.counts)
         positions, kinds, lattice = (array.numpy() for array in frame)
         return Structure(positions, kinds, lattice, np.ones(3, bool))
-    from equistride.data.structures import read_atoms
+    from equistride.data.structures import leave_out_system, read_atoms
 
-    return structure_of(read_atoms(path), model)
+    atoms = read_atoms(path)
+    leave_out_system(atoms, path)
+    return structure_of(atoms, model)
 
 
 def structure_of(atoms: Atoms, model: Model) -> Structure:

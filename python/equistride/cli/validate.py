@@ -152,12 +152,13 @@ def _conservation(
     from equistride.conservation.nve import Setting, Verlet, conservation
     from equistride.conservation.probes import probe
     from equistride.conservation.steps import highest_frequency, scaling_steps, too_long
-    from equistride.data.structures import read_atoms
+    from equistride.data.structures import leave_out_system, read_atoms
     from equistride.engines.ase import EquistrideCalculator
     from equistride.engines.nve import ASEVerlet, OpenMMVerlet
 
     Setting(**{"timestep": scaling_steps(1.0)[0]} | given)  # what is wrong with them is said before the work
     atoms = read_atoms(system)
+    leave_out_system(atoms, system)
     calculator = EquistrideCalculator(artifact, dtype=dtype.value)
     frequency = highest_frequency(atoms, EquistrideCalculator(artifact, dtype="float64"))
     chosen = scaling_steps(frequency)

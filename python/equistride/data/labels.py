@@ -99,7 +99,7 @@ class Labels:
             if np.size(found.get(name, ())) == 1 and not alike(found[name], 1.0):
                 self._tell(
                     f"'{name}'",
-                    f"({found[name]} in {place} for one) is not used: all labels count alike, also those of 0",
+                    f"({found[name]} in {place} for one) is not used: all labels count alike, those of 0 too",
                 )
         head = str(found.get("head", ""))
         self.head = self.head or head

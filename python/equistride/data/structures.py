@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
+from equistride.data.labels import CHARGES, SPINS
 from equistride.data.pdb import CleanPDB, clean_pdb
 from equistride.elements import ISOTOPES, missing_element
 from equistride.errors import EquistrideError, tell
@@ -185,6 +186,16 @@ def read_atoms(path: str | Path, *, keep_fixed: bool = False, moving: bool = Fal
     if atoms.has("momenta") and atoms.get_momenta().any() and not moving:
         tell(f"{path} has velocities; they are not used")
     return atoms
+
+
+def leave_out_system(atoms: Atoms, path: Path) -> None:
+    """Take the total charge and spin off, and tell, where a verb computes with those of the artifact."""
+    given = {key: atoms.info.pop(key) for key in (*CHARGES, *SPINS) if np.size(atoms.info.get(key, ())) == 1}
+    said = [f"{key} {value}" for key, value in given.items() if value not in (0, 1 if key in SPINS else 0)]
+    if said:
+        tell(
+            f"{path} says {', '.join(said)}; charge and spin are those of the artifact here (`equistride system` sets them)"
+        )
 
 
 def fixed_atoms(atoms: Atoms) -> list[int]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from equistride.training.config import AnyConfig, PropagatorConfig, TrainConfig
+from typing import Any
 
 
-def without_effect(config: AnyConfig) -> Iterator[str]:
-    """Yield a sentence for each setting of a configuration that changes nothing, or not what its name says."""
+def without_effect(config: Any) -> Iterator[str]:
+    """Yield a sentence for each setting of a configuration that changes nothing, or not what its name says.
+
+    Parameters
+    ----------
+    config
+        Of :mod:`equistride.training.config`, for a potential or a propagator.
+    """
     steps, warmup = config.trainer.steps, config.optimiser.warmup_steps
     if warmup >= steps:
         yield (
@@ -25,7 +28,7 @@ def without_effect(config: AnyConfig) -> Iterator[str]:
     yield from _of_propagator(config) if config.model.architecture == "trajcast" else _of_potential(config)
 
 
-def _of_potential(config: TrainConfig) -> Iterator[str]:
+def _of_potential(config: Any) -> Iterator[str]:
     asked = config.loss.virial > 0 and "virial" in config.loss.model_fields_set
     if asked and config.model.forces == "direct":
         yield "loss.virial has no effect with model.forces: direct, whose forces belong to no virial"
@@ -39,7 +42,7 @@ def _of_potential(config: TrainConfig) -> Iterator[str]:
         yield f"frames.noise has no effect with frames.control: {frames.control}; it is of control: dens"
 
 
-def _of_propagator(config: PropagatorConfig) -> Iterator[str]:
+def _of_propagator(config: Any) -> Iterator[str]:
     for key, without in (("devices", ("auto", 1)), ("bfloat16", (False,))):
         if getattr(config.trainer, key) not in without:
             yield f"trainer.{key} has no effect on a propagator, which trains on one device in trainer.precision"
