@@ -227,6 +227,7 @@ def test_datasets_and_elements_are_checked() -> None:
     checkpoint.datasets["omat"] = checkpoint.datasets["omol"]
     with pytest.raises(EquistrideError, match="several datasets; expected omol, omat; found no choice"):
         potential_of(checkpoint)
+    del checkpoint.datasets["omat"]
     checkpoint.datasets["omol"].force_rmsd = 2.0
     with pytest.raises(EquistrideError, match="forces are not the gradient of its energy"):
         potential_of(checkpoint, dataset="omol")

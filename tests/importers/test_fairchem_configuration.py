@@ -146,6 +146,20 @@ def test_a_head_with_a_slice_a_dataset() -> None:
         assert torch.equal(found["network.head.0.weight"], plain["network.head.0.weight"]) == equal
 
 
+def test_of_several_heads_that_of_the_dataset_is_taken() -> None:
+    checkpoint = changed("L2M2_direct")
+    state = checkpoint.state
+    for key in [k for k in state if k.startswith("output_heads.energy.")]:
+        state[key.replace(".energy.", ".second.")] = 2 * state[key]
+    for name, prefix in (("energy", "omol"), ("second", "omat")):
+        checkpoint.heads[name] = {"module": "MLP_Energy_Head", "prefix": prefix}
+    first = build(changed("L2M2_direct")).potential.network.head[0].weight
+    assert torch.equal(build(checkpoint).potential.network.head[0].weight, 2 * first)
+    checkpoint.heads["second"].pop("prefix")
+    with pytest.raises(EquistrideError, match=r"no single output head.*found output_heads\.energy.*second"):
+        build(checkpoint)
+
+
 def test_stresses_that_are_no_strain_derivative_are_told(tmp_path: Path) -> None:
     def notes(checkpoint: Any) -> str:
         return "; ".join(build(checkpoint).notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from equistride.importers.fairchem_heads import Heads, heads_of, mapping_of
 from equistride.importers.fairchem_weights import system_weights, translate
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
-from equistride.nn.system import SystemEmbedding
+from equistride.nn.system import CHARGE_LIMIT, SPIN_LIMIT, SystemEmbedding
 
 
 @dataclass
@@ -41,10 +41,11 @@ class Imported:
     dataset: str
     system: dict[str, float]
     """Total charge [e] and spin multiplicity, where the network knows them."""
-    composition: Composition | None = None
-    coefficients: list[float] = field(default_factory=list)
+    composition: Composition | None
+    """The only one that it holds for."""
+    coefficients: list[float]
     """Shares of a UMA model's experts."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
     """What fairchem does otherwise, and what was set aside."""
 
 
@@ -104,20 +105,21 @@ def _check_forces(checkpoint: Checkpoint, facts: Normalisation, heads: Heads, co
     return notes
 
 
-def _embedding(weights: Mapping[str, Tensor], config: ESENConfig, system: uma.System) -> Tensor:
+def _embedding(weights: Mapping[str, Tensor], config: ESENConfig, system: Mapping[str, float]) -> Tensor:
     """Return the embedding of charge, spin and dataset [C]."""
     module = SystemEmbedding(config.charge_spin, config.channels).double()
     module.load_state_dict(dict(weights))
-    module.charge.fill_(system.charge)
-    module.spin.fill_(system.spin)
+    module.charge.fill_(system["charge"])
+    module.spin.fill_(system["spin"])
     return module().detach()
 
 
-def _folded(weights: dict[str, Tensor], embedding: Tensor, config: ESENConfig) -> None:
+def _folded(weights: dict[str, Tensor], embedding: Tensor, config: ESENConfig) -> dict[str, Tensor]:
     """Add the embedding where the network would: to the scalars at the start and after the first norm of each block."""
     weights["embedding.weight"] = weights["embedding.weight"] + embedding
     for k in range(config.num_layers):
         weights[f"blocks.{k}.norm1.bias"] = weights[f"blocks.{k}.norm1.bias"] + embedding
+    return weights
 
 
 def _composition(elements: Mapping[str, int], of_size: bool) -> Composition:
@@ -143,6 +145,36 @@ def build(
     dataset, facts = _dataset(checkpoint, dataset)
     heads = heads_of(checkpoint, dataset)
     config = config_of(checkpoint.backbone | ({} if heads.forces else {"direct_forces": False}), checkpoint.generation)
+    _check_composition(checkpoint, experts, composition, elements, unmerged)
+    system = _system(config, dataset, charge, spin)
+    notes = _check_forces(checkpoint, facts, heads, config)
+    of_system = system_weights(checkpoint.state, config, _row(checkpoint, dataset)) if system else {}
+    state, shares = checkpoint.state, []
+    if composition:
+        if "omol" not in dataset.lower() and any(system.values()):
+            notes.append(f"the dataset {dataset} has neither charges nor spins: the model saw none but 0 and 0 there")
+        embedding = _embedding(of_system, config, system)
+        if experts:
+            mixture = uma.coefficients(checkpoint, embedding, composition)
+            state, shares = uma.merged(state, mixture), mixture.tolist()
+        config = config.model_copy(update={"charge_spin": "off"})
+        weights = _folded(translate(state, config, heads), embedding, config)
+    else:
+        weights = translate(state, config, heads) | {f"system.{name}": tensor for name, tensor in of_system.items()}
+    potential = _assembled(weights, config, facts, list(composition or elements))
+    network: Any = potential.network
+    if system and composition and network.balance is not None:
+        network.balance.set_totals(system["charge"], system["spin"])
+    elif system and not composition:
+        network.set_system(system["charge"], system["spin"])
+    bound = _composition(composition, checkpoint.name == uma.COUNTS_ITSELF) if composition else None
+    return Imported(potential, config, dataset, system, bound, shares, notes)
+
+
+def _check_composition(
+    checkpoint: Checkpoint, experts: bool, composition: Mapping[str, int] | None, elements: Sequence[str], unmerged: bool
+) -> None:  # fmt: skip
+    """Refuse UMA models without a composition, and a composition for others."""
     bound = experts or (uma.looks_merged(checkpoint) and not unmerged)
     need(
         not bound or bool(composition),
@@ -155,46 +187,28 @@ def build(
         bound or not composition, "the model holds for any composition", found="a structure to merge it for",
         hint="leave --structure out, and name elements with --elements",
     )  # fmt: skip
-    multiplicity = spin if spin is not None else float("omol" in dataset.lower())
     need(
-        config.charge_spin != "off" or (charge == 0 and not spin), "the model knows no charge and no spin",
-        found=f"charge {charge}, spin {spin}", hint="leave --charge and --spin out",
+        not composition or not elements or set(elements) == set(composition),
+        "a merged model keeps the elements of its composition", expected=", ".join(composition or []),
+        found=", ".join(elements), hint="leave --elements out",
     )  # fmt: skip
-    made = Imported(None, config, dataset, {})  # type: ignore[arg-type]
-    made.notes = _check_forces(checkpoint, facts, heads, config)
-    if config.charge_spin != "off":
-        made.system = {"charge": float(charge), "spin": float(multiplicity)}
-    state = checkpoint.state
-    if composition:
+
+
+def _system(config: ESENConfig, dataset: str, charge: float, spin: float | None) -> dict[str, float]:
+    """Return total charge and spin multiplicity, where the network knows them."""
+    if config.charge_spin == "off":
         need(
-            not elements or set(elements) == set(composition), "a merged model keeps the elements of its composition",
-            expected=", ".join(composition), found=", ".join(elements), hint="leave --elements out",
+            charge == 0 and not spin, "the model knows no charge and no spin", found=f"charge {charge}, spin {spin}",
+            hint="leave --charge and --spin out",
         )  # fmt: skip
-        elements = list(composition)
-        if "omol" not in dataset.lower() and (charge, multiplicity) != (0, 0):
-            made.notes.append(
-                f"the dataset {dataset} has neither charges nor spins: the model saw none but 0 and 0 there"
-            )
-        system = uma.System(dict(composition), float(charge), float(multiplicity))
-        embedding = _embedding(system_weights(state, config, _row(checkpoint, dataset)), config, system)
-        if experts:
-            shares = uma.coefficients(checkpoint, embedding, composition)
-            state, made.coefficients = uma.merged(state, shares), shares.tolist()
-        made.config = config = config.model_copy(update={"charge_spin": "off"})
-        made.composition = _composition(composition, checkpoint.name == uma.COUNTS_ITSELF)
-    weights = translate(state, config, heads)
-    if composition:
-        _folded(weights, embedding, config)
-    elif config.charge_spin != "off":
-        of_system = system_weights(state, config, _row(checkpoint, dataset))
-        weights |= {f"system.{name}": tensor for name, tensor in of_system.items()}
-    made.potential = _assembled(weights, config, facts, elements)
-    network: Any = made.potential.network
-    if made.system and not composition:
-        network.set_system(*made.system.values())
-    elif made.system and network.balance is not None:
-        network.balance.set_totals(*made.system.values())
-    return made
+        return {}
+    multiplicity = float("omol" in dataset.lower()) if spin is None else float(spin)
+    need(
+        abs(charge) <= CHARGE_LIMIT and 0 <= multiplicity <= SPIN_LIMIT, "charge or spin multiplicity is out of range",
+        expected=f"a charge from {-CHARGE_LIMIT} to {CHARGE_LIMIT} and a multiplicity from 0 to {SPIN_LIMIT}",
+        found=f"{charge:g} and {multiplicity:g}",
+    )  # fmt: skip
+    return {"charge": float(charge), "spin": multiplicity}
 
 
 def _assembled(

@@ -7,7 +7,6 @@ spin and dataset (arXiv 2506.23971); it is computed and applied in double precis
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from ase.data import atomic_numbers
@@ -25,16 +24,6 @@ COUNTS_ITSELF = "UMA-S-1.2"
 DATASETS = {"omol", "omat", "oc20", "odac", "omc", "oc22", "oc25"}
 """What UMA was trained on; no eSEN network of one set of weights was trained on several of them."""
 STRUCTURE = "name the system with --structure FILE (and --dataset, --charge, --spin)"
-
-
-@dataclass(frozen=True)
-class System:
-    """The one system that a merged network holds for."""
-
-    elements: dict[str, int]
-    """Atoms of each element, by its symbol."""
-    charge: float
-    spin: float
 
 
 def has_experts(checkpoint: Checkpoint) -> bool:
