@@ -158,6 +158,8 @@ PYBIND11_MODULE(_openmm, m) {
     m.def("get_elements", [](const py::object &o) { return get(o).getElements(); });
     m.def("set_particles", [](const py::object &o, const std::vector<int> &v) { get(o).setParticles(v); });
     m.def("get_particles", [](const py::object &o) { return get(o).getParticles(); });
+    m.def("set_bonds", [](const py::object &o, const std::vector<std::pair<int, int>> &v) { get(o).setBonds(v); });
+    m.def("get_bonds", [](const py::object &o) { return get(o).getBonds(); });
     m.def("set_periodic", [](const py::object &o, bool v) { get(o).setUsesPeriodicBoundaryConditions(v); });
     m.def("set_outputs_forces", [](const py::object &o, bool v) { get(o).setOutputsForces(v); });
     m.def("get_outputs_forces", [](const py::object &o) { return get(o).getOutputsForces(); });

@@ -80,6 +80,14 @@ void EquistrideForce::setParticles(const std::vector<int> &particles) {
     particles_ = particles;
 }
 
+void EquistrideForce::setBonds(const std::vector<std::pair<int, int>> &bonds) {
+    for (const auto &[first, second] : bonds)
+        if (first < 0 || second < 0 || first == second)
+            throw OpenMMException("a bond joins two particles of the System; found " + std::to_string(first) + " and " +
+                                  std::to_string(second));
+    bonds_ = bonds;
+}
+
 void EquistrideForce::setOutputsForces(bool outputs) {
     if (isArtifact() && !outputs)
         throw OpenMMException("an equistride artifact always gives forces; setOutputsForces() is for plain modules");

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace equistride {
@@ -43,6 +44,10 @@ public:
     /// Indices of the particles that the model sees; empty (the default) for all of the System.
     void setParticles(const std::vector<int> &particles);
     const std::vector<int> &getParticles() const { return particles_; }
+    /// Pairs of particles that belong to one molecule, which OpenMM keeps whole in output and a barostat scales as one;
+    /// they have no energy of their own. None by default.
+    void setBonds(const std::vector<std::pair<int, int>> &bonds);
+    const std::vector<std::pair<int, int>> &getBonds() const { return bonds_; }
 
     void setUsesPeriodicBoundaryConditions(bool periodic) { periodic_ = periodic; }
     bool usesPeriodicBoundaryConditions() const override { return periodic_; }
@@ -79,6 +84,7 @@ private:
     std::unique_ptr<TestedModel> artifact_; // null for a plain module
     std::vector<std::string> elements_;
     std::vector<int> particles_;
+    std::vector<std::pair<int, int>> bonds_;
     std::vector<GlobalParameter> parameters_;
     std::vector<std::string> derivatives_;
     std::map<std::string, std::string> properties_;

@@ -3,6 +3,7 @@
 #include "errors.h"
 #include "gil.h"
 #include "kernel.h"
+#include "molecules.h"
 #include "system_checks.h"
 
 #include <ATen/ATen.h>
@@ -31,9 +32,17 @@ void EquistrideForceImpl::initialize(ContextImpl &context) {
         if (particle >= count)
             throw OpenMMException("a particle of the force is not in the System; expected less than " +
                                   std::to_string(count) + "; found " + std::to_string(particle));
+    for (const auto &[first, second] : owner_.getBonds())
+        if (first >= count || second >= count)
+            throw OpenMMException("a bond of the force is not in the System; expected particles less than " +
+                                  std::to_string(count) + "; found " + std::to_string(std::max(first, second)));
     if (owner_.isArtifact()) // a module of the TorchForce contract may know of constraints
-        check_free(context.getSystem(), labels_, "which a model of atoms cannot see; leave it out",
-                   "and the model was trained on free atoms");
+        check_unconstrained(context.getSystem(), labels_,
+                            "and the model was trained on free atoms; make the System with constraints=None, and with "
+                            "rigidWater=False where the model sees water; in a mixed System openmm-ml frees the atoms "
+                            "inside the region (removeConstraints=True, and a list of atoms), so choose a region that "
+                            "cuts no constraint");
+    context_ = &context;
     OpenMM::Platform &platform = context.getPlatform();
     if (platform.supportsKernels({CalcEquistrideForceKernel::Name()})) {
         kernel_ = platform.createKernel(CalcEquistrideForceKernel::Name(), context);
@@ -121,6 +130,16 @@ double EquistrideForceImpl::evaluate(ContextImpl &context, const std::vector<Vec
     const double energy = result.energy.item<double>();
     evaluator_->check();
     return energy;
+}
+
+std::vector<std::pair<int, int>> EquistrideForceImpl::getBondedParticles() const {
+    if (owner_.getBonds().empty() || !owner_.usesPeriodicBoundaryConditions() || !context_)
+        return owner_.getBonds();
+    std::vector<Vec3> positions;
+    context_->getPositions(positions);
+    Vec3 box[3];
+    context_->getPeriodicBoxVectors(box[0], box[1], box[2]);
+    return bonds_of_molecules(owner_.getBonds(), positions, box);
 }
 
 void EquistrideForceImpl::add_derivatives(ContextImpl &context, const std::vector<double> &derivatives) const {

@@ -20,6 +20,8 @@ public:
                                int groups) override;
     double computeForce(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
                         std::vector<OpenMM::Vec3> &forces) override;
+    /// The bonds of the force, but those of networks that go on through the box: such are no molecules.
+    std::vector<std::pair<int, int>> getBondedParticles() const override;
 
 private:
     void initialize_host(OpenMM::ContextImpl &context);
@@ -28,6 +30,7 @@ private:
     void add_derivatives(OpenMM::ContextImpl &context, const std::vector<double> &derivatives) const;
 
     const EquistrideForce &owner_;
+    OpenMM::ContextImpl *context_ = nullptr;
     std::unique_ptr<Evaluator> evaluator_;
     std::vector<std::int64_t> labels_; // indices in the System of the particles that the model sees
     std::optional<OpenMM::Kernel> kernel_;

@@ -32,17 +32,27 @@ public:
 
     const OpenMM::Force &getOwner() const override { return owner_; }
     void initialize(OpenMM::ContextImpl &context) override {
-        if (!strides(context.getIntegrator()) && !has_forces(context.getSystem()))
+        strides_ = strides(context.getIntegrator());
+        has_forces_ = has_forces(context.getSystem());
+        if (!strides_ && !has_forces_)
             throw OpenMMException("this System was made for a propagator and has no forces, so that its atoms would "
                                   "fly on in straight lines; expected a TrajCastIntegrator; found another integrator; "
                                   "make the System from a potential for that one");
     }
-    double calcForcesAndEnergy(OpenMM::ContextImpl &, bool, bool, int) override { return 0.0; }
+    /// A minimizer asks for the forces of the groups of integration.
+    double calcForcesAndEnergy(OpenMM::ContextImpl &, bool includeForces, bool, int groups) override {
+        if (includeForces && strides_ && (!has_forces_ || groups == 0))
+            throw OpenMMException("a propagator moves the atoms without forces, so that there are none to ask for, and "
+                                  "minimizeEnergy would move nothing; minimize in a System of a potential "
+                                  "(create_system with its artifact), and set the positions here");
+        return 0.0;
+    }
     std::map<std::string, double> getDefaultParameters() override { return {}; }
     std::vector<std::string> getKernelNames() override { return {}; }
 
 private:
     const PropagatorMark &owner_;
+    bool strides_ = false, has_forces_ = false;
 };
 
 class MarkProxy final : public OpenMM::SerializationProxy {

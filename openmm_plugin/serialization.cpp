@@ -42,6 +42,9 @@ public:
         SerializationNode &particles = node.createChildNode("Particles");
         for (const int particle : force.getParticles())
             particles.createChildNode("Particle").setIntProperty("index", particle);
+        SerializationNode &bonds = node.createChildNode("Bonds");
+        for (const auto &[first, second] : force.getBonds())
+            bonds.createChildNode("Bond").setIntProperty("p1", first).setIntProperty("p2", second);
         SerializationNode &elements = node.createChildNode("Elements");
         for (const std::string &element : force.getElements())
             elements.createChildNode("Element").setStringProperty("symbol", element);
@@ -79,6 +82,12 @@ public:
         for (const SerializationNode &child : node.getChildNode("Particles").getChildren())
             particles.push_back(child.getIntProperty("index"));
         force->setParticles(particles);
+        std::vector<std::pair<int, int>> bonds;
+        for (const SerializationNode &child : node.getChildren())
+            if (child.getName() == "Bonds") // files of earlier versions have none
+                for (const SerializationNode &bond : child.getChildren())
+                    bonds.emplace_back(bond.getIntProperty("p1"), bond.getIntProperty("p2"));
+        force->setBonds(bonds);
         std::vector<std::string> elements;
         for (const SerializationNode &child : node.getChildNode("Elements").getChildren())
             elements.push_back(child.getStringProperty("symbol"));

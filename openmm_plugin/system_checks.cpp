@@ -30,13 +30,18 @@ template <typename... Kinds> bool is_one_of(const Force &force) {
 void check_particles(const OpenMM::System &system) {
     std::vector<std::int64_t> all(static_cast<std::size_t>(system.getNumParticles()));
     std::iota(all.begin(), all.end(), 0);
-    check_free(system, all, "which a propagator of atoms cannot move; make the System without virtual sites",
-               "and a propagator moves free atoms");
-    for (int i = 0; i < system.getNumParticles(); i++)
+    check_unconstrained(
+        system, all, "and a propagator moves free atoms; make the System with constraints=None and rigidWater=False");
+    for (int i = 0; i < system.getNumParticles(); i++) {
+        if (system.isVirtualSite(i))
+            throw OpenMMException("particle " + std::to_string(i) +
+                                  " is a virtual site, which a propagator of atoms cannot move; make the System "
+                                  "without virtual sites");
         if (system.getParticleMass(i) == 0)
             throw OpenMMException("particle " + std::to_string(i) +
                                   " has no mass, which fixes it in OpenMM, and a propagator moves all atoms; give it "
                                   "the mass of its element");
+    }
 }
 
 void check_force(const Force &force, bool thermostat, int groups) {
@@ -66,8 +71,8 @@ bool has_forces(const OpenMM::System &system) {
     return false;
 }
 
-void check_free(const OpenMM::System &system, const std::vector<std::int64_t> &particles, const std::string &site,
-                const std::string &constraint) {
+void check_unconstrained(const OpenMM::System &system, const std::vector<std::int64_t> &particles,
+                         const std::string &reason) {
     const std::unordered_set<std::int64_t> chosen(particles.begin(), particles.end());
     for (int k = 0; k < system.getNumConstraints(); k++) {
         int first = 0, second = 0;
@@ -75,12 +80,8 @@ void check_free(const OpenMM::System &system, const std::vector<std::int64_t> &p
         system.getConstraintParameters(k, first, second, distance);
         if (chosen.contains(first) || chosen.contains(second))
             throw OpenMMException("the distance between particles " + std::to_string(first) + " and " +
-                                  std::to_string(second) + " is constrained, " + constraint +
-                                  "; make the System with constraints=None and rigidWater=False");
+                                  std::to_string(second) + " is constrained, " + reason);
     }
-    for (const std::int64_t particle : particles)
-        if (system.isVirtualSite(static_cast<int>(particle)))
-            throw OpenMMException("particle " + std::to_string(particle) + " is a virtual site, " + site);
 }
 
 void check_box_was_set(const OpenMM::System &system, const std::vector<OpenMM::Vec3> &topology) {

@@ -15,10 +15,10 @@ namespace equistride {
 /// Whether something else than integrators and thermostats moves the atoms.
 bool has_forces(const OpenMM::System &system);
 
-/// Raises OpenMM::OpenMMException where one of the particles is a virtual site or has a constraint.
-/// @param site, constraint  why that cannot be, and what to do: ends of the sentences
-void check_free(const OpenMM::System &system, const std::vector<std::int64_t> &particles, const std::string &site,
-                const std::string &constraint);
+/// Raises OpenMM::OpenMMException where one of the particles has a constraint.
+/// @param reason  why that cannot be, and what to do: the end of the sentence
+void check_unconstrained(const OpenMM::System &system, const std::vector<std::int64_t> &particles,
+                         const std::string &reason);
 
 /// Raises OpenMM::OpenMMException where the System has the box that OpenMM gives where none is set, and its topology
 /// another one [nm].

@@ -131,6 +131,24 @@ def test_no_other_integrator_moves_a_system_without_forces(file: Path, random_ar
     openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
 
 
+def test_a_minimization_would_move_nothing(file: Path, random_artifact64: Path) -> None:
+    """Neither without forces nor with forces that only report energies; positions and energies may be asked for."""
+    topology, positions = topology_from_ase(bulk())
+    said = r"without forces, so that there are none to ask for, and minimizeEnergy would move nothing; .*of a potential"
+    reporting = create_system(file, topology)
+    reporting.addForce(create_force(random_artifact64, topology, backend="plugin"))
+    for system, options in ((create_system(file, topology), {}), (reporting, {"ignore_forces": True})):
+        integrator = TrajCastIntegrator(file, topology, **options)
+        run = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
+        run.context.setPositions(positions)
+        with pytest.raises(openmm.OpenMMException, match=said):
+            run.minimizeEnergy()
+        run.context.getState(positions=True, velocities=True, energy=True)
+    assert np.any(run.context.getState(forces=True).getForces(asNumpy=True)._value)
+    with pytest.raises(openmm.OpenMMException, match=said):
+        openmm.Context(create_system(file, topology), TrajCastIntegrator(file, topology)).getState(forces=True)
+
+
 def test_a_box_that_nobody_set(file: Path) -> None:
     """A System of one's own has OpenMM's 2 nm until its box is set."""
     reference = openmm.Platform.getPlatformByName("Reference")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ class Force(openmm.Force):
         Element symbols, one for each particle that the model sees (artifacts only).
     particles
         Indices of the particles that the model sees; all where not given.
+    bonds
+        See ``setBonds``.
     periodic
         Whether the model sees the box of the System.
 
@@ -87,6 +90,7 @@ class Force(openmm.Force):
         *,
         elements: Sequence[str] | None = None,
         particles: Sequence[int] | None = None,
+        bonds: Iterable[tuple[int, int]] = (),
         periodic: bool = False,
     ) -> None:
         content, file = _read(model)
@@ -99,6 +103,7 @@ class Force(openmm.Force):
             self.setElements(elements)
         if particles is not None:
             self.setParticles(particles)
+        self.setBonds(bonds)
         self.setUsesPeriodicBoundaryConditions(periodic)
 
     @staticmethod
@@ -146,11 +151,22 @@ class Force(openmm.Force):
 
     def setParticles(self, particles: Sequence[int]) -> None:
         """Set the indices of the particles that the model sees; none for all of the System."""
-        _plugin.set_particles(self, [int(particle) for particle in particles])
+        _plugin.set_particles(self, [operator.index(particle) for particle in particles])
 
     def getParticles(self) -> list[int]:
         """Return the indices of the particles that the model sees; empty for all of the System."""
         return _plugin.get_particles(self)
+
+    def setBonds(self, bonds: Iterable[tuple[int, int]]) -> None:
+        """Set pairs of particles of one molecule, which OpenMM keeps whole in output and barostats scale as one.
+
+        They have no energy. A network of bonds that goes on through the box is left out in a Context.
+        """
+        _plugin.set_bonds(self, [(operator.index(first), operator.index(second)) for first, second in bonds])
+
+    def getBonds(self) -> list[tuple[int, int]]:
+        """Return the pairs of particles of one molecule."""
+        return _plugin.get_bonds(self)
 
     def setUsesPeriodicBoundaryConditions(self, periodic: bool) -> None:
         """Set whether the model sees the box of the System."""
