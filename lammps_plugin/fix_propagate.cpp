@@ -2,6 +2,7 @@
 
 #include "host.h"
 #include "propagation/system_propagation.h"
+#include "settings.h"
 #include "words.h"
 
 #include "atom.h"
@@ -14,8 +15,10 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string_view>
 
 namespace equistride::lammps {
 namespace {
@@ -25,6 +28,8 @@ constexpr char FIX[] = "fix equistride/propagate";
 constexpr const char *STATISTICS[] = {"checks",      "violations", "largest_change", "strides",
                                       "corrected",   "rejected",   "refused",        "evaluations",
                                       "mean_change", "rms_change", "guard_seconds",  "network_seconds"};
+// Fixes that take or refuse what they try by its energy, and do not ask for a pair style themselves.
+constexpr std::string_view BY_ENERGY[] = {"gcmc", "widom", "mol/swap", "charge/regulation", "hmc"};
 constexpr const char *TRACE[] = {"trace.positions", "trace.velocities", "trace.cell", "trace.size"};
 
 } // namespace
@@ -105,8 +110,11 @@ void FixPropagate::init() {
     // Without a pair style nobody else asks for ghosts.
     const double reach = std::max(network_.ghosts.reach, potential_.model ? potential_.ghosts.reach + 2 * MARGIN : 0.0);
     comm->cutghostuser = std::max(comm->cutghostuser, reach);
-    if (comm->me == 0 && force->pair)
-        error->warning(FIX, 0, std::string("a stride knows no forces: those of the pair style move no atom"));
+    if (comm->me == 0)
+        error->warning(FIX, 0,
+                       std::string(force->pair
+                                       ? "a stride knows no forces: those of the pair style move no atom"
+                                       : "a stride knows no energy: `pe` and `press` in the output are kinetic"));
 }
 
 void FixPropagate::check_step() const {
@@ -128,6 +136,9 @@ void FixPropagate::check_run() const {
         TORCH_CHECK_VALUE(!served->model || !served->model->metadata().requires_box || periodic == 3, "the ",
                           served == &network_ ? "model" : "guard's potential",
                           " was trained on periodic systems alone; expected `boundary p p p`");
+    TORCH_CHECK_VALUE(force->pair || update->whichflag != 2,
+                      "a propagator knows no forces, so that `minimize` moves nothing; give a pair style for it, or ",
+                      "minimize before the fix");
     for (int k = 0; k < modify->nfix; k++) {
         const Fix *const other = modify->fix[k];
         if (other == this)
@@ -139,6 +150,9 @@ void FixPropagate::check_run() const {
         TORCH_CHECK_VALUE(!(modify->fmask[k] & LAMMPS_NS::FixConst::POST_FORCE), name,
                           " acts on forces, and a stride knows none: it would do nothing; take it out (`temp` is the "
                           "thermostat of a stride)");
+        TORCH_CHECK_VALUE(force->pair || std::find(std::begin(BY_ENERGY), std::end(BY_ENERGY), other->style) ==
+                                             std::end(BY_ENERGY),
+                          name, " goes by energies, and a stride knows none; give a pair style for them");
         TORCH_CHECK_VALUE(std::strstr(other->style, "shake") == nullptr &&
                               std::strstr(other->style, "rattle") == nullptr,
                           name, " constrains the atoms, which a stride does not; take it out");
@@ -164,6 +178,11 @@ void FixPropagate::check_masses() const {
 
 void FixPropagate::setup(int) {
     double slowest = 0;
+    guarded_together(error, world, FIX, [&] {
+        TORCH_CHECK_VALUE(!check_settings(*lmp, species_).outside,
+                          "a stride moves all atoms, also those that `neigh_modify exclude` keeps from all others; ",
+                          "take it out");
+    });
     guarded_together(error, world, FIX, [&] {
         for (int i = 0; i < atom->nlocal; i++)
             for (int k = 0; k < 3; k++) {

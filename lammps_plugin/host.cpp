@@ -35,7 +35,9 @@ double number(const std::string &keyword, const std::string &word, double least)
         end = std::string::npos;
     }
     TORCH_CHECK_VALUE(end == word.size() && std::isfinite(value) && value >= least, "a value of ", keyword,
-                      " is wrong; expected a number from ", least, " on; found ", word);
+                      " is wrong; expected a number",
+                      least > std::numeric_limits<double>::lowest() ? c10::str(" from ", least, " on") : "", "; found ",
+                      word);
     return value;
 }
 

@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -32,7 +33,8 @@ struct RunUnits {
 RunUnits units_of(const LAMMPS_NS::Update &update);
 
 /// A word of the input as a number. Raises c10::ValueError where it is none or is less than `least`.
-double number(const std::string &keyword, const std::string &word, double least);
+double number(const std::string &keyword, const std::string &word,
+              double least = std::numeric_limits<double>::lowest());
 
 /// What `device` and `precision` may be.
 inline const std::vector<std::string> DEVICE_CHOICES = {"auto", "cpu", "cuda"};

@@ -12,11 +12,11 @@
 namespace equistride::lammps {
 
 void LocalAtoms::take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, Ghosts ghosts,
-                      Order order) {
+                      Order order, int outside) {
     atom.clear();
     owned = 0;
     for (int i = 0; i < atoms.nlocal + (ghosts == Ghosts::local ? 0 : atoms.nghost); i++)
-        if (species[static_cast<std::size_t>(atoms.type[i])] >= 0) {
+        if (species[static_cast<std::size_t>(atoms.type[i])] >= 0 && !(atoms.mask[i] & outside)) {
             atom.push_back(i);
             owned += i < atoms.nlocal;
         }

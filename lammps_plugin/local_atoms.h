@@ -23,8 +23,9 @@ struct LocalAtoms {
 
     /// Own atoms, and ghosts unless they are `local`, where LAMMPS has them; without edges.
     /// @param species  index into the model's species for each type of LAMMPS, -1 for types that the model does not see
+    /// @param outside  bits of groups whose atoms it does not see
     void take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, Ghosts ghosts,
-              Order order = Order::as_they_are);
+              Order order = Order::as_they_are, int outside = 0);
     /// Edges within the model's cutoff. Ghosts on which no own atom depends are left out. Raises c10::ValueError for a
     /// box that is too small for the model.
     void connect(const LAMMPS_NS::Domain &domain, const Metadata &metadata, const GhostPolicy &policy);

@@ -3,6 +3,7 @@
 #include "elements.h"
 #include "evaluation/placement.h"
 #include "host.h"
+#include "settings.h"
 #include "words.h"
 
 #include "atom.h"
@@ -10,7 +11,7 @@
 #include "domain.h"
 #include "force.h"
 #include "memory.h"
-#include "neighbor.h"
+#include "modify.h"
 #include "utils.h"
 
 #include <ATen/ATen.h>
@@ -22,9 +23,11 @@
 namespace equistride::lammps {
 namespace {
 
-// A mass so far from an element's own is another element's: no isotope but those of hydrogen are as far apart.
+// A mass so far from an element's own is told: no isotope but those of hydrogen are as far apart.
 constexpr double OTHER_MASS = 0.2;
 constexpr char PAIR[] = "pair equistride";
+const std::vector<std::string> KEYWORDS = {"device", "ghost", "precision", "uncertainty_threshold",
+                                           "charge", "spin",  "check"};
 
 } // namespace
 
@@ -58,10 +61,16 @@ void PairEquistride::settings(int count, char **words) {
 void PairEquistride::read_settings(const std::vector<std::string> &words) {
     device_ = ghost_choice_ = precision_ = "auto";
     threshold_.reset();
+    charge_.reset();
+    spin_.reset();
     check_ = true;
     settings_ = words;
+    std::set<std::string> seen;
     for (std::size_t k = 0; k < words.size(); k += 2) {
         const std::string &keyword = words[k];
+        TORCH_CHECK_VALUE(std::find(KEYWORDS.begin(), KEYWORDS.end(), keyword) != KEYWORDS.end(), "the keyword ",
+                          keyword, " is not known; expected one of ", c10::Join(", ", KEYWORDS));
+        TORCH_CHECK_VALUE(seen.insert(keyword).second, "the keyword ", keyword, " is there twice; give it once");
         TORCH_CHECK_VALUE(k + 1 < words.size(), "the keyword ", keyword, " has no value");
         const std::string &word = words[k + 1];
         if (keyword == "device")
@@ -72,11 +81,12 @@ void PairEquistride::read_settings(const std::vector<std::string> &words) {
             precision_ = one_of(PRECISION_CHOICES, keyword, word);
         else if (keyword == "uncertainty_threshold")
             threshold_ = number(keyword, word, 0);
-        else if (keyword == "check")
-            check_ = one_of({"on", "off"}, keyword, word) == "on";
+        else if (keyword == "charge")
+            charge_ = number(keyword, word);
+        else if (keyword == "spin")
+            spin_ = number(keyword, word, 0);
         else
-            TORCH_CHECK_VALUE(false, "the keyword ", keyword, " is not known; expected device, ghost, precision, ",
-                              "uncertainty_threshold or check");
+            check_ = one_of({"on", "off"}, keyword, word) == "on";
     }
 }
 
@@ -102,6 +112,8 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
     TORCH_CHECK_VALUE(!threshold_ || model_->metadata().contract.uncertainty, file,
                       " cannot say how sure it is; expected an ensemble (`",
                       "equistride ensemble`) for uncertainty_threshold");
+    if (charge_ || spin_)
+        model_->set_system(charge_.value_or(metadata.charge), spin_.value_or(metadata.spin));
     at::set_num_threads(std::max(1, comm->nthreads));
 
     if (!allocated) {
@@ -111,7 +123,10 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
     }
     const bool hybrid = std::string(force->pair_style ? force->pair_style : "").rfind("hybrid", 0) == 0;
     species_.assign(static_cast<std::size_t>(types + 1), -1);
-    std::string map;
+    std::string map, system;
+    if (metadata.charge_spin != Metadata::ChargeSpin::none)
+        system = c10::str(", total charge ", charge_.value_or(metadata.charge), " e, spin multiplicity ",
+                          spin_.value_or(metadata.spin));
     for (int type = 1; type <= types; type++) {
         const std::string &element = words[static_cast<std::size_t>(2 + type)];
         TORCH_CHECK_VALUE(element != "NULL" || hybrid, "atom type ", type, " has no element (NULL); expected one of ",
@@ -124,9 +139,9 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
             setflag[i][j] =
                 species_[static_cast<std::size_t>(i)] >= 0 && species_[static_cast<std::size_t>(j)] >= 0 && i <= j;
     if (comm->me == 0)
-        LAMMPS_NS::utils::logmesg(lmp, "pair equistride: {} ({}, cutoff {} A, {}, {})\n{}", file, metadata.architecture,
-                                  metadata.cutoff, dtype == at::kDouble ? "float64" : "float32", model_->device().str(),
-                                  map);
+        LAMMPS_NS::utils::logmesg(lmp, "pair equistride: {} ({}, cutoff {} A, {}, {}{})\n{}", file,
+                                  metadata.architecture, metadata.cutoff, dtype == at::kDouble ? "float64" : "float32",
+                                  model_->device().str(), system, map);
 }
 
 void PairEquistride::init_style() {
@@ -136,13 +151,19 @@ void PairEquistride::init_style() {
         TORCH_CHECK_VALUE(!model_->metadata().requires_box ||
                               (domain->periodicity[0] && domain->periodicity[1] && domain->periodicity[2]),
                           "the model was trained on periodic systems alone; expected `boundary p p p`");
-        TORCH_CHECK_VALUE(!neighbor->nex_type && !neighbor->nex_group && !neighbor->nex_mol,
-                          "a model of all atoms cannot leave out pairs; take out `neigh_modify exclude` "
-                          "and its relatives");
-        ghosts_ = GhostPolicy::of(ghost_choice_, *model_, comm->nprocs);
+        // These move ghost atoms and not the box.
+        const bool strains =
+            !modify->get_fix_by_style("numdiff/virial").empty() || !modify->get_compute_by_style("born/matrix").empty();
+        TORCH_CHECK_VALUE(!strains || ghost_choice_ != "local",
+                          "fix numdiff/virial and compute born/matrix move ghost ",
+                          "atoms, of which `ghost local` has none; use `ghost exchange`");
+        ghosts_ = GhostPolicy::of(ghost_choice_, *model_, strains ? std::max(2, comm->nprocs) : comm->nprocs);
+        TORCH_CHECK_VALUE(!threshold_ || ghosts_.kind == Ghosts::local, "uncertainty_threshold is for one process, ",
+                          "which has all atoms; found ", comm->nprocs, " and `ghost ", ghosts_.name(), "`");
         TORCH_CHECK_VALUE(ghosts_.kind == Ghosts::local || force->newton_pair,
                           "forces on ghost atoms must be sent home; expected `newton on`; found `newton off`");
     });
+    asked_.clear();
     warn_of_masses();
     if (comm->me == 0)
         LAMMPS_NS::utils::logmesg(lmp, "pair equistride: ghost {}, {} A of ghost atoms needed\n", ghosts_.name(),
@@ -150,7 +171,7 @@ void PairEquistride::init_style() {
 }
 
 void PairEquistride::warn_of_masses() const {
-    if (comm->me != 0 || atom->rmass)
+    if (atom->rmass)
         return;
     for (int type = 1; type <= atom->ntypes; type++) {
         const std::int64_t index = species_[static_cast<std::size_t>(type)];
@@ -163,12 +184,48 @@ void PairEquistride::warn_of_masses() const {
         };
         const auto nearest = std::min_element(known.begin(), known.end(),
                                               [&](const auto &a, const auto &b) { return apart(a) < apart(b); });
-        if (*nearest != element && apart(element) > OTHER_MASS)
-            error->warning(PAIR, 0,
-                           c10::str("atom type ", type, " is ", element, " to the model, but its mass, ",
-                                    atom->mass[type], " amu, is that of ", *nearest,
-                                    "; check the order of the elements in pair_coeff"));
+        if (apart(element) > OTHER_MASS)
+            warn(c10::str("atom type ", type, " is ", element, " to the model, but its mass, ", atom->mass[type],
+                          " amu, is ", *nearest != element ? "that of " + *nearest : "another",
+                          "; check the order of the elements in pair_coeff and the masses"));
     }
+}
+
+void PairEquistride::warn(const std::string &sentence) const {
+    if (comm->me == 0)
+        error->warning(PAIR, 0, sentence);
+}
+
+double PairEquistride::init_one(int first, int second) {
+    asked_.emplace(first, second);
+    return ghosts_.reach;
+}
+
+// After all fixes are set up, which may have changed lists.
+void PairEquistride::setup() {
+    Notes notes;
+    guarded_together(error, world, PAIR, [&] {
+        for (int i = 1; i <= atom->ntypes; i++)
+            for (int j = i; j <= atom->ntypes; j++)
+                TORCH_CHECK_VALUE(!setflag[i][j] || asked_.count({i, j}), "pair_coeff gives the pair of atom types ", i,
+                                  " and ", j,
+                                  " to another style, and a model of all atoms cannot leave out pairs; use ",
+                                  "pair_style hybrid/overlay, or NULL for types that the model is not to see");
+        notes = check_settings(*lmp, species_);
+    });
+    if (notes.outside)
+        warn("the model does not see the atoms that `neigh_modify exclude` keeps from all others: they have no energy");
+    else if (outside_of(*lmp))
+        warn("fixes that add or remove atoms compare energies of different compositions: right for a model that was "
+             "trained on such");
+    if (notes.charged)
+        warn("the model does not see the charges of atoms (`q`)");
+    if (notes.bonded)
+        warn("the model sees all pairs, whatever special_bonds says of bonded ones");
+    if (!modify->get_compute_by_style("heat/flux").empty() &&
+        modify->get_compute_by_style("centroid/stress/atom").empty())
+        warn("a heat flux from `compute stress/atom` is wrong for a many-body model; use `compute "
+             "centroid/stress/atom`");
 }
 
 void PairEquistride::compute(int eflag, int vflag) {
@@ -177,7 +234,7 @@ void PairEquistride::compute(int eflag, int vflag) {
 }
 
 void PairEquistride::evaluate() {
-    local_.take(*atom, species_, ghosts_.kind);
+    local_.take(*atom, species_, ghosts_.kind, LocalAtoms::Order::as_they_are, outside_of(*lmp));
     if (model_->metadata().contract.decomposable)
         evaluate_part();
     else
@@ -256,7 +313,6 @@ void PairEquistride::evaluate_whole() {
 }
 
 void PairEquistride::check_uncertainty() {
-    TORCH_CHECK_VALUE(ghosts_.kind == Ghosts::local, "uncertainty_threshold is for one process; found ", comm->nprocs);
     const at::Tensor spread = model_->uncertainty(whole());
     const auto [largest, place] = spread.max(0);
     const double found = largest.item<double>();

@@ -7,6 +7,8 @@
 
 #include <memory>
 #include <optional>
+#include <set>
+#include <utility>
 
 namespace equistride::lammps {
 
@@ -18,7 +20,8 @@ public:
     void settings(int count, char **words) override;
     void coeff(int count, char **words) override;
     void init_style() override;
-    double init_one(int, int) override { return ghosts_.reach; }
+    double init_one(int first, int second) override;
+    void setup() override;
     void compute(int eflag, int vflag) override;
 
     void write_restart(FILE *file) override;
@@ -37,6 +40,7 @@ private:
     void read_settings(const std::vector<std::string> &words);
     void read_coefficients(const std::vector<std::string> &words);
     void warn_of_masses() const;
+    void warn(const std::string &sentence) const;
     void evaluate();
     Frame whole() const;
     void evaluate_whole();
@@ -51,10 +55,11 @@ private:
     std::vector<std::int64_t> species_; // of each type, from 1
     std::vector<std::string> settings_, coefficients_;
     std::string device_ = "auto", ghost_choice_ = "auto", precision_ = "auto";
-    std::optional<double> threshold_; // eV/A
+    std::optional<double> threshold_, charge_, spin_; // eV/A, e, multiplicity
     bool check_ = true;
     GhostPolicy ghosts_;
-    double energy_unit_ = 1; // LAMMPS's units in 1 eV
+    std::set<std::pair<int, int>> asked_; // pairs of types that LAMMPS wants of this style
+    double energy_unit_ = 1;              // LAMMPS's units in 1 eV
 };
 
 } // namespace equistride::lammps

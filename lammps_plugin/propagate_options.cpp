@@ -30,6 +30,7 @@ std::map<std::string, std::vector<std::string>> sorted(const std::vector<std::st
         TORCH_CHECK_VALUE(known != COUNTS.end(), "the keyword ", words[k],
                           " is not known; expected temp, thermostat, friction, seed, guard, bound, mode, rescale, ",
                           "substep, ghost, device or precision");
+        TORCH_CHECK_VALUE(!found.count(words[k]), "the keyword ", words[k], " is there twice; give it once");
         TORCH_CHECK_VALUE(k + known->second < words.size(), "the keyword ", words[k], " has too few values; expected ",
                           known->second);
         const auto first = words.begin() + static_cast<std::ptrdiff_t>(k) + 1;
