@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    models = [load(options.torchscript), load(options.aoti)]
+    models = [load(options.torchscript), load(options.aoti, trust_compiled=True)]
     print(f"{processor()}, torch {torch.__version__}, one thread, {models[0].metadata.architecture}, "
           f"{models[0].metadata.dtype}, fused {models[0].metadata.fused}")  # fmt: skip
     print("atoms   TorchScript   AOTInductor   ratio")

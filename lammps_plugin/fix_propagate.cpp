@@ -1,5 +1,6 @@
 #include "fix_propagate.h"
 
+#include "artifact/trust.h"
 #include "host.h"
 #include "propagation/system_propagation.h"
 #include "settings.h"
@@ -58,7 +59,15 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
     TORCH_CHECK_VALUE(words.size() >= first + types,
                       "the fix is wrong; expected `fix ID all equistride/propagate FILE` ",
                       "and an element for each of ", types, " atom types; found ", words.size() - 3, " words");
-    auto model = Model::from_bytes(read_once(words[3], world), words[3]);
+    const std::vector<std::string> options(words.begin() + static_cast<std::ptrdiff_t>(first + types), words.end());
+    const bool trust = read_trust(options);
+    const auto read = [&](const std::string &file) {
+        const auto bytes = read_once(file, world);
+        if (trust)
+            trust_compiled(*bytes);
+        return Model::from_bytes(bytes, file);
+    };
+    auto model = read(words[3]);
     const Metadata metadata = model->metadata();
     TORCH_CHECK_VALUE(!metadata.is_potential(), words[3], " is a ", metadata.kind,
                       "; expected a propagator; run a potential with pair_style equistride");
@@ -72,13 +81,12 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
     if (comm->me == 0)
         LAMMPS_NS::utils::logmesg(lmp, "{}: {} ({}, stride {} fs, cutoff {} A)\n{}", FIX, words[3],
                                   metadata.architecture, metadata.stride_fs, metadata.cutoff, map);
-    options_ = read_options({words.begin() + static_cast<std::ptrdiff_t>(first + types), words.end()},
-                            units_of(*update).femtoseconds, metadata.stride_fs);
+    options_ = read_options(options, units_of(*update).femtoseconds, metadata.stride_fs);
     const GhostPolicy ghosts = GhostPolicy::of(options_.ghost, *model, comm->nprocs);
     network_ = serve(std::move(model), ghosts);
     run_.emplace(*network_.evaluation, options_.thermostat, options_.seed, communicator_);
     if (!options_.guard_file.empty()) {
-        auto potential = Model::from_bytes(read_once(options_.guard_file, world), options_.guard_file);
+        auto potential = read(options_.guard_file);
         const bool local = ghosts.kind == Ghosts::local;
         const GhostPolicy theirs = local ? GhostPolicy::local(*potential) : GhostPolicy::divided(*potential);
         potential_ = serve(std::move(potential), theirs);

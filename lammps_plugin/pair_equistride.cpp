@@ -1,5 +1,6 @@
 #include "pair_equistride.h"
 
+#include "artifact/trust.h"
 #include "elements.h"
 #include "evaluation/placement.h"
 #include "host.h"
@@ -27,7 +28,7 @@ namespace {
 constexpr double OTHER_MASS = 0.2;
 constexpr char PAIR[] = "pair equistride";
 const std::vector<std::string> KEYWORDS = {"device", "ghost", "precision", "uncertainty_threshold",
-                                           "charge", "spin",  "check"};
+                                           "charge", "spin",  "check", "trust"};
 
 } // namespace
 
@@ -64,6 +65,7 @@ void PairEquistride::read_settings(const std::vector<std::string> &words) {
     charge_.reset();
     spin_.reset();
     check_ = true;
+    trust_ = false;
     settings_ = words;
     std::set<std::string> seen;
     for (std::size_t k = 0; k < words.size(); k += 2) {
@@ -85,6 +87,8 @@ void PairEquistride::read_settings(const std::vector<std::string> &words) {
             charge_ = number(keyword, word);
         else if (keyword == "spin")
             spin_ = number(keyword, word, 0);
+        else if (keyword == "trust")
+            trust_ = one_of({"yes", "no"}, keyword, word) == "yes";
         else
             check_ = one_of({"on", "off"}, keyword, word) == "on";
     }
@@ -103,7 +107,10 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
                       words.size() - 3, "; name them after the file, as in `pair_coeff * * model.pt Si O`");
     coefficients_ = words;
     const std::string &file = words[2];
-    model_ = Model::from_bytes(read_once(file, world), file, /*verify=*/check_);
+    const auto bytes = read_once(file, world);
+    if (trust_)
+        trust_compiled(*bytes);
+    model_ = Model::from_bytes(bytes, file, /*verify=*/check_);
     const Metadata &metadata = model_->metadata();
     TORCH_CHECK_VALUE(metadata.is_potential(), file, " is a ", metadata.kind,
                       "; expected a potential; run a propagator with fix equistride/propagate");

@@ -57,6 +57,7 @@ private:
     std::string device_ = "auto", ghost_choice_ = "auto", precision_ = "auto";
     std::optional<double> threshold_, charge_, spin_; // eV/A, e, multiplicity
     bool check_ = true;
+    bool trust_ = false;
     GhostPolicy ghosts_;
     std::set<std::pair<int, int>> asked_; // pairs of types that LAMMPS wants of this style
     double energy_unit_ = 1;              // LAMMPS's units in 1 eV

@@ -22,14 +22,14 @@ double whole(const std::string &keyword, const std::string &word, double least) 
 // Keywords with their values.
 std::map<std::string, std::vector<std::string>> sorted(const std::vector<std::string> &words) {
     static const std::map<std::string, std::size_t> COUNTS = {
-        {"temp", 3}, {"thermostat", 1}, {"friction", 1}, {"seed", 1},  {"guard", 2},  {"bound", 1},
-        {"mode", 1}, {"rescale", 1},    {"substep", 1},  {"ghost", 1}, {"device", 1}, {"precision", 1}};
+        {"temp", 3},    {"thermostat", 1}, {"friction", 1}, {"seed", 1},   {"guard", 2},     {"bound", 1}, {"mode", 1},
+        {"rescale", 1}, {"substep", 1},    {"ghost", 1},    {"device", 1}, {"precision", 1}, {"trust", 1}};
     std::map<std::string, std::vector<std::string>> found;
     for (std::size_t k = 0; k < words.size();) {
         const auto known = COUNTS.find(words[k]);
         TORCH_CHECK_VALUE(known != COUNTS.end(), "the keyword ", words[k],
                           " is not known; expected temp, thermostat, friction, seed, guard, bound, mode, rescale, ",
-                          "substep, ghost, device or precision");
+                          "substep, ghost, device, precision or trust");
         TORCH_CHECK_VALUE(!found.count(words[k]), "the keyword ", words[k], " is there twice; give it once");
         TORCH_CHECK_VALUE(k + known->second < words.size(), "the keyword ", words[k], " has too few values; expected ",
                           known->second);
@@ -47,6 +47,12 @@ std::map<std::string, std::vector<std::string>> sorted(const std::vector<std::st
 }
 
 } // namespace
+
+bool read_trust(const std::vector<std::string> &words) {
+    const auto given = sorted(words);
+    const auto trust = given.find("trust");
+    return trust != given.end() && one_of({"yes", "no"}, "trust", trust->second[0]) == "yes";
+}
 
 PropagateOptions read_options(const std::vector<std::string> &words, double femtoseconds, double stride_fs) {
     const auto given = sorted(words);

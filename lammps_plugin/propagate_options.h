@@ -15,6 +15,9 @@ struct PropagateOptions {
     std::string ghost = "auto", device = "auto", precision = "auto";
 };
 
+/// Whether the user trusts compiled models, which is known before a model is read.
+bool read_trust(const std::vector<std::string> &words);
+
 /// Raises c10::ValueError for words that are not known or do not go together.
 /// @param words         those after the elements
 /// @param femtoseconds  of LAMMPS's unit of time

@@ -1,31 +1,26 @@
 #include "torchforce_evaluator.h"
 
-#include "artifact/archive.h"
 #include "model/checks.h"
+#include "model/script.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
-#include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
 
 namespace equistride {
 namespace {
 
-torch::jit::Module load_module(const std::shared_ptr<const std::string> &bytes, at::Device device) {
-    const c10::InferenceMode no_inference(false);
-    return torch::jit::load(std::make_shared<MemoryReader>(bytes), device);
-}
-
 class TorchForceEvaluator final : public Evaluator {
 public:
     TorchForceEvaluator(const EquistrideForce &force, at::Device device, at::ScalarType dtype)
-        : module_(load_module(force.getModel(), device)), device_(device), dtype_(dtype),
+        : module_(read_script(force.getModel(), force.getFile())), device_(device), dtype_(dtype),
           outputs_forces_(force.getOutputsForces()) {
         module_.eval();
+        module_.to(device);
         for (at::Tensor parameter : module_.parameters())
             parameter.requires_grad_(false);
         for (int i = 0; i < force.getNumGlobalParameters(); i++)
@@ -126,14 +121,7 @@ private:
 } // namespace
 
 void check_torchforce_module(const std::shared_ptr<const std::string> &bytes, const std::string &name) {
-    std::optional<torch::jit::Module> module;
-    try {
-        module = load_module(bytes, at::kCPU);
-    } catch (const c10::Error &error) {
-        C10_THROW_ERROR(ValueError, c10::str(name, " cannot be loaded by this torch (", error.what_without_backtrace(),
-                                             "); export the model again with this torch or an older one"));
-    }
-    const auto methods = module->get_methods();
+    const auto methods = read_script(bytes, name).get_methods();
     TORCH_CHECK_VALUE(
         std::any_of(methods.begin(), methods.end(), [](const auto &method) { return method.name() == "forward"; }),
         name, " has no method 'forward'; script a module that has one");

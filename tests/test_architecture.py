@@ -192,7 +192,7 @@ def test_one_source_for_each_constant() -> None:
 NATIVE = ("csrc", "openmm_plugin", "lammps_plugin")
 ONCE = {
     "positions that are moved before they are rounded": (r"\.floor\(\)", "csrc/evaluation/placement.cpp"),
-    "angular momentum": (r"linalg_eigh", "csrc/model/momenta.cpp"),
+    "angular momentum": (r"at::linalg_eigh", "csrc/model/momenta.cpp"),
     "gradient to forces": (r"index_add\(0, edge_index\[|edge_vectors_backward\"", "csrc/model/frame.cpp"),
     "gradient to virial": (r"\.t\(\)\s*\.matmul\(gradient\)", "csrc/model/frame.cpp"),
     "ghosts": (r"enum class Ghosts", "lammps_plugin/ghosts.h"),

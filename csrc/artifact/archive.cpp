@@ -1,6 +1,7 @@
 #include "artifact/archive.h"
 
 #include "artifact/crc32.h"
+#include "artifact/digest.h"
 
 #include <c10/util/Exception.h>
 
@@ -8,9 +9,12 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 
 namespace equistride {
 namespace {
+
+constexpr std::uint64_t MOST_UNPACKED = 64; // times the size of the file: torch compresses code, about tenfold
 
 bool starts_with(const std::string &bytes, std::string_view magic) {
     return bytes.compare(0, magic.size(), magic) == 0;
@@ -38,6 +42,7 @@ std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::si
     std::map<std::string, std::uint32_t> found;
     const std::uint64_t count = number_at(bytes, directory + 10, 2);
     std::size_t place = number_at(bytes, directory + 16, 4);
+    std::uint64_t total = 0;
     if (place == 0xffffffff || count == 0xffff)
         return found;
     for (std::uint64_t k = 0; k < count && number_at(bytes, place, 4) == 0x02014b50; k++) {
@@ -45,6 +50,9 @@ std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::si
         const std::size_t rest = number_at(bytes, place + 30, 2) + number_at(bytes, place + 32, 2);
         TORCH_CHECK(place + 46 + name <= bytes.size(), "its directory points beyond its end");
         const std::string whole = bytes.substr(place + 46, name);
+        total += number_at(bytes, place + 24, 4);
+        TORCH_CHECK(total <= MOST_UNPACKED * bytes.size(), "its records are more than ", MOST_UNPACKED,
+                    " times its size");
         found[whole.substr(whole.find('/') + 1)] = static_cast<std::uint32_t>(number_at(bytes, place + 16, 4));
         place += 46 + name + rest;
     }
@@ -85,18 +93,28 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
     try {
         caffe2::serialize::PyTorchStreamReader reader(std::make_shared<MemoryReader>(bytes));
         const std::map<std::string, std::uint32_t> expected = checksums(*bytes, directory);
+        info.digested = reader.hasRecord(Digest::RECORD);
+        std::optional<Digest> digest;
+        if (info.digested)
+            digest.emplace(record(reader, Digest::RECORD), name);
         for (const std::string &entry : reader.getAllRecords()) {
             const auto [data, size] = reader.getRecord(entry); // torch does not look at checksums
+            const std::string_view content(static_cast<const char *>(data.get()), size);
+            if (digest)
+                digest->check(entry, content);
             const auto told = expected.find(entry);
-            TORCH_CHECK(expected.empty() || (told != expected.end() &&
-                                             told->second == crc32({static_cast<const char *>(data.get()), size})),
+            TORCH_CHECK(digest || expected.empty() || (told != expected.end() && told->second == crc32(content)),
                         "the checksum of ", entry, " is wrong");
             has_code |= entry.starts_with("code/");
             has_pickle |= entry == "data.pkl";
             has_aoti |= entry.find("aotinductor/") != std::string::npos;
         }
+        if (digest)
+            digest->check_complete();
         info.metadata = record(reader, "extra/metadata.json");
         info.reference = record(reader, "extra/reference.json");
+    } catch (const c10::ValueError &) {
+        throw;
     } catch (const c10::Error &error) {
         C10_THROW_ERROR(ValueError, c10::str(name, " is damaged: torch cannot read it as an archive (",
                                              error.what_without_backtrace(), "); copy or download it again"));

@@ -27,9 +27,11 @@ struct ArchiveInfo {
     Container container = Container::torchscript;
     std::string metadata;
     std::string reference;
+    bool digested = false; ///< each record is the one that was written, by its SHA-256
 };
 
-/// Raises c10::ValueError with a sentence for an empty or truncated file, a pickle, or anything else.
+/// Raises c10::ValueError with a sentence for an empty or truncated file, a pickle, anything else, or one that
+/// was changed after it was written.
 EQUISTRIDE_API ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, const std::string &name);
 
 /// Read a whole file; raises c10::ValueError where it cannot be read.

@@ -13,6 +13,8 @@
 namespace equistride {
 namespace {
 
+constexpr int MOST_STEPS = 64; // of messages: the trial at load walks a chain of atoms as long as that
+
 class Reader {
 public:
     Reader(const json::Object &object, std::string name) : object_(object), name_(std::move(name)) {}
@@ -33,11 +35,11 @@ public:
     std::string string(const std::string &key) const { return need(key).string(where(key)); }
     double number(const std::string &key) const { return need(key).number(where(key)); }
 
-    int count(const std::string &key, int least) const {
+    int count(const std::string &key, int least, int most = std::numeric_limits<int>::max()) const {
         const std::int64_t value = need(key).integer(where(key));
-        TORCH_CHECK_VALUE(value >= least && value <= std::numeric_limits<int>::max(), where(key),
-                          " makes no sense; expected a whole number from ", least, " on; found ", value,
-                          "; export the model again");
+        TORCH_CHECK_VALUE(value >= least && value <= most, where(key), " makes no sense; expected a whole number from ",
+                          least, most < std::numeric_limits<int>::max() ? c10::str(" to ", most) : " on", "; found ",
+                          value, "; export the model again");
         return static_cast<int>(value);
     }
 
@@ -143,7 +145,7 @@ void read_composition(const Reader &reader, Metadata &m) {
 
 void read_contract(const Reader &reader, Metadata &m) {
     Contract &contract = m.contract;
-    contract.message_passing_steps = reader.count("message_passing_steps", 1);
+    contract.message_passing_steps = reader.count("message_passing_steps", 1, MOST_STEPS);
     contract.global_sums = reader.count("global_sums", 0);
     section(reader, "capabilities", [&](const Reader &can) {
         contract.decomposable = can.flag("decomposable");
@@ -181,7 +183,10 @@ void read_contract(const Reader &reader, Metadata &m) {
 void read_format1(const Reader &reader, Metadata &m) {
     const int layers = reader.find("num_layers") ? reader.count("num_layers", 0) : 1;
     m.range = reader.find("interaction_range") ? reader.positive("interaction_range") : m.cutoff * std::max(1, layers);
-    m.contract.message_passing_steps = std::max(1, static_cast<int>(std::lround(*m.range / m.cutoff)));
+    const double steps = *m.range / m.cutoff;
+    TORCH_CHECK_VALUE(steps <= MOST_STEPS, reader.where("interaction_range"), " makes no sense; expected at most ",
+                      MOST_STEPS, " cutoffs; found ", steps, "; export the model again");
+    m.contract.message_passing_steps = std::max(1, static_cast<int>(std::lround(steps)));
     if (reader.find("max_speed"))
         m.contract.limits.fastest_atom = reader.positive("max_speed");
 }
@@ -224,6 +229,8 @@ Metadata read_metadata(const std::string &text, const std::string &name) {
         m.requires_box = reader.one_of("periodic", {"any", "required"}) == "required";
     if (reader.find("members"))
         m.members = reader.count("members", 1);
+    if (reader.find("digest"))
+        m.digest = reader.one_of("digest", {"sha256"}) == "sha256";
     read_charge_spin(reader, m);
     read_compiled(reader, m);
     read_composition(reader, m);

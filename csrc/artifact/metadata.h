@@ -73,6 +73,7 @@ struct Metadata {
     std::optional<Composition> composition;
     Contract contract;                ///< format 1 has none: it is read off the module (model/declaration.h)
     std::optional<Compiled> compiled; ///< of AOTInductor's container
+    bool digest = false;              ///< the file was written with a digest, and is another without
     std::string text;                 ///< metadata.json as it was written
 
     bool is_potential() const { return kind == "potential"; }

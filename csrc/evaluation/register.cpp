@@ -1,7 +1,10 @@
 // torch.classes.equistride.Model: the C++ model interface for Python, so that all ways in check and fail alike.
+#include "artifact/archive.h"
+#include "artifact/trust.h"
 #include "evaluation/batch.h"
 #include "evaluation/box.h"
 #include "evaluation/evaluation.h"
+#include "model/script.h"
 
 #include <ATen/ATen.h>
 #include <torch/custom_class.h>
@@ -27,9 +30,17 @@ struct TorchModel : torch::CustomClassHolder {
             model = Model::load(name, verify);
             return;
         }
-        model = Model::from_bytes(std::make_shared<const std::string>(
-                                      static_cast<const char *>(content_.const_data_ptr()), content_.nbytes()),
-                                  name, verify);
+        model = Model::from_bytes(content(content_), name, verify);
+    }
+
+    /// The user's word for a compiled artifact, by its content (uint8).
+    static void trust(const at::Tensor &bytes) { trust_compiled(*content(bytes)); }
+
+    /// Raises where a TorchScript file, by its content (uint8), may not run.
+    static void look_at(const at::Tensor &bytes, const std::string &name) {
+        const std::shared_ptr<const std::string> script = content(bytes);
+        inspect_archive(script, name);
+        read_script(script, name);
     }
 
     /// A model that was made of bytes goes into TorchScript's files, and is loaded and tested with them.
@@ -139,6 +150,11 @@ struct TorchModel : torch::CustomClassHolder {
     }
 
 private:
+    static std::shared_ptr<const std::string> content(const at::Tensor &bytes) {
+        const at::Tensor flat = bytes.contiguous();
+        return std::make_shared<const std::string>(static_cast<const char *>(flat.const_data_ptr()), flat.nbytes());
+    }
+
     static Coordinates at(const at::Tensor &positions, const Optional &velocities, const at::Tensor &cell) {
         return {positions, velocities.value_or(at::Tensor()), cell.to(at::kCPU, at::kDouble), nullptr};
     }
@@ -181,6 +197,8 @@ private:
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
     m.class_<TorchModel>("Model")
         .def(torch::init<const Optional &, const std::string &, bool>())
+        .def_static("trust", &TorchModel::trust)
+        .def_static("look_at", &TorchModel::look_at)
         .def("metadata", &TorchModel::metadata)
         .def("contract", &TorchModel::contract)
         .def("to", &TorchModel::to)

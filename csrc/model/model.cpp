@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include "artifact/archive.h"
+#include "artifact/trust.h"
 #include "artifact/utf8.h"
 #include "host_memory.h"
 #include "model/checks.h"
@@ -62,6 +63,11 @@ std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> by
                           compiled ? "an AOTInductor package" : "a TorchScript file",
                           " without equistride's metadata; export the model with `equistride export`");
         Metadata metadata = read_metadata(info.metadata, name);
+        TORCH_CHECK_VALUE(info.digested || !metadata.digest, name,
+                          " was changed after it was written: its digest (extra/digest.json) is gone; take it from "
+                          "where it was exported, or export the model again");
+        if (compiled)
+            require_trust(*bytes, name);
         auto container = (compiled ? load_aoti : load_torchscript)(std::move(bytes), metadata, name);
         auto model = std::make_unique<Model>(std::move(container), std::move(metadata));
         try { // of format 1, also what the module is comes to light

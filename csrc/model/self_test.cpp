@@ -6,8 +6,14 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 namespace equistride {
 namespace {
+
+// What a self-test may ask for. A frame that `save` writes has 27 atoms and some 1,300 edges at most.
+constexpr std::int64_t MOST_ATOMS = 1000, MOST_EDGES = 100'000;
+constexpr double MOST_PAIRS = 1e7; // of atoms and their images among which edges are looked for
 
 class Reference {
 public:
@@ -72,6 +78,19 @@ std::string compare(const Outputs &outputs, const Reference &reference, double t
     return {};
 }
 
+/// Pairs of atoms and their images that may be within the cutoff.
+double pairs_within(const Frame &frame, const at::Tensor &pbc, double cutoff) {
+    const at::Tensor cell = frame.cell.to(at::kCPU, at::kDouble);
+    double pairs = std::pow(static_cast<double>(frame.species.size(0)), 2);
+    for (int k = 0; k < 3; k++)
+        if (pbc[k].item<bool>()) {
+            const at::Tensor normal = at::linalg_cross(cell[(k + 1) % 3], cell[(k + 2) % 3]);
+            const double height = (cell[k].dot(normal).abs() / normal.norm()).item<double>();
+            pairs *= height > 0 ? 2 * std::ceil(cutoff / height) + 1 : 1.0; // of a flat cell the search says so
+        }
+    return pairs;
+}
+
 } // namespace
 
 void verify_reference(Model &model, const std::string &reference_json, const std::string &name) {
@@ -82,6 +101,11 @@ void verify_reference(Model &model, const std::string &reference_json, const std
     Frame frame;
     frame.species = reference.species(model.metadata()).to(model.device());
     const std::int64_t n = frame.species.size(0);
+    const auto bounded = [&](const char *what, double found, double most) {
+        TORCH_CHECK_VALUE(found <= most, reference.where(), " asks for too much: ", what, "; expected at most ", most,
+                          "; found ", found, "; export the model again with a smaller frame, or mend its cutoff");
+    };
+    bounded("atoms", static_cast<double>(n), MOST_ATOMS);
     frame.positions = reference.tensor(reference.need("positions"), {n, 3}).to(options);
     frame.cell = reference.tensor(reference.need("cell"), {3, 3}).to(options);
     if (!model.metadata().is_potential())
@@ -93,7 +117,10 @@ void verify_reference(Model &model, const std::string &reference_json, const std
     at::Tensor pbc = at::empty({3}, at::kBool);
     for (int k = 0; k < 3; k++)
         pbc[k] = static_cast<bool>(axes[k]);
-    find_edges(frame, pbc.to(model.device()), model.metadata().cutoff);
+    const double cutoff = model.metadata().cutoff;
+    bounded("pairs of atoms and images", pairs_within(frame, pbc, cutoff), MOST_PAIRS);
+    find_edges(frame, pbc.to(model.device()), cutoff);
+    bounded("edges", static_cast<double>(frame.edge_index.size(1)), MOST_EDGES);
 
     const double tolerance = reference.need("tolerance").number(reference.where());
     const std::string difference = compare(model.compute_anywhere(frame), reference, tolerance);

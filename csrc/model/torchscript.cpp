@@ -1,8 +1,8 @@
 // The TorchScript container.
-#include "artifact/archive.h"
 #include "gil.h"
 #include "model/container.h"
 #include "model/declaration.h"
+#include "model/script.h"
 #include "threads.h"
 
 #include <ATen/ATen.h>
@@ -11,7 +11,6 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/runtime/jit_exception.h>
-#include <torch/csrc/jit/serialization/import.h>
 
 #include <optional>
 #include <utility>
@@ -168,17 +167,7 @@ std::unique_ptr<Container> load_torchscript(std::shared_ptr<const std::string> b
                                             const std::string &name) {
     check_operators(metadata, name);
     const c10::InferenceMode no_inference(false);
-    try {
-        auto module = torch::jit::load(std::make_shared<MemoryReader>(std::move(bytes)), at::Device(at::kCPU));
-        return std::make_unique<TorchScriptContainer>(std::move(module), metadata, name);
-    } catch (const c10::ValueError &) {
-        throw;
-    } catch (const std::exception &error) {
-        const auto *torch_error = dynamic_cast<const c10::Error *>(&error);
-        C10_THROW_ERROR(ValueError, c10::str(name, " cannot be loaded by this torch (",
-                                             torch_error ? torch_error->what_without_backtrace() : error.what(),
-                                             "); export the model again with this torch or an older one"));
-    }
+    return std::make_unique<TorchScriptContainer>(read_script(bytes, name), metadata, name);
 }
 
 } // namespace equistride

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import pytest
 import torch
 from ase import Atoms
 from random_models import CUTOFF, SPECIES, graph_of, random_potential
+from rewritten import rewritten
 from torch._inductor import config as inductor
 from toy_metadata import toy_metadata
 from trajcast_systems import Frame, cluster, crystal, propagator
@@ -89,7 +91,7 @@ def structures() -> dict[str, Atoms]:
 
 def compare(paths: dict[str, Path], atoms: Atoms, bound: float) -> None:
     """Energies, forces and virial are equal, relative to the largest of each."""
-    models = [load(paths[container]) for container in ("torchscript", "aoti")]
+    models = [load(paths[container], trust_compiled=True) for container in ("torchscript", "aoti")]
     kinds = models[0].species_index(atoms.get_chemical_symbols())
     expected, found = (model.compute(atoms.positions, kinds, atoms.cell.array, atoms.pbc) for model in models)
     for one, other in zip(expected, found, strict=True):
@@ -107,7 +109,7 @@ def test_numbers_are_torchscripts(pair: dict[str, Path], name: str) -> None:
 
 @compiler
 def test_metadata_say_what_it_was_compiled_for(pair: dict[str, Path]) -> None:
-    scripted, compiled = (load(pair[container]).metadata for container in ("torchscript", "aoti"))
+    scripted, compiled = (load(pair[container], trust_compiled=True).metadata for container in ("torchscript", "aoti"))
     assert scripted.compiled is None
     target = compiled.compiled
     assert target is not None
@@ -132,13 +134,13 @@ def test_ase_and_openmm_give_the_same_forces(pair: dict[str, Path]) -> None:
     atoms = structures()["72 atoms"]
     atoms.calc = EquistrideCalculator(pair["torchscript"])
     expected, stress = atoms.get_forces(), atoms.get_stress()
-    atoms.calc = EquistrideCalculator(pair["aoti"])
+    atoms.calc = EquistrideCalculator(pair["aoti"], trust_compiled=True)
     assert np.abs(atoms.get_forces() - expected).max() < 1e-10
     assert np.abs(atoms.get_stress() - stress).max() < 1e-12
     topology, positions = topology_from_ase(atoms)
     found = []
     for path in pair.values():
-        context = openmm.Context(create_system(path, topology), openmm.VerletIntegrator(1e-3))
+        context = openmm.Context(create_system(path, topology, trust_compiled=True), openmm.VerletIntegrator(1e-3))
         context.setPositions(positions)
         state = context.getState(energy=True, forces=True)
         found.append((state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value))
@@ -148,7 +150,7 @@ def test_ase_and_openmm_give_the_same_forces(pair: dict[str, Path]) -> None:
 
 @compiler
 def test_many_frames_and_what_a_program_has_not(pair: dict[str, Path], tmp_path: Path) -> None:
-    model = load(pair["aoti"])
+    model = load(pair["aoti"], trust_compiled=True)
     frames = [
         Structure(a.positions, model.species_index(a.get_chemical_symbols()), a.cell.array, a.pbc)
         for a in structures().values()
@@ -171,13 +173,12 @@ def test_many_frames_and_what_a_program_has_not(pair: dict[str, Path], tmp_path:
 def test_another_precision_or_device_is_refused(pair: dict[str, Path]) -> None:
     for options in ({"dtype": torch.float32}, {"device": "cuda"}):
         with pytest.raises(EquistrideError, match="is compiled, and runs as it is; expected float64 on cpu"):
-            load(pair["aoti"], **options)
-    assert load(pair["aoti"], dtype=torch.float64).dtype == torch.float64
+            load(pair["aoti"], trust_compiled=True, **options)
+    assert load(pair["aoti"], dtype=torch.float64, trust_compiled=True).dtype == torch.float64
 
 
 def edited(source: Path, target: Path, record: str, change: dict[str, Any]) -> Path:
     """Copy an artifact with some keys of a JSON record changed; None takes a key away."""
-    from test_refusals import rewritten
 
     def edit(name: str, content: bytes) -> bytes:
         if not name.endswith(f"extra/{record}"):
@@ -211,7 +212,7 @@ def test_another_target_is_refused(
 ) -> None:
     path = edited(pair["aoti"], tmp_path / "other.pt2", "metadata.json", change)
     with pytest.raises(EquistrideError) as info:
-        load(path)
+        load(path, trust_compiled=True)
     assert sentence in str(info.value)
     assert "other.pt2" in str(info.value) or "compiled" in str(info.value)
     assert "\n" not in str(info.value)
@@ -224,7 +225,7 @@ def test_a_processor_that_can_less_is_refused(
     path = edited(pair["aoti"], tmp_path / "wide.pt2", "metadata.json", {"compiled.instruction_set": "avx2"})
     monkeypatch.setenv("EQUISTRIDE_SIMD", "portable")
     with pytest.raises(EquistrideError, match="another instruction set; expected portable at most; found avx2"):
-        load(path)
+        load(path, trust_compiled=True)
 
 
 @compiler
@@ -232,7 +233,7 @@ def test_a_program_that_computes_something_else_is_refused(pair: dict[str, Path]
     forces = [[0.0] * 3] * 8
     path = edited(pair["aoti"], tmp_path / "wrong.pt2", "reference.json", {"outputs.forces": forces})
     with pytest.raises(EquistrideError, match="does not reproduce its reference frame"):
-        load(path)
+        load(path, trust_compiled=True)
 
 
 @compiler
@@ -243,11 +244,11 @@ def test_truncated_and_damaged_files_are_refused(pair: dict[str, Path], tmp_path
     path = tmp_path / "cut.pt2"
     path.write_bytes(whole[:at])
     with pytest.raises(EquistrideError, match=r"cut\.pt2"):
-        load(path)
+        load(path, trust_compiled=True)
     if 0.1 < share < 0.9:
         path.write_bytes(whole[:at] + bytes(256) + whole[at + 256 :])
         with pytest.raises(EquistrideError, match=r"cut\.pt2"):
-            load(path)
+            load(path, trust_compiled=True)
 
 
 @compiler
@@ -256,18 +257,18 @@ def test_nothing_stays_among_the_temporary_files(
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    model = load(pair["aoti"])
+    model = load(pair["aoti"], trust_compiled=True)
     assert list((tmp_path / "temporary").iterdir()) == []
     atoms = structures()["three"]
     assert model.compute(atoms.positions, model.species_index(atoms.get_chemical_symbols())).forces.shape == (3, 3)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
     with pytest.raises(EquistrideError, match=r"TMPDIR|temporary"):
-        load(pair["aoti"])
+        load(pair["aoti"], trust_compiled=True)
 
 
 @compiler
 def test_threads_share_a_model_and_load_their_own(pair: dict[str, Path]) -> None:
-    shared, cases = load(pair["aoti"]), list(structures().values())
+    shared, cases = load(pair["aoti"], trust_compiled=True), list(structures().values())
 
     def forces(model: Any, atoms: Atoms) -> torch.Tensor:
         kinds = shared.species_index(atoms.get_chemical_symbols())
@@ -276,7 +277,7 @@ def test_threads_share_a_model_and_load_their_own(pair: dict[str, Path]) -> None
     expected = [forces(shared, atoms) for atoms in cases] * 4
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda atoms: forces(shared, atoms), cases * 4))
-        alone = list(pool.map(lambda atoms: forces(load(pair["aoti"]), atoms), cases))
+        alone = list(pool.map(lambda atoms: forces(load(pair["aoti"], trust_compiled=True), atoms), cases))
     assert all(torch.equal(a, b) for a, b in zip(expected, together, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(expected, alone, strict=False))
 
@@ -370,7 +371,7 @@ def wide(count: int) -> Frame:
 @pytest.mark.slow
 def test_strides_are_torchscripts(strides: dict[str, Path]) -> None:
     """In a cell, open (where angular momentum is kept), of two atoms and of one."""
-    scripted, compiled = load(strides["torchscript"]), load(strides["aoti"])
+    scripted, compiled = load(strides["torchscript"]), load(strides["aoti"], trust_compiled=True)
     pair = wide(2)
     for frame in (crystal(), wide(14), pair, Frame(*(part[:1] for part in pair[:3]), *pair[3:])):
         arguments = (frame.positions, frame.velocities, frame.species, frame.cell, bool(frame.cell.any()))
@@ -416,8 +417,6 @@ def test_an_equiformer_compiles(tmp_path: Path) -> None:
 @compiler
 @pytest.mark.slow
 def test_the_command_says_what_it_made(tmp_path: Path) -> None:
-    import subprocess
-
     source = checkpoint(tmp_path, TINY)
     command = [sys.executable, "-m", "equistride.cli.main", "export", source, "--container"]
     done = subprocess.run(
@@ -430,3 +429,48 @@ def test_the_command_says_what_it_made(tmp_path: Path) -> None:
     )
     assert bad.returncode == 2
     assert "expected torchscript or aoti" in bad.stderr
+
+
+@compiler
+def test_a_compiled_file_needs_the_users_word(pair: dict[str, Path], tmp_path: Path) -> None:
+    """In another process, which has not made it: by no way in without the word, and XML does not bring it."""
+    program = f"""
+import os, sys, openmm
+from equistride.artifact import load
+from equistride.engines.ase import EquistrideCalculator
+from equistride.engines.openmm import create_system
+from equistride.engines.openmm_force import Force
+from equistride.engines.openmm_structure import topology_from_ase
+from equistride.data.quartz import quartz
+
+path, xml = {str(pair["aoti"])!r}, {str(tmp_path / "system.xml")!r}
+topology, _ = topology_from_ase(quartz((2, 2, 2)))
+read = lambda: openmm.XmlSerializer.deserialize(open(xml).read())
+ways = [lambda: load(path), lambda: load(path, verify=False), lambda: load(open(path, "rb").read()),
+        lambda: EquistrideCalculator(path), lambda: create_system(path, topology), lambda: Force(path)]
+if os.path.exists(xml):
+    ways.append(read)
+for way in ways:
+    try:
+        way()
+    except Exception as error:
+        assert "is compiled: machine code" in str(error) and "trust_compiled=True" in str(error), error
+    else:
+        sys.exit("a compiled file was loaded without the word")
+system = create_system(path, topology, trust_compiled=True)
+if os.path.exists(xml):
+    read()
+open(xml, "w").write(openmm.XmlSerializer.serialize(system))
+read()  # these bytes are trusted now, and until the process ends
+"""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    for word, status in (([], 2), (["--trust"], 0)):
+        command = [sys.executable, "-m", "equistride.cli.main", "inspect", str(pair["aoti"]), *word]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert ("is compiled: machine code" in done.stderr) == (status == 2)
+    program = f"from equistride.artifact import load; load({str(pair['aoti'])!r})"
+    environment = os.environ | {"EQUISTRIDE_TRUST_COMPILED": "1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

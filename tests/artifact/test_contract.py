@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from random_models import SPECIES, random_potential, write_artifact
+from rewritten import rewritten
 from toy_metadata import toy_metadata
 from trajcast_systems import propagator
 
@@ -42,15 +43,15 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def edited(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """Write the artifact with other metadata."""
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
-        for item in old.infolist():
-            data = old.read(item)
-            if item.filename.endswith("extra/metadata.json"):
-                facts = json.loads(data)
-                change(facts)
-                data = json.dumps(facts).encode()
-            new.writestr(item, data)
-    return target
+
+    def edit(name: str, data: bytes) -> bytes:
+        if name != "extra/metadata.json":
+            return data
+        facts = json.loads(data)
+        change(facts)
+        return json.dumps(facts).encode()
+
+    return rewritten(path, target, edit)
 
 
 def steps(number: int) -> Callable[[dict[str, Any]], None]:

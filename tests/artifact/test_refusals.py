@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from random_models import random_potential, write_artifact
+from rewritten import rewritten
 
 from equistride.artifact import load
 from equistride.errors import EquistrideError
@@ -36,14 +38,6 @@ def refusal(path: Path) -> str:
     assert "\n" not in sentence
     assert "Traceback" not in sentence
     return sentence
-
-
-def rewritten(source: Path, target: Path, change: Callable[[str, bytes], bytes]) -> Path:
-    """Copy an archive record by record; ``change(name, content)`` gives the new content."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for item in old.infolist():
-            new.writestr(item.filename, change(item.filename, old.read(item)))
-    return target
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -106,7 +100,7 @@ def test_pickles_are_never_loaded(tmp_path: Path, random_artifact64: Path) -> No
     rewritten(
         random_artifact64,
         inside,
-        lambda name, data: pickle.dumps(Trap(target), protocol=2) if name.endswith("/data.pkl") else data,
+        lambda name, data: pickle.dumps(Trap(target), protocol=2) if name == "data.pkl" else data,
     )
     assert "never unpickles" in refusal(bare)
     for path in (saved, inside):
@@ -153,7 +147,7 @@ def test_metadata_that_makes_no_sense(
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_altered_weights_fail_the_self_test(tmp_path: Path, dtype: str) -> None:
-    """One weight in a thousand changed by 1 %: the reference frame no longer comes out."""
+    """One weight in a thousand changed by 1 %: the reference frame no longer comes out, also by one who takes the digest away."""
     source = write_artifact(random_potential(), tmp_path / "good.pt", dtype)
     extra = {"metadata.json": "", "reference.json": ""}
     with warnings.catch_warnings():
@@ -164,15 +158,18 @@ def test_altered_weights_fail_the_self_test(tmp_path: Path, dtype: str) -> None:
             weight[0, 0] += 0.01 * weight.abs().max()
         path = tmp_path / "altered.pt"
         torch.jit.save(program, str(path), _extra_files=extra)
+    assert "its digest (extra/digest.json) is gone" in refusal(path)
+    facts = json.loads(extra["metadata.json"]) | {"digest": None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(program, str(path), _extra_files=extra | {"metadata.json": json.dumps(facts)})
     assert "does not reproduce its reference frame" in refusal(path)
     assert name in dict(torch.jit.load(str(path)).named_parameters())
     load(path, verify=False)  # a host that has verified these bytes before may say so
 
 
 def test_an_artifact_without_its_reference_frame(tmp_path: Path, random_artifact64: Path) -> None:
-    path = tmp_path / "bare.pt"
-    with zipfile.ZipFile(random_artifact64) as old, zipfile.ZipFile(path, "w") as new:
-        for item in old.infolist():
-            if not item.filename.endswith("reference.json"):
-                new.writestr(item.filename, old.read(item))
+    path = rewritten(
+        random_artifact64, tmp_path / "bare.pt", lambda name, data: None if name.endswith("reference.json") else data
+    )
     assert "no reference frame" in refusal(path)

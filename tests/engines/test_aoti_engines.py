@@ -70,8 +70,12 @@ def corner() -> Atoms:
 @pytest.mark.parametrize("build", [crystal, corner])
 def test_lammps_divides_a_compiled_potential(potential: Path, tmp_path: Path, ranks: int, ghosts: str, build) -> None:  # type: ignore[no-untyped-def]
     lmp.require_plugin()
-    atoms, model = build(), load(potential)
-    script = lmp.head(f"equistride precision float64 ghost {ghosts}", f"* * {potential} Si O") + lmp.OUTPUT + "run 0\n"
+    atoms, model = build(), load(potential, trust_compiled=True)
+    script = (
+        lmp.head(f"equistride precision float64 ghost {ghosts} trust yes", f"* * {potential} Si O")
+        + lmp.OUTPUT
+        + "run 0\n"
+    )
     found = lmp.run(atoms, script, tmp_path, ranks)
     kinds = model.species_index(atoms.get_chemical_symbols())
     expected = model.compute(atoms.positions, kinds, atoms.cell.array, True)
@@ -89,7 +93,7 @@ def test_lammps_divides_compiled_strides(strides: list[Path], tmp_path: Path) ->
     for ranks, path in zip((1, 2), strides, strict=True):
         folder = tmp_path / str(ranks)
         folder.mkdir()
-        ends.append(lmp.run(moving(), script(path, 1, stride=STRIDE), folder, ranks))
+        ends.append(lmp.run(moving(), script(path, 1, "trust yes", stride=STRIDE), folder, ranks))
     assert np.abs(ends[0].positions - ends[1].positions).max() < 1e-9
     assert np.abs(ends[0].velocities - ends[1].velocities).max() < 1e-9
 
@@ -97,7 +101,7 @@ def test_lammps_divides_compiled_strides(strides: list[Path], tmp_path: Path) ->
 def test_the_integrator_takes_the_same_strides(strides: list[Path]) -> None:
     ends = []
     for path in strides:
-        context = context_of(path, bulk(), seed=3)
+        context = context_of(path, bulk(), seed=3, trust_compiled=True)
         context.getIntegrator().step(1)
         ends.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
     assert np.abs(ends[0] - ends[1]).max() < 1e-8  # nm

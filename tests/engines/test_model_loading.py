@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy_artifact
+from rewritten import rewritten
 
 from equistride import artifact
 from equistride.engines.openmm import Force
@@ -23,12 +24,10 @@ def load(content: bytes | Path) -> None:
     Force(content)
 
 
-def rewritten(path: Path, name: str, change: bytes) -> bytes:
+def with_record(path: Path, name: str, change: bytes) -> bytes:
     """The archive with one extra file replaced (stored, as torch writes)."""
     out = io.BytesIO()
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
-        for item in old.infolist():
-            new.writestr(item, change if item.filename.endswith(name) else old.read(item))
+    rewritten(path, out, lambda record, data: change if record.endswith(name) else data)
     return out.getvalue()
 
 
@@ -101,13 +100,13 @@ def test_damaged_bytes_in_a_message(artifact64: Path) -> None:
         code = next(n for n in archive.namelist() if "/code/" in n and n.endswith(".py"))
         source = archive.read(code)
     for junk in (b"\xbd\xff", b"\xed\xa0\x80", b"\xf0\x9f", "\u00e9".encode()):
-        damaged = rewritten(artifact64, code, source.replace(b"def forward", junk + b" forward", 1))
+        damaged = with_record(artifact64, code, source.replace(b"def forward", junk + b" forward", 1))
         with pytest.raises(EquistrideError, match=r"cannot be loaded by this torch"):
             load(damaged)
         (where := artifact64.with_name("damaged.pt")).write_bytes(damaged)
         with pytest.raises(EquistrideError, match=r"cannot be loaded by this torch"):
             artifact.load(where)
-    bad = rewritten(artifact64, "metadata.json", b'{"format": "equistride", "kind": "\xbd\xff"}')
+    bad = with_record(artifact64, "metadata.json", b'{"format": "equistride", "kind": "\xbd\xff"}')
     assert bad != content
     with pytest.raises(EquistrideError, match="metadata"):
         load(bad)
@@ -154,7 +153,7 @@ def test_reference_frame(tmp_path: Path, artifact64: Path) -> None:
         load(toy_artifact.write(tmp_path / "i.pt", change_reference={"outputs": {}}))
     with pytest.raises(EquistrideError, match=r"lacks 'tolerance'"):
         load(
-            rewritten(
+            with_record(
                 artifact64,
                 "reference.json",
                 json.dumps(
@@ -189,7 +188,7 @@ def reference_text(path: Path) -> str:
 )
 def test_json(artifact64: Path, text: str, message: str) -> None:
     with pytest.raises(EquistrideError, match=rf"metadata.json.*not valid JSON.*{message}"):
-        load(rewritten(artifact64, "metadata.json", text.encode()))
+        load(with_record(artifact64, "metadata.json", text.encode()))
 
 
 def test_json_values(tmp_path: Path) -> None:

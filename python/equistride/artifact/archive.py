@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -15,7 +16,7 @@ from torch import nn
 
 from equistride.artifact.aoti import compile_program
 from equistride.artifact.metadata import Container, Metadata, check_container
-from equistride.artifact.native import open_native
+from equistride.artifact.native import open_native, open_script
 from equistride.artifact.reference import reference_json
 from equistride.errors import EquistrideError
 
@@ -29,6 +30,10 @@ COMPILED = "data/aotinductor/"
 """Where a package of torch keeps its programs."""
 SOURCE = ".cpp"
 """Ending of the records with the source of a compiled program, which names folders of the machine that compiled it."""
+
+
+DIGEST = "extra/digest.json"
+"""The record with the SHA-256 of every other."""
 
 
 def without_debug(source: Path, target: Path, extra: dict[str, str] | None = None) -> None:
@@ -53,6 +58,21 @@ def without_debug(source: Path, target: Path, extra: dict[str, str] | None = Non
     writer.write_end_of_file()
 
 
+def digest(path: Path) -> str:
+    """Return the record ``extra/digest.json`` for the archive at ``path``."""
+    reader = torch._C.PyTorchFileReader(str(path))
+    names = [name for name in reader.get_all_records() if not name.startswith(".data/")]
+    hashes = {name: hashlib.sha256(reader.get_record(name)).hexdigest() for name in names}
+    return json.dumps({"algorithm": "sha256", "records": hashes}, indent=1)
+
+
+def _write(source: Path, target: Path, records: dict[str, str]) -> None:
+    """Write an artifact with its digest: the program of ``source``, and ``records``."""
+    bare = source.with_name("bare.pt")
+    without_debug(source, bare, records)
+    without_debug(bare, target, {DIGEST: digest(bare)})
+
+
 def is_compiled(path: str | Path) -> bool:
     """Whether a file is an archive of the AOTInductor container."""
     if not zipfile.is_zipfile(path):
@@ -61,20 +81,20 @@ def is_compiled(path: str | Path) -> bool:
         return any(f"/{COMPILED}" in name for name in archive.namelist())
 
 
-def open_script(path: str | Path) -> Any:
+def script_of(path: str | Path) -> Any:
     """Return the module of a TorchScript artifact, on the CPU.
 
     Raises
     ------
     EquistrideError
-        For a compiled artifact, whose program cannot be taken apart.
+        For a compiled artifact, whose program cannot be taken apart, and for code that a model may not have.
     """
     if is_compiled(path):
         raise EquistrideError(
             f"{path} is a compiled program, which cannot be changed or taken apart", expected="a TorchScript artifact",
             hint="export the checkpoint with --container torchscript",
         )  # fmt: skip
-    return torch.jit.load(str(path), map_location="cpu")
+    return open_script(Path(path).read_bytes(), str(path))
 
 
 def save(module: nn.Module, metadata: Metadata, path: Path, container: Container = "torchscript") -> Metadata:
@@ -100,6 +120,7 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
     path = Path(path)
     if not path.parent.is_dir():
         raise EquistrideError(f"the folder {path.parent} does not exist", hint="make it first")
+    metadata = metadata.model_copy(update={"digest": "sha256"})
     module = module.cpu().double().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -136,10 +157,12 @@ def _script(module: nn.Module, metadata: Metadata, reference: str, whole: Path, 
     torch.jit.save(scripted, str(whole))
     # A file of format 1 has no contract: its reader looks into the module, and tries it.
     range_ = metadata.message_passing_steps * metadata.cutoff
-    facts = metadata.model_dump() | {"format_version": 1, "interaction_range": range_, "max_speed": metadata.max_speed}
+    facts = metadata.model_dump() | {
+        "format_version": 1, "interaction_range": range_, "max_speed": metadata.max_speed, "digest": None
+    }  # fmt: skip
     without_debug(whole, target, _records(facts, reference))
     metadata = metadata.with_contract(open_native(target).contract())
-    without_debug(whole, target, _records(metadata.model_dump(), reference))
+    _write(whole, target, _records(metadata.model_dump(), reference))
     open_native(target, verify=False)  # what was tried is compared alone
     return metadata
 
@@ -148,8 +171,6 @@ def _compile(module: nn.Module, metadata: Metadata, reference: str, package: Pat
     metadata = compile_program(module, metadata, package)
     with zipfile.ZipFile(package) as archive:
         (program,) = (entry for entry in archive.infolist() if entry.filename.endswith(".so"))
-    without_debug(
-        package, target, _records(metadata.model_dump(), reference) | {"extra/program.crc32": str(program.CRC)}
-    )
-    open_native(target)  # its reference frame, on the machine that it was compiled on
+    _write(package, target, _records(metadata.model_dump(), reference) | {"extra/program.crc32": str(program.CRC)})
+    open_native(target, trust_compiled=True)  # its reference frame, on the machine that it was compiled on
     return metadata

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from equistride import __version__
-from equistride.artifact.archive import open_script, save
+from equistride.artifact.archive import save, script_of
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.model import Model, load
 from equistride.artifact.structure import read_structure
@@ -148,7 +148,7 @@ def combine(paths: Sequence[Path], output: Path, *, description: str = "") -> Me
         raise EquistrideError(
             f"{paths[first]} is in the ensemble twice", hint="equal members have no disagreement: give different ones"
         )
-    members = [open_script(path) for path in paths]
+    members = [script_of(path) for path in paths]
     _check_different(paths, models)
     joinable = all(one.capabilities.decomposable for one in facts)
     module = (JoinableEnsemble if joinable else Ensemble)(members)

@@ -139,6 +139,8 @@ class Metadata(BaseModel):
     """Largest error of the splines that stand for radial networks, as a share of their largest value."""
     compiled: Compiled | None = None
     """Of the AOTInductor container alone."""
+    digest: Literal["sha256"] | None = None
+    """Whether the file names the hash of each of its records; then one without is refused."""
     num_parameters: int = 0
     provenance: dict[str, Any] = {}
     """Package and torch versions, hashes of config and data."""

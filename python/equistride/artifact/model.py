@@ -286,11 +286,12 @@ class Model:
 
 def load(
     source: str | Path | bytes, device: str = "cpu", dtype: torch.dtype | None = None, *, verify: bool = True,
-    charge: float | None = None, spin: float | None = None,
+    charge: float | None = None, spin: float | None = None, trust_compiled: bool = False,
 ) -> Model:  # fmt: skip
-    """Load an artifact, hold its metadata against its module and run its self-test; nothing is unpickled.
+    """Load an artifact, hold its metadata against its module and run its self-test.
 
-    One that was compiled (``metadata.compiled``) is machine code: load those of people you trust, for its own precision alone.
+    Nothing is unpickled, and nothing of a TorchScript file runs before all its code was read. One that was compiled
+    (``metadata.compiled``) is machine code, for its own precision alone, and needs your word.
 
     Parameters
     ----------
@@ -304,14 +305,16 @@ def load(
         Run the self-test (a few milliseconds).
     charge, spin
         Total charge [e] and spin multiplicity to compute with, for models that know them; those of the file by default.
+    trust_compiled
+        Your word that you trust who made a compiled artifact. It holds for the same bytes until the process ends.
 
     Raises
     ------
     EquistrideError
-        Where the file is missing, truncated, something else, newer than this package, declares what its module is not, or does
-        not reproduce its reference outputs.
+        Where the file is missing, truncated, changed, something else, newer than this package, has code that a model may not,
+        declares what its module is not, does not reproduce its reference outputs, or is compiled and not trusted.
     """
-    model = Model(open_native(source, verify), device, dtype)
+    model = Model(open_native(source, verify, trust_compiled), device, dtype)
     if charge is not None or spin is not None:
         model.set_system(charge, spin)
     return model

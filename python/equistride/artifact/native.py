@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import equistride._library  # noqa: F401  (registers torch.classes.equistride)
 from equistride.errors import EquistrideError
@@ -19,7 +21,34 @@ def sentence(error: Exception) -> EquistrideError:
     return EquistrideError(" ".join(text.removeprefix("ValueError: ").split()) or type(error).__name__)
 
 
-def open_native(source: str | Path | bytes, verify: bool = True) -> Any:
+def _tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+
+
+def trust(source: str | Path | bytes) -> None:
+    """Give the word for a compiled artifact, by its path or its content, which is machine code: from now on this process loads it
+    by every way, also from a System's XML. No file brings the word itself."""
+    if isinstance(source, bytes) or Path(source).is_file():  # whoever loads it says what is missing
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        torch.classes.equistride.Model.trust(_tensor(content))
+
+
+def open_script(content: bytes, name: str) -> Any:
+    """Return the module of a TorchScript file, on the CPU, after its code was read.
+
+    Raises
+    ------
+    EquistrideError
+        Where the file may not run, or cannot be read.
+    """
+    try:
+        torch.classes.equistride.Model.look_at(_tensor(content), name)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise sentence(error) from None
+    return torch.jit.load(io.BytesIO(content), map_location="cpu")
+
+
+def open_native(source: str | Path | bytes, verify: bool = True, trust_compiled: bool = False) -> Any:
     """Open an artifact, by its path or its content, as a ``torch.classes.equistride.Model``; ``verify`` runs its self-test.
 
     Raises
@@ -29,13 +58,13 @@ def open_native(source: str | Path | bytes, verify: bool = True) -> Any:
     """
     content, name = None, "the artifact"
     if isinstance(source, bytes):
-        content = (
-            torch.frombuffer(bytearray(source), dtype=torch.uint8) if source else torch.empty(0, dtype=torch.uint8)
-        )
+        content = _tensor(source)
     else:
         name = str(source)
         if not Path(source).is_file():
             raise EquistrideError(f"the artifact {name} does not exist", hint="write it with `equistride export`")
+    if trust_compiled:
+        trust(source)
     try:
         return torch.classes.equistride.Model(content, name, verify)
     except (RuntimeError, ValueError, IndexError) as error:

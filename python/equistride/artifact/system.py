@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from equistride.artifact.archive import open_script, save
+from equistride.artifact.archive import save, script_of
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.native import open_native
 from equistride.errors import EquistrideError
@@ -58,7 +58,7 @@ def with_system(
         )  # fmt: skip
     charge = metadata.system["charge"] if charge is None else _checked(charge, "charge", -CHARGE_LIMIT, CHARGE_LIMIT)
     spin = metadata.system["spin"] if spin is None else _checked(spin, "spin multiplicity", 0, SPIN_LIMIT)
-    module = open_script(path)
+    module = script_of(path)
     for part in module.modules():
         if hasattr(part, "set_system"):  # one network, or the members of an ensemble
             part.set_system(charge, spin)

@@ -1,7 +1,8 @@
-"""What the verbs that write an artifact share: their options."""
+"""What the verbs that read or write an artifact share: their options."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,20 @@ import typer
 
 from equistride.cli import outputs
 
+
+def _trust(context: typer.Context, wanted: bool) -> None:
+    """Give the word for the verb's artifacts, and take it back when it has ended."""
+    before = os.environ.get(TRUST)
+    if wanted and before is None:
+        os.environ[TRUST] = "1"
+        context.call_on_close(lambda: os.environ.pop(TRUST, None))
+
+
+TRUST = "EQUISTRIDE_TRUST_COMPILED"
+"""Variable of the environment that says the same for every way in."""
+Trust = Annotated[
+    bool, typer.Option("--trust", callback=_trust, help="You trust who made a compiled artifact: it is machine code.")
+]
 Output = Annotated[Path, typer.Option("-o", "--output", callback=outputs.file, help="File to write.")]
 Precision = Annotated[str, typer.Option(help="float32 or float64.")]
 Description = Annotated[str, typer.Option(help="One line for the metadata.")]

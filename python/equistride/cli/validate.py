@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from equistride.cli import outputs
+from equistride.cli.artifact_options import Trust
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def validate(
         typer.Option(callback=outputs.folder, help="NVE: folder for nve.json, nve.npz, nve.png and report.html."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Check forces, virial, symmetries and precision (of a propagator: symmetries, momenta, precision and range); or, with
     --nve, a potential's energy conservation. Status 1 unless all pass."""

@@ -36,7 +36,7 @@ def precision(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 def potential(
     artifact: str | os.PathLike[str] | Model, device: str = "cpu", dtype: torch.dtype | str | None = None,
-    charge: float | None = None, spin: float | None = None,
+    charge: float | None = None, spin: float | None = None, trust_compiled: bool = False,
 ) -> Model:  # fmt: skip
     """Return a loaded artifact that has forces; a Model comes back as it is.
 
@@ -48,7 +48,8 @@ def potential(
     if isinstance(artifact, Model):
         model = artifact
     else:
-        model = load(os.fspath(artifact), device, precision(dtype), charge=charge, spin=spin)
+        model = load(os.fspath(artifact), device, precision(dtype), charge=charge, spin=spin,
+                     trust_compiled=trust_compiled)  # fmt: skip
     if model.metadata.kind != "potential":
         raise EquistrideError(
             f"this artifact is a {model.metadata.kind}, which moves atoms and has no forces",
@@ -76,6 +77,8 @@ class EquistrideCalculator(Calculator):
         ``"float32"`` or ``"float64"`` (or torch's own); the artifact's own precision by default.
     charge, spin
         Total charge [e] and spin multiplicity, for models that know them; those of the file by default.
+    trust_compiled
+        As :func:`equistride.artifact.load` takes it: your word for a file that is machine code.
 
     Raises
     ------
@@ -95,10 +98,11 @@ class EquistrideCalculator(Calculator):
         *,
         charge: float | None = None,
         spin: float | None = None,
+        trust_compiled: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.model = potential(artifact, device, dtype, charge, spin)
+        self.model = potential(artifact, device, dtype, charge, spin, trust_compiled)
         self._species: tuple[bytes, torch.Tensor] | None = None
 
     def calculate(

@@ -14,7 +14,7 @@ from ase.md.md import MolecularDynamics
 from numpy.typing import NDArray
 
 import equistride._library  # noqa: F401  (registers torch.classes.equistride)
-from equistride.artifact.native import sentence
+from equistride.artifact.native import sentence, trust
 from equistride.engines.guard import Guard, GuardStatistics, guard_statistics
 from equistride.engines.thermostat import Thermostat, relaxation_times
 from equistride.errors import EquistrideError
@@ -56,6 +56,8 @@ class TrajCastDynamics(MolecularDynamics):
         A potential that watches over the strides.
     device
         Where the networks run: ``cpu``, ``cuda``, ``cuda:1`` ...
+    trust_compiled
+        Your word for compiled artifacts, also the guard's, which are machine code.
     trajectory, logfile, loginterval, append_trajectory
         As ASE has them. Energies in trajectory and log need a calculator on the atoms.
 
@@ -78,6 +80,7 @@ class TrajCastDynamics(MolecularDynamics):
         seed: int = 1,
         guard: Guard | None = None,
         device: str = "cpu",
+        trust_compiled: bool = False,
         trajectory: Any = None,
         logfile: IO | str | None = None,
         loginterval: int = 1,
@@ -90,6 +93,9 @@ class TrajCastDynamics(MolecularDynamics):
             raise EquistrideError("a propagator moves free atoms", expected="no constraints", found=found,
                                   hint="take them off with atoms.set_constraint()")  # fmt: skip
         self._artifact = os.fspath(artifact)
+        if trust_compiled:
+            for file in [self._artifact] if guard is None else [self._artifact, guard.potential]:
+                trust(os.fspath(file))
         self._thermostat, self._temperature, self._seed, self._device = thermostat, float(temperature_K), seed, device
         self._run = self._native(atoms)
         timestep = self._run.stride_fs() * units.fs

@@ -112,6 +112,13 @@ def _path(artifact: object) -> Path:
     raise EquistrideError("a model is given by its file", expected="a path", found=type(artifact).__name__)
 
 
+def _trust(path: Path, trusted: bool) -> None:
+    if trusted:
+        from equistride.artifact.native import trust
+
+        trust(path)
+
+
 def _device(device: object) -> str:
     """Return a device as text; a torch.device will do."""
     name = str(device)
@@ -143,6 +150,7 @@ def create_force(
     periodic: bool | None = None,
     charge: float | None = None,
     spin: float | None = None,
+    trust_compiled: bool = False,
 ) -> openmm.Force:
     """Make a force that runs a trained potential.
 
@@ -167,6 +175,9 @@ def create_force(
     charge, spin
         Total charge [e] and spin multiplicity, for models that know them; those of the file by default. The plugin's force
         has them as global parameters: ``context.setParameter("charge", -1)`` changes them in a run.
+    trust_compiled
+        Your word for a compiled artifact, which is machine code. XML does not carry it: a process that reads a System with such a
+        model must have been given the word before, here, by ``equistride.artifact.load`` or as EQUISTRIDE_TRUST_COMPILED=1.
 
     Returns
     -------
@@ -181,6 +192,7 @@ def create_force(
         does not know.
     """
     path, device = _path(artifact), _device(device)
+    _trust(path, trust_compiled)
     dtype = precision_name(precision)
     if not isinstance(force_group, int) or not 0 <= force_group <= 31:
         raise EquistrideError("the force group is out of range", expected="0 to 31", found=force_group)
@@ -303,6 +315,7 @@ def create_system(
     charge: float | None = None,
     spin: float | None = None,
     remove_cm_motion: bool = True,
+    trust_compiled: bool = False,
 ) -> openmm.System:
     """Make a System that runs a trained potential; any integrator works with it.
 
@@ -311,7 +324,7 @@ def create_system(
 
     Parameters
     ----------
-    artifact, topology, atoms, backend, device, precision, force_group, periodic, charge, spin
+    artifact, topology, atoms, backend, device, precision, force_group, periodic, charge, spin, trust_compiled
         As for ``create_force``.
     system
         A System to add the force to (it is changed and returned); None to make one with the masses of the
@@ -329,6 +342,7 @@ def create_system(
         As ``create_force``; also where the given System does not fit the topology, or has constraints or
         virtual sites among the model's atoms.
     """
+    _trust(_path(artifact), trust_compiled)
     masses = propagator_masses(_path(artifact))
     if masses is not None:
         if system is not None or atoms is not None:

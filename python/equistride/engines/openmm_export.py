@@ -11,7 +11,7 @@ from openmm import app
 from torch import Tensor, nn
 
 from equistride import artifact as artifacts
-from equistride.artifact.archive import open_script
+from equistride.artifact.archive import script_of
 from equistride.artifact.ensemble import Ensemble
 from equistride.artifact.metadata import check_precision
 from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
@@ -212,7 +212,7 @@ def write_torchforce(
 
 def _in_plain_torch(path: Path, cutoff: float, dtype: torch.dtype) -> PlainPotential:
     """Return an artifact's module with no operator of ours that torch can do without, frozen."""
-    module = open_script(path)
+    module = script_of(path)
     without_exchange(module)
     model = _plain(module).to(dtype).eval()
     for parameter in model.parameters():

@@ -15,6 +15,7 @@ import torch
 
 from equistride import _library
 from equistride import _openmm as _plugin  # type: ignore[attr-defined]
+from equistride.artifact.native import trust
 from equistride.errors import EquistrideError
 
 openmm.Platform.loadPluginLibrary(str(_library.LIBRARY_DIR / "libEquistrideOpenMM.so"))
@@ -76,6 +77,8 @@ class Force(openmm.Force):
         See ``setBonds``.
     periodic
         Whether the model sees the box of the System.
+    trust_compiled
+        Your word for a compiled artifact, which is machine code.
 
     Raises
     ------
@@ -92,12 +95,15 @@ class Force(openmm.Force):
         particles: Sequence[int] | None = None,
         bonds: Iterable[tuple[int, int]] = (),
         periodic: bool = False,
+        trust_compiled: bool = False,
     ) -> None:
         content, file = _read(model)
         given = dict(properties or {})
         wrong = {k: v for k, v in given.items() if not (isinstance(k, str) and isinstance(v, str))}
         if wrong:
             raise EquistrideError("properties of a force are texts", expected="a name and a text each", found=wrong)
+        if trust_compiled:
+            trust(content)
         self.this = _plugin.new_force(content, file, given)
         if elements is not None:
             self.setElements(elements)

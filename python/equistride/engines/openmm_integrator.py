@@ -9,6 +9,7 @@ from typing import IO, Any, cast
 import openmm
 from openmm import app, unit
 
+from equistride.artifact.native import trust
 from equistride.engines.guard import Guard, GuardStatistics, guard_statistics
 from equistride.engines.openmm_force import _plugin, _read
 from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
@@ -64,6 +65,8 @@ class TrajCastIntegrator(openmm.Integrator):
     ignore_forces
         Allow forces in the System. They move nothing, and report energies alone. The same as
         ``setIntegrationForceGroups(set())``.
+    trust_compiled
+        Your word for compiled artifacts, also the guard's, which are machine code.
 
     Raises
     ------
@@ -88,8 +91,11 @@ class TrajCastIntegrator(openmm.Integrator):
         periodic: bool | None = None,
         device: str = "auto",
         ignore_forces: bool = False,
+        trust_compiled: bool = False,
     ) -> None:
         content, file = _read(artifact)
+        if trust_compiled:
+            trust(content)
         self.this = _plugin.new_integrator(content, file)
         metadata = self.getMetadata()
         required = metadata.get("periodic") == "required"
@@ -121,6 +127,8 @@ class TrajCastIntegrator(openmm.Integrator):
                 )
             mode, every, bound, rescale, substep = guard.settings
             potential, name = _read(guard.potential)
+            if trust_compiled:
+                trust(potential)
             _plugin.set_guard(self, potential, name, mode, every, bound, rescale, substep)
         if ignore_forces:
             self.setIntegrationForceGroups(set())

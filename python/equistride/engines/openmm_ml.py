@@ -12,7 +12,7 @@ from typing import Any
 
 from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
 
-OPTIONS = ("device", "precision", "backend", "periodic", "charge", "spin")
+OPTIONS = ("device", "precision", "backend", "periodic", "charge", "spin", "trust_compiled")
 """Arguments of ``create_force`` that the potential, or the call that makes a System, may be given."""
 THEIRS = ("embedding", "returnInfo", "interpolate")
 """Arguments that are openmm-ml's own."""

@@ -37,6 +37,8 @@ class EquistrideModel(ModelInterface):
         float32 float64, which keeps the digits of atoms far from the origin.
     compute_forces, compute_stress
         Whether these are among the results; both cost nothing more than the energy. Stress needs a cell.
+    trust_compiled
+        As :func:`equistride.artifact.load` takes it: your word for a file that is machine code.
 
     Raises
     ------
@@ -53,9 +55,10 @@ class EquistrideModel(ModelInterface):
         *,
         compute_forces: bool = True,
         compute_stress: bool = True,
+        trust_compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.model = potential(artifact, str(device), dtype)
+        self.model = potential(artifact, str(device), dtype, trust_compiled=trust_compiled)
         self._device, self._dtype = self.model.device, self.model.dtype
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
         self._memory_scales_with = "n_atoms_x_density"

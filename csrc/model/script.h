@@ -1,0 +1,18 @@
+// A TorchScript file, read without running any of it.
+#pragma once
+
+#include "visibility.h"
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <memory>
+#include <string>
+
+namespace equistride {
+
+/// The module of a TorchScript file, on the CPU. All of its code is compiled and looked at (allowed_code.h), and each
+/// value of its data is of the type that the code takes it for, before anything can run. Raises c10::ValueError with a
+/// sentence where it may not run, or cannot be read.
+EQUISTRIDE_API torch::jit::Module read_script(const std::shared_ptr<const std::string> &bytes, const std::string &name);
+
+} // namespace equistride
