@@ -19,8 +19,8 @@ from equistride.artifact.archive import save
 from equistride.artifact.native import open_native
 from equistride.artifact.propagators import save_propagator
 from equistride.data.quartz import quartz
-from equistride.models.esen_fused import serving
 from equistride.models.potential import ConservativePotential
+from equistride.models.serving import serving
 
 DEVICES = [
     "cpu",

@@ -6,36 +6,45 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch import nn
 
 from equistride.artifact.archive import save
 from equistride.artifact.checkpoint import load_weights, provenance, read_checkpoint, unreadable
 from equistride.artifact.metadata import Composition, Container, Metadata, check_precision
 from equistride.artifact.propagators import export_propagator
+from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
-from equistride.models.esen_fused import FusedESEN, serving
+from equistride.models.nequip import NequIP, NequIPConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
+from equistride.models.serving import fused as runs_fused
+from equistride.models.serving import plain, serving
 
-PotentialConfig = ESENConfig | EquiformerConfig
-PUBLICATION = {"esen": "arXiv:2502.12147", "equiformer": "arXiv:2206.11990"}
+PotentialConfig = ESENConfig | EquiformerConfig | NequIPConfig
+CONFIGS: dict[str, type[PotentialConfig]] = {"esen": ESENConfig, "equiformer": EquiformerConfig, "nequip": NequIPConfig}
+PUBLICATION = {"esen": "arXiv:2502.12147", "equiformer": "arXiv:2206.11990", "nequip": "arXiv:2101.03164"}
 """Paper of each architecture."""
 
 
 def model_config(model: Any) -> PotentialConfig:
     """Check the ``model`` section of a potential's configuration."""
-    if isinstance(model, dict) and model.get("architecture") == "equiformer":
-        return EquiformerConfig.model_validate(model)
-    return ESENConfig.model_validate(model)
+    architecture = model.get("architecture", "esen") if isinstance(model, dict) else "esen"
+    return CONFIGS.get(architecture, ESENConfig).model_validate(model)
 
 
 def build_potential(config: PotentialConfig, facts: dict[str, Any]) -> ConservativePotential:
     """Build an untrained potential; ``facts`` has species, scale [eV] and references [eV] (one an element)."""
+    kind: type[ConservativePotential] = ConservativePotential
+    network: nn.Module
     if isinstance(config, EquiformerConfig):
-        equiformer = Equiformer(config, len(facts["species"]))
-        return ConservativePotential(equiformer, facts["species"], config.cutoff, facts["scale"], facts["references"])
-    network = ESEN(config, len(facts["species"]))
-    kind = DirectPotential if config.forces == "direct" else ConservativePotential
+        network = Equiformer(config, len(facts["species"]))
+    elif isinstance(config, NequIPConfig):
+        numbers = atomic_numbers_of(facts["species"], "the training data").tolist()
+        network = NequIP(config, len(facts["species"]), numbers=numbers, unit=facts["scale"])
+    else:
+        network = ESEN(config, len(facts["species"]))
+        kind = DirectPotential if config.forces == "direct" else ConservativePotential
     return kind(network, facts["species"], config.cutoff, facts["scale"], facts["references"])
 
 
@@ -86,23 +95,23 @@ def save_potential(
         For the metadata.
     """
     count = sum(p.numel() for p in potential.parameters())
-    if fused:
-        potential = serving(potential, dtype)
-    network = potential.network
+    potential = serving(potential, dtype) if fused else plain(potential)
+    network: Any = potential.network
+    fused = runs_fused(potential)
     metadata = Metadata(
         kind="potential",
         architecture=config.architecture,
         description=description,
         species=potential.species,
         cutoff=config.cutoff,
-        message_passing_steps=config.num_layers + 1,  # the first features are sums over neighbours too
+        message_passing_steps=config.message_passing_steps,
         dtype=dtype,  # type: ignore[arg-type]
         periodic="required" if periodic else "any",
         conservative=not config.caveats,
         caveats=config.caveats,
         system=system or {},
-        fused=isinstance(network, FusedESEN),
-        spline_error=network.error if isinstance(network, FusedESEN) else None,
+        fused=fused,
+        spline_error=network.error if fused else None,
         num_parameters=count,
         composition=composition,
         global_sums=config.global_sums if isinstance(config, ESENConfig) else 0,

@@ -20,8 +20,8 @@ from equistride.bench.kernels import CUTOFF, HARMONICS, IRREPS, Graph, convoluti
 from equistride.bench.models import POTENTIAL, random_potential, random_propagator
 from equistride.bench.settings import Settings, dtype_of
 from equistride.bench.timing import Times, timed
-from equistride.models.esen_fused import serving
 from equistride.models.propagator import Propagator
+from equistride.models.serving import serving
 from equistride.models.trajcast import TrajCast
 from equistride.nn.tensor_product import TensorProductConvolution
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,31 @@ from equistride.cli.artifact_options import (
 )
 from equistride.errors import EquistrideError
 
+if TYPE_CHECKING:
+    from equistride.artifact.metadata import Metadata
+
 app = typer.Typer(help="Import checkpoints of other packages.", no_args_is_help=True)
+
+
+def symbols_of(text: str) -> list[str]:
+    """Return the element symbols of an option."""
+    return [s.strip() for s in text.split(",") if s.strip()]
+
+
+def _say(output: Path, metadata: Metadata) -> None:
+    system = "".join(f", {name} {value:g}" for name, value in metadata.system.items())
+    if metadata.composition:
+        size = f" with {metadata.composition.atoms} atoms" if metadata.composition.atoms else ""
+        system += ", for " + "".join(f"{s}{n}" for s, n in metadata.composition.elements.items()) + size + " alone"
+    typer.echo(
+        f"{output}: {metadata.architecture} {metadata.kind} for {len(metadata.species)} elements, "
+        f"{metadata.num_parameters:,} parameters, {metadata.dtype}{system}"
+    )
+    licence = metadata.licence or "not stated in the file; ask its authors"
+    source = [str(metadata.weights[key]) for key in ("program", "file") if key in metadata.weights]
+    typer.echo(f"weights: {', '.join([*source, f'licence: {licence}'])}")
+    for note in metadata.weights.get("notes", []):
+        typer.echo(f"note: {note}")
 
 
 @app.callback()
@@ -53,7 +77,7 @@ def trajcast(
         weights = [float(m) for m in masses.split(",") if m.strip()]
     except ValueError:
         raise EquistrideError("the masses must be numbers", expected="as 15.999,28.085", found=masses) from None
-    symbols = [s.strip() for s in species.split(",") if s.strip()]
+    symbols = symbols_of(species)
     metadata = import_trajcast(
         config, state, output, stride_fs=stride, species=symbols, masses=weights, dtype=dtype, tables=tables,
         description=description, licence=licence, container=container,  # type: ignore[arg-type]
@@ -96,19 +120,38 @@ def fairchem(
     from equistride.importers.fairchem import import_fairchem
 
     composition = read_atoms(structure).symbols.formula.count() if structure else None
-    symbols = [s.strip() for s in elements.split(",") if s.strip()]
     metadata = import_fairchem(
-        checkpoint, output, elements=symbols, dataset=dataset, charge=charge, spin=spin, composition=composition,
-        unmerged=unmerged, dtype=dtype, description=description, licence=licence,
+        checkpoint, output, elements=symbols_of(elements), dataset=dataset, charge=charge, spin=spin,
+        composition=composition, unmerged=unmerged, dtype=dtype, description=description, licence=licence,
         allow_nonconservative=allow_nonconservative, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
-    system = "".join(f", {name} {value:g}" for name, value in metadata.system.items())
-    if metadata.composition:
-        size = f" with {metadata.composition.atoms} atoms" if metadata.composition.atoms else ""
-        system += ", for " + "".join(f"{s}{n}" for s, n in metadata.composition.elements.items()) + size + " alone"
-    typer.echo(
-        f"{output}: {metadata.architecture} {metadata.kind} for {len(metadata.species)} elements, "
-        f"{metadata.num_parameters:,} parameters, {metadata.dtype}{system}"
-    )
-    for note in metadata.weights.get("notes", []):
-        typer.echo(f"note: {note}")
+    _say(output, metadata)
+
+
+Elements = Annotated[str, typer.Option(help="Elements to keep, as O,Si: a smaller, faster model; all by default.")]
+
+
+@app.command()
+def sevennet(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Checkpoint of SevenNet (.pth), or a name that an installed sevenn has, as 7net-0.")
+    ],
+    output: Output,
+    elements: Elements = "",
+    modal: Annotated[
+        str, typer.Option(help="Which labels to reproduce, as PBE, where it was trained on several.")
+    ] = "",
+    dtype: Precision = "float32",
+    description: Description = "",
+    licence: Licence = "",
+    plain: Plain = False,
+    container: ContainerOption = "torchscript",
+) -> None:
+    """Turn a checkpoint of SevenNet into an artifact; SevenNet is not needed, and no code of the file runs."""
+    from equistride.importers.sevennet import import_sevennet
+
+    metadata = import_sevennet(
+        checkpoint, output, elements=symbols_of(elements), modal=modal, dtype=dtype, description=description,
+        licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
+    )  # fmt: skip
+    _say(output, metadata)

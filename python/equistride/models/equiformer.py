@@ -68,6 +68,11 @@ class EquiformerConfig(BaseModel):
         return self
 
     @property
+    def message_passing_steps(self) -> int:
+        """Sums over neighbours that follow one another: that of the first features, and one a layer."""
+        return self.num_layers + 1
+
+    @property
     def caveats(self) -> list[str]:
         """Why molecular dynamics with this network cannot conserve energy; empty where it can."""
         return [] if self.smooth else ["no envelope: energy and forces jump as an atom crosses the cutoff"]

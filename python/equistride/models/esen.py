@@ -90,6 +90,11 @@ class ESENConfig(BaseModel):
         return 0 if self.charge_channels is None and self.spin_channels is None else self.num_layers
 
     @property
+    def message_passing_steps(self) -> int:
+        """Sums over neighbours that follow one another: that of the first features, and one a layer."""
+        return self.num_layers + 1
+
+    @property
     def caveats(self) -> list[str]:
         """Why molecular dynamics with this network cannot conserve energy; empty where it can."""
         reasons = []

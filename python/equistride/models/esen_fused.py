@@ -9,7 +9,6 @@ from torch import Tensor, nn
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, Block
-from equistride.models.potential import ConservativePotential
 from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines
 from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
 from equistride.nn.harmonics import SphericalHarmonics
@@ -218,22 +217,3 @@ def fuse(network: ESEN, splines: float | None = TOLERANCE) -> FusedESEN:
     fused = fused.to(weight.device, weight.dtype).requires_grad_(False)
     fused.pack()
     return fused
-
-
-def serving(potential: ConservativePotential, dtype: str) -> ConservativePotential:
-    """Return the potential with its network in fused form where it has one, and as it is where it has none.
-
-    Parameters
-    ----------
-    potential
-        Trained.
-    dtype
-        Precision in which it will run: in ``"float32"`` splines stand for the radial networks, whose error is far below
-        rounding; in ``"float64"`` nothing is approximated.
-    """
-    if not fusable(potential.network):
-        return potential
-    network = fuse(potential.network, TOLERANCE if dtype == "float32" else None)
-    return ConservativePotential(
-        network, potential.species, potential.cutoff, potential.scale, potential.references
-    ).train(potential.training)

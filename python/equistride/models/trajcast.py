@@ -15,16 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
-from equistride.nn.equivariant import Block, Gate, IrrepLinear, both_parities, natural_irreps, with_channels
+from equistride.nn.bonds import Bonds, TabledConvolution, WeightedConvolution, refuse_short
+from equistride.nn.equivariant import EVEN, Block, Gate, IrrepLinear, both_parities, natural_irreps, with_channels
 from equistride.nn.exchange import exchange
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.radial_table import RadialTable
 from equistride.nn.scalar_network import ScalarNetwork
 from equistride.nn.speed import LengthBasis, SpeedBasis
-from equistride.nn.tensor_product import TabulatedConvolution, TensorProductConvolution
+from equistride.nn.tensor_product import TensorProductConvolution
 
 Size = Annotated[int, Field(ge=1)]
-EVEN: Final = Irrep("0e")
 VECTOR: Final = Irrep("1o")
 """What is read out."""
 
@@ -57,19 +57,6 @@ class TrajCastConfig(BaseModel):
     envelope_exponent: int = Field(6, ge=2)
 
 
-class Bonds(NamedTuple):
-    """What every layer reads of the bonds.
-
-    ``ends`` [2, E] receiver and sender; ``lengths`` [E] A; ``harmonics`` [E, (l_max+1)^2]; ``basis`` [E, B] functions of
-    the lengths (no columns where all layers have tables).
-    """
-
-    ends: Tensor
-    lengths: Tensor
-    harmonics: Tensor
-    basis: Tensor
-
-
 class Motion(NamedTuple):
     """What every layer reads of the atoms: ``itself`` [2, N] edges from each atom to itself, ``harmonics`` [N, (l_max+1)^2]
     of the velocities, ``basis`` [N, n] of speed and element, ``one_hot`` [N, S] elements."""
@@ -78,31 +65,6 @@ class Motion(NamedTuple):
     harmonics: Tensor
     basis: Tensor
     one_hot: Tensor
-
-
-class WeightedConvolution(nn.Module):
-    """Messages from the neighbours, weighted by a network of the bond length."""
-
-    def __init__(self, convolution: TensorProductConvolution, widths: list[int]) -> None:
-        super().__init__()
-        self.convolution = convolution
-        self.network = ScalarNetwork([*widths, convolution.weight_numel])
-
-    def forward(self, x: Tensor, bonds: Bonds, num_receivers: int) -> Tensor:
-        """Return the sums over neighbours [num_receivers, columns] of features ``x`` [N, columns]."""
-        return self.convolution(x, bonds.harmonics, self.network(bonds.basis), bonds.ends, num_receivers)
-
-
-class TabledConvolution(nn.Module):
-    """The same with the network replaced by a spline of the bond length, for serving."""
-
-    def __init__(self, convolution: TensorProductConvolution, table: RadialTable) -> None:
-        super().__init__()
-        self.convolution = TabulatedConvolution(convolution, table)
-
-    def forward(self, x: Tensor, bonds: Bonds, num_receivers: int) -> Tensor:
-        """Return the sums over neighbours [num_receivers, columns] of features ``x`` [N, columns]."""
-        return self.convolution(x, bonds.harmonics, bonds.lengths, bonds.ends, num_receivers)
 
 
 def _contraction(convolution: TensorProductConvolution, outputs: dict[Irrep, int], divisor: float) -> IrrepLinear:
@@ -268,7 +230,8 @@ class TrajCast(nn.Module):
         motion = Motion(torch.stack([atoms, atoms]), along, speeds, one_hot)
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.tabled:
-            self.check_lengths(r, edge_index)
+            if self.checked:
+                refuse_short(r, edge_index, self.shortest)
             basis, r = vectors[:, :0], r.clamp(max=self.cutoff)
         else:
             basis = self.lengths(r)
@@ -304,20 +267,6 @@ class TrajCast(nn.Module):
         first, last = self.vector_columns
         compressed = torch.cat(self.compression(x[:, first:last]), 1)
         return torch.stack(self.readout(compressed), 2)
-
-    def check_lengths(self, r: Tensor, edge_index: Tensor) -> None:
-        """Refuse bonds [E] that are shorter than the tables reach."""
-        if not self.checked or r.size(0) == 0:
-            return
-        shortest = float(r.min())
-        if not shortest >= self.shortest:
-            edge = int(r.argmin())
-            i, j = int(edge_index[0, edge]), int(edge_index[1, edge])
-            found, limit = int(shortest * 100), int(self.shortest * 100)
-            raise EquistrideError(
-                f"atoms {i} and {j} are {found} pm apart, closer than the model's tables reach; expected {limit} pm or more; "
-                + "the simulation has blown up, or the model needs tables that start at a shorter length"
-            )
 
     def pruned(self) -> "TrajCast":
         """Return a copy whose last layer has only the parameters that the output depends on; outputs are the same."""
@@ -381,7 +330,7 @@ def _columns_of_paths(source: TensorProductConvolution, target: TensorProductCon
 
 def _prune(source: TrajCastLayer, target: TrajCastLayer) -> dict[str, Tensor]:
     """Return the state of ``target``, a layer that wants fewer outputs than ``source``."""
-    channels = source.gate.channels
+    channels = source.gate.widths[0]
     state = source.state_dict()
     for key, mine, theirs in (
         ("messages.network", source.messages.convolution, target.messages.convolution),

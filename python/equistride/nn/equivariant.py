@@ -6,7 +6,7 @@ product reads as it is.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,10 @@ def with_channels(irreps: Sequence[Irrep], channels: int) -> Irreps:
     return Irreps([(channels, ir) for ir in sorted(irreps)])
 
 
+EVEN = Irrep("0e")
+"""Of a scalar that no reflection changes."""
+
+
 class Block(NamedTuple):
     """Channels into and out of one irrep of an :class:`IrrepLinear`."""
 
@@ -48,6 +52,8 @@ class IrrepLinear(nn.Module):
         The irreps of the input, sorted, each with its channels in and out.
     divisor
         Divides the result.
+    bias
+        Add a bias, zero at the start, to the even scalars.
 
     Attributes
     ----------
@@ -55,7 +61,7 @@ class IrrepLinear(nn.Module):
         [sum of in x out], block after block, each row-major (in, out): the layout of ``e3nn.o3.Linear``.
     """
 
-    def __init__(self, blocks: Sequence[Block], divisor: float = 1.0) -> None:
+    def __init__(self, blocks: Sequence[Block], divisor: float = 1.0, bias: bool = False) -> None:
         super().__init__()
         self.blocks = tuple(blocks)
         self.rows = [ir.dim for ir, _, _ in self.blocks]
@@ -66,6 +72,9 @@ class IrrepLinear(nn.Module):
             width for (width, _), rows in zip(self.shapes, self.rows, strict=True) for _ in range(rows)
         ]
         self.weight = nn.Parameter(torch.randn(sum(self.sizes)))
+        scalars = [b for b, block in enumerate(self.blocks) if block.irrep == EVEN and bias]
+        self.biased = scalars[0] if scalars else -1
+        self.bias = nn.Parameter(torch.zeros(self.blocks[self.biased].channels_out)) if scalars else None
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the rows [N, channels out] of the image of ``x`` [N, columns]."""
@@ -76,43 +85,100 @@ class IrrepLinear(nn.Module):
         for b, (fan_in, fan_out) in enumerate(self.shapes):
             weight = weights[b].view(fan_in, fan_out) * self.scales[b]
             for _ in range(self.rows[b]):
-                out.append(torch.mm(columns[row], weight))
+                image = torch.mm(columns[row], weight)
+                bias = self.bias
+                if b == self.biased and bias is not None:
+                    image = image + bias
+                out.append(image)
                 row += 1
         return out
 
 
-class Gate(nn.Module):
-    """Non-linearity of a set of irreps with C channels each.
+class SpeciesLinear(nn.Module):
+    """An :class:`IrrepLinear` for each element.
 
-    Normalised SiLU on 0e, normalised tanh on 0o; every other irrep is multiplied by its own C scalars after normalised
-    SiLU. These scalars follow those of 0e, in the order of the irreps.
+    Parameters
+    ----------
+    blocks
+        The irreps of the input, sorted, each with its channels in and out.
+    num_species
+        S.
+
+    Attributes
+    ----------
+    weight
+        [S, sum of in x out], each row as in :class:`IrrepLinear`.
+    """
+
+    def __init__(self, blocks: Sequence[Block], num_species: int) -> None:
+        super().__init__()
+        self.blocks, self.num_species = tuple(blocks), num_species
+        self.rows = [ir.dim for ir, _, _ in self.blocks]
+        self.shapes = [(fan_in, fan_out) for _, fan_in, fan_out in self.blocks]
+        self.sizes = [fan_in * fan_out for fan_in, fan_out in self.shapes]
+        self.scales = [1.0 / math.sqrt(fan_in) for fan_in, _ in self.shapes]
+        self.widths = [rows * fan_in for rows, (fan_in, _) in zip(self.rows, self.shapes, strict=True)]
+        self.weight = nn.Parameter(torch.randn(num_species, sum(self.sizes)))
+
+    def forward(self, x: Tensor, species: Tensor) -> list[Tensor]:
+        """Return the rows [N, channels out] of the image of ``x`` [N, columns], by the species [N] of each atom."""
+        one_hot = nn.functional.one_hot(species, self.num_species).to(x.dtype)[:, None, None, :]
+        weights = self.weight.split(self.sizes, 1)
+        out: list[Tensor] = []
+        for b, part in enumerate(x.split(self.widths, 1)):
+            fan_in, fan_out = self.shapes[b]
+            weight = weights[b].view(self.num_species, fan_in, fan_out).transpose(0, 1).reshape(-1, fan_out)
+            place = part.reshape(-1, self.rows[b], fan_in, 1) * one_hot  # zeros but in the columns of its own element
+            image = torch.matmul(place.flatten(2), weight * self.scales[b])
+            out.extend(image.unbind(1))
+        return out
+
+    def of_each(self, x: Tensor) -> list[Tensor]:
+        """Return the rows [S, channels out] of the image of one row of ``x`` [S, columns] for each element."""
+        weights = self.weight.split(self.sizes, 1)
+        out: list[Tensor] = []
+        for b, part in enumerate(x.split(self.widths, 1)):
+            fan_in, fan_out = self.shapes[b]
+            weight = weights[b].view(self.num_species, fan_in, fan_out) * self.scales[b]
+            out.extend(torch.bmm(part.reshape(-1, self.rows[b], fan_in), weight).unbind(1))
+        return out
+
+
+class Gate(nn.Module):
+    """Non-linearity of a set of irreps.
+
+    Normalised SiLU on 0e, normalised tanh on 0o; every other irrep is multiplied by its own even scalars, one a channel, after
+    normalised SiLU. These scalars follow those of 0e, in the order of the irreps.
 
     Parameters
     ----------
     irreps
         What is wanted at the output, sorted.
     channels
-        C.
+        Of each irrep, or of all.
     """
 
-    def __init__(self, irreps: Sequence[Irrep], channels: int) -> None:
+    rows: list[int]
+
+    def __init__(self, irreps: Sequence[Irrep], channels: int | Mapping[Irrep, int]) -> None:
         super().__init__()
-        self.channels = channels
         self.irreps = sorted(irreps)
-        self.has_even, self.has_odd = Irrep("0e") in self.irreps, Irrep("0o") in self.irreps
+        self.widths = [channels if isinstance(channels, int) else channels[ir] for ir in self.irreps]
+        self.has_even, self.has_odd = EVEN in self.irreps, Irrep("0o") in self.irreps
         self.rows = [ir.dim for ir in self.irreps if ir.l > 0]
         self.num_gates = len(self.rows)
-        self.scalar_widths = [channels] * (self.num_gates + int(self.has_even))
+        self.scalar_widths = [
+            width for ir, width in zip(self.irreps, self.widths, strict=True) if ir.l > 0 or ir == EVEN
+        ]
         self.silu, self.tanh = NORMALISED_SILU, NORMALISED_TANH
 
     def input_channels(self) -> dict[Irrep, int]:
         """Return the irreps that the gate reads, sorted, and their channels."""
-        widths = {ir: self.channels for ir in self.irreps}
-        widths[Irrep("0e")] = sum(self.scalar_widths)
-        return dict(sorted(widths.items()))
+        widths = dict(zip(self.irreps, self.widths, strict=True))
+        return dict(sorted((widths | {EVEN: sum(self.scalar_widths)}).items()))
 
     def forward(self, rows: list[Tensor]) -> list[Tensor]:
-        """Map the rows of :meth:`input_channels` to the rows [N, C] of the wanted irreps."""
+        """Map the rows of :meth:`input_channels` to the rows [N, channels] of the wanted irreps."""
         out: list[Tensor] = []
         row = 0
         if self.has_odd:

@@ -28,13 +28,15 @@ class SphericalHarmonics(nn.Module):
     ----------
     l_max
         Largest degree.
+    normalized
+        Of the directions; without it degree l carries the l-th power of the length, in A.
     """
 
     steps: Tensor
 
-    def __init__(self, l_max: int) -> None:
+    def __init__(self, l_max: int, normalized: bool = True) -> None:
         super().__init__()
-        self.l_max = l_max
+        self.l_max, self.normalized = l_max, normalized
         tables = [_step(degree).flatten() for degree in range(2, l_max + 1)]
         flat = torch.cat(tables) if tables else torch.zeros(0, dtype=torch.float64)
         self.register_buffer("steps", flat, persistent=False)
@@ -46,8 +48,10 @@ class SphericalHarmonics(nn.Module):
         """
         out = [torch.ones_like(vectors[:, :1])]
         if self.l_max > 0:
-            length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=1e-12)
-            first = vectors / length * math.sqrt(3.0)
+            first = vectors
+            if self.normalized:
+                first = first / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=1e-12)
+            first = first * math.sqrt(3.0)
             out.append(first)
             last = first
             steps = self.steps.to(vectors.dtype)

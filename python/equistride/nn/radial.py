@@ -16,6 +16,17 @@ def polynomial_envelope(x: Tensor, p: int) -> Tensor:
     return u * (x < 1.0).to(x.dtype)
 
 
+def switched_envelope(r: Tensor, start: float, cutoff: float) -> Tensor:
+    """Return XPLOR's switching function of lengths r in A: one up to ``start``, zero from the cutoff on.
+
+    Its slope is continuous; its curvature jumps at both ends.
+    """
+    square, first, last = r.square(), start * start, cutoff * cutoff
+    u = (last - square).square() * ((last - 3.0 * first) + 2.0 * square) / (last - first) ** 3
+    u = torch.where(r < start, torch.ones_like(r), u)
+    return u * (r < cutoff).to(r.dtype)
+
+
 class GaussianBasis(nn.Module):
     """Gaussians on [0, cutoff], centres evenly spaced, width twice the spacing (eSEN, arXiv 2502.12147).
 
@@ -37,17 +48,43 @@ class GaussianBasis(nn.Module):
 
 
 class BesselBasis(nn.Module):
-    """Enveloped spherical Bessel functions of order zero with trainable frequencies (arXiv 2003.03123, eq. 7)."""
+    """Enveloped spherical Bessel functions of order zero with trainable frequencies (arXiv 2003.03123, eq. 7).
 
-    def __init__(self, cutoff: float, num_basis: int) -> None:
+    Parameters
+    ----------
+    cutoff, num_basis
+        A; how many functions.
+    prefactor
+        Of ``sin(frequency x) / x`` with x = r / cutoff.
+    exponent
+        p of the polynomial envelope.
+    switch
+        Where XPLOR's switching function begins [A], which then takes the place of that envelope.
+    """
+
+    def __init__(
+        self,
+        cutoff: float,
+        num_basis: int,
+        prefactor: float | None = None,
+        exponent: int = 5,
+        switch: float | None = None,
+    ) -> None:
         super().__init__()
-        self.cutoff, self.prefactor = cutoff, math.sqrt(2.0 / cutoff**3)
+        self.cutoff, self.exponent, self.switch = cutoff, exponent, cutoff if switch is None else switch
+        self.prefactor = math.sqrt(2.0 / cutoff**3) if prefactor is None else prefactor
         self.frequencies = nn.Parameter(math.pi * torch.arange(1, num_basis + 1, dtype=torch.get_default_dtype()))
 
     def forward(self, r: Tensor) -> Tensor:
         """Return b [E, num_basis] of bond lengths r [E] in A."""
         x = (r / self.cutoff)[:, None]
-        return polynomial_envelope(x, 5) * self.prefactor * torch.sin(self.frequencies * x) / x
+        return self.envelope(r)[:, None] * self.prefactor * torch.sin(self.frequencies * x) / x
+
+    def envelope(self, r: Tensor) -> Tensor:
+        """Return the envelope [E]."""
+        if self.switch < self.cutoff:
+            return switched_envelope(r, self.switch, self.cutoff)
+        return polynomial_envelope(r / self.cutoff, self.exponent)
 
 
 class RadialNetwork(nn.Module):

@@ -24,6 +24,9 @@ class RadialTable(nn.Module):
     error, slope_error
         Largest measured deviations of value and slope from the function, as shares of the largest |value| and
         |slope|.
+    kink
+        Where curvature may jump [A]: a knot at which a second spline begins, whose coefficients follow those of the first. In
+        the table it begins three knots further, where the first one's coefficients end; see :meth:`place`.
     """
 
     coefficients: Tensor
@@ -35,6 +38,7 @@ class RadialTable(nn.Module):
         step: float,
         error: float = math.nan,
         slope_error: float = math.nan,
+        kink: float = math.inf,
     ) -> None:
         super().__init__()
         if coefficients.ndim != 2 or coefficients.size(0) < 4 or not (math.isfinite(start) and step > 0):
@@ -46,11 +50,18 @@ class RadialTable(nn.Module):
             )
         self.register_buffer("coefficients", coefficients)
         self.start, self.step, self.error, self.slope_error = float(start), float(step), error, slope_error
+        self.kink = float(kink)
 
     @property
     def stop(self) -> float:
         """The last knot [A]."""
-        return self.start + self.step * (self.coefficients.size(0) - 3)
+        return self.start + self.step * (self.coefficients.size(0) - (3 if math.isinf(self.kink) else 6))
+
+    def place(self, lengths: Tensor) -> Tensor:
+        """Return where lengths [E] lie in the table [A]: those beyond the kink three knots further."""
+        if math.isinf(self.kink):
+            return lengths
+        return lengths + (lengths >= self.kink).to(lengths.dtype) * (3.0 * self.step)
 
     @classmethod
     def tabulate(
@@ -61,6 +72,7 @@ class RadialTable(nn.Module):
         *,
         tolerance: float = 1e-6,
         max_intervals: int = 4096,
+        kink: float = math.inf,
     ) -> "RadialTable":
         """Tabulate a function to a measured error, with the fewest intervals among 32, 64, 128, ...
 
@@ -73,6 +85,8 @@ class RadialTable(nn.Module):
         tolerance
             Largest deviation from the function allowed, as a share of its largest magnitude, measured at
             eight points within every interval.
+        kink
+            Where the function's curvature jumps [A]; its slope does not.
 
         Raises
         ------
@@ -80,18 +94,33 @@ class RadialTable(nn.Module):
             Where `max_intervals` do not reach the tolerance.
         """
 
-        return fewest_intervals(cls.interpolating, function, start, stop, tolerance, max_intervals)
+        def make(function: Callable[[Tensor], Tensor], start: float, stop: float, intervals: int) -> "RadialTable":
+            return cls.interpolating(function, start, stop, intervals, kink)
+
+        return fewest_intervals(make, function, start, stop, tolerance, max_intervals)
 
     @classmethod
     def interpolating(
-        cls, function: Callable[[Tensor], Tensor], start: float, stop: float, intervals: int
+        cls, function: Callable[[Tensor], Tensor], start: float, stop: float, intervals: int, kink: float = math.inf
     ) -> "RadialTable":
-        """Return the table of so many intervals; other arguments as for :meth:`tabulate`."""
-        return cls(_spline_coefficients(function, start, stop, intervals), start, (stop - start) / intervals)
+        """Return the table of so many intervals; other arguments as for :meth:`tabulate`.
+
+        With a kink, a few more intervals make it a knot, and the table begins up to one of them before `start`.
+        """
+        if not start < kink < stop:
+            return cls(_spline_coefficients(function, start, stop, intervals), start, (stop - start) / intervals)
+        after = math.ceil((stop - kink) / ((stop - start) / intervals))
+        step = (stop - kink) / after
+        before = math.ceil((kink - start) / step)
+        if kink - before * step <= 0:
+            before -= 1
+        start = kink - before * step
+        parts = [_spline_coefficients(function, start, kink, before), _spline_coefficients(function, kink, stop, after)]
+        return cls(torch.cat(parts), start, step, kink=kink)
 
     def forward(self, lengths: Tensor) -> Tensor:
         """Return the values [E, columns] at lengths [E] in A that lie within the table, in plain torch."""
-        place = (lengths - self.start) / self.step
+        place = (self.place(lengths) - self.start) / self.step
         knot = place.detach().floor().clamp(0, self.coefficients.size(0) - 4)
         t = (place - knot)[:, None]
         u, row = 1 - t, knot.to(torch.int64)

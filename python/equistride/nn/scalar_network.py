@@ -1,4 +1,7 @@
-"""Perceptrons whose layers keep the second moment, as e3nn's ``FullyConnectedNet`` does."""
+"""Perceptrons whose layers keep the second moment, as e3nn's ``FullyConnectedNet`` does.
+
+Factors that give a function of a standard normal variable second moment 1 are e3nn's, which come from a sample: to all digits.
+"""
 
 import math
 from itertools import pairwise
@@ -8,13 +11,18 @@ import torch
 from torch import Tensor, nn
 
 NORMALISED_SILU: Final = 1.6791767923989418
-"""Factor that gives SiLU of a standard normal variable second moment 1 (e3nn's constant, to all digits)."""
 NORMALISED_TANH: Final = 1.5937334472592695
-"""The same for tanh."""
+ACTIVATIONS: Final = {
+    "silu": NORMALISED_SILU,
+    "tanh": NORMALISED_TANH,
+    "relu": 1.4163393446331365,
+    "elu": 1.2467863885570512,
+}
+"""Functions between the layers, each with its factor."""
 
 
 class ScalarNetwork(nn.Module):
-    """Linear layers without biases, divided by the square root of their fan-in, with normalised SiLU between.
+    """Linear layers without biases, divided by the square root of their fan-in, with a normalised non-linearity between.
 
     Weights start standard normal. Zero maps to zero: what is silent at the cutoff stays silent.
 
@@ -22,21 +30,33 @@ class ScalarNetwork(nn.Module):
     ----------
     widths
         Inputs, hidden layers, outputs.
+    activation
+        One of :data:`ACTIVATIONS`.
     """
 
-    def __init__(self, widths: list[int]) -> None:
+    def __init__(self, widths: list[int], activation: str = "silu") -> None:
         super().__init__()
         self.layers = nn.ModuleList(ScaledLinear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
         self.last = len(self.layers) - 1
-        self.silu = NORMALISED_SILU
+        self.activation, self.factor = activation, ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs]."""
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i < self.last:
-                x = nn.functional.silu(x) * self.silu
+                x = self.activate(x) * self.factor
         return x
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Return the non-linearity of x, not normalised."""
+        if self.activation == "tanh":
+            return torch.tanh(x)
+        if self.activation == "relu":
+            return torch.relu(x)
+        if self.activation == "elu":
+            return nn.functional.elu(x)
+        return nn.functional.silu(x)
 
 
 class ScaledLinear(nn.Module):

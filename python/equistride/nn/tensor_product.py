@@ -332,7 +332,7 @@ class TabulatedConvolution(nn.Module):
             return torch.ops.equistride.tensor_product_table(
                 x,
                 y,
-                lengths,
+                self.table.place(lengths),
                 self.table.coefficients,
                 self.start,
                 self.step,

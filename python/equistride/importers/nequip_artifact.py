@@ -1,0 +1,93 @@
+"""What importers of networks of NequIP's kind share: from a configuration and weights to an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers
+from pydantic import ValidationError
+from torch import Tensor
+
+from equistride import __version__
+from equistride.artifact.export import save_potential
+from equistride.artifact.metadata import Container, Metadata, check_precision
+from equistride.errors import EquistrideError
+from equistride.models.nequip import NequIP, NequIPConfig, NequIPLayer
+from equistride.models.potential import ConservativePotential
+
+
+def config_from(values: Mapping[str, Any]) -> NequIPConfig:
+    """Return a configuration of ours from another program's choices.
+
+    Raises
+    ------
+    EquistrideError
+        One sentence for the first that our network cannot have.
+    """
+    try:
+        return NequIPConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EquistrideError(
+            f"the checkpoint's network is not one that the import knows ({'.'.join(map(str, first['loc'])) or 'its sizes'})",
+            expected=first["msg"].lower(), found=repr(first["input"])[:80],
+        ) from None  # fmt: skip
+
+
+def network_from(config: NequIPConfig, species: list[str]) -> NequIP:
+    """Return the network for these elements, float64, its weights not yet set."""
+    return NequIP(config, len(species), numbers=[atomic_numbers[s] for s in species]).double()
+
+
+def layers_of(network: NequIP) -> list[NequIPLayer]:
+    """Return the network's layers."""
+    return [layer for layer in network.layers if isinstance(layer, NequIPLayer)]
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not finite."""
+    for name, weight in state.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise EquistrideError(f"the checkpoint has weights that are not finite ({name})")
+
+
+def save_imported(
+    potential: ConservativePotential, config: NequIPConfig, source: Path, output: Path, *, program: str, version: str,
+    description: str, licence: str, references: list[str], dtype: str, fused: bool, container: Container,
+    weights: Mapping[str, Any],
+) -> Metadata:  # fmt: skip
+    """Write an imported potential as an artifact whose metadata say where it came from.
+
+    Parameters
+    ----------
+    potential, config
+        Of :func:`network_from`, with weights.
+    source, output
+        The checkpoint and the artifact.
+    program, version, weights
+        What wrote it; facts of the weights beside file, hash and licence.
+    description, licence, references, dtype, fused, container
+        As for :func:`equistride.artifact.export.save_potential`.
+    """
+    check_precision(dtype)
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    origin = {
+        "program": f"{program} {version}".strip(),
+        "file": Path(source).name,
+        "sha256": digest,
+        "licence": licence,
+    }
+    return save_potential(
+        potential, config, output, dtype=dtype, fused=fused, description=description, licence=licence,
+        references=references, container=container, weights={**origin, **weights},
+        provenance={
+            "imported_by": f"equistride {__version__}, torch {torch.__version__}",
+            "checkpoint": Path(source).name,
+            "checkpoint_sha256": digest,
+            "config": config.model_dump(mode="json"),
+        },
+    )  # fmt: skip
