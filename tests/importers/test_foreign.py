@@ -107,7 +107,7 @@ def test_a_planted_pickle_runs_nothing(tmp_path: Path, ending: str, form: str) -
     else:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr("model/model/eager_model.pkl", pickle.dumps(traps))
-        found = Archive(path, MEND).unpickle("model/eager_model.pkl", ".data/")
+        found = Archive(path, MEND).unpickle("model/eager_model.pkl", ".data/{}.storage")
     assert not mark.exists()
     assert all(isinstance(trap, Record) for trap in found)
     pickle.loads(pickle.dumps(traps[0]))  # what it would have done

@@ -155,3 +155,36 @@ def sevennet(
         licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
     _say(output, metadata)
+
+
+@app.command()
+def nequip(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Lightning checkpoint (.ckpt) or package (.nequip.zip) of NequIP.")
+    ],
+    output: Output,
+    elements: Elements = "",
+    species: Annotated[str, typer.Option(help="Element of each type, as C,H,O, where the file does not say.")] = "",
+    field: Annotated[
+        list[str] | None, typer.Option(help="Value of a field of the whole system that the model reads, as level=2.")
+    ] = None,
+    dtype: Precision = "float32",
+    description: Description = "",
+    licence: Licence = "",
+    plain: Plain = False,
+    container: ContainerOption = "torchscript",
+) -> None:
+    """Turn a checkpoint or package of NequIP into an artifact; NequIP is not needed, and no code of the file runs."""
+    from equistride.importers.nequip import import_nequip
+
+    fields = {}
+    for text in field or []:
+        name, _, value = text.partition("=")
+        if not value.strip().lstrip("-").isdigit():
+            raise EquistrideError("a field needs a whole number", expected="as level=2", found=text)
+        fields[name.strip()] = int(value)
+    metadata = import_nequip(
+        checkpoint, output, elements=symbols_of(elements), species=symbols_of(species), fields=fields, dtype=dtype,
+        description=description, licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
+    )  # fmt: skip
+    _say(output, metadata)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from e3nn.o3 import Irrep, Irreps
+from e3nn.o3 import Irrep, Irreps, wigner_3j
 from torch import Tensor
 
 from equistride.errors import EquistrideError
@@ -162,6 +162,38 @@ class Paths:
         return torch.cat([
             torch.arange(self.inputs[path.block].mul) + self.row[path] for path in self._ours(layer) if path.irrep == irrep
         ])  # fmt: skip
+
+
+def stored_sign(state: Mapping[str, Tensor], convolution: str, *, old: bool) -> Callable[[int, int, int], float]:
+    """Return, by degrees, the sign of a convolution's 3j symbols against ours.
+
+    e3nn before 0.5 has the opposite sign where one degree is 1 and the others are equal and above 1.
+
+    Parameters
+    ----------
+    state, convolution
+        State dict, and the name in it of the ``o3.TensorProduct`` that may have its symbols.
+    old
+        Written by such an e3nn, which decides where symbols are not stored.
+
+    Raises
+    ------
+    EquistrideError
+        By the function returned, where symbols are neither.
+    """
+
+    def of(a: int, b: int, c: int) -> float:
+        stored = state.get(f"{convolution}._compiled_main_left_right._w3j_{a}_{b}_{c}")
+        low, middle, high = sorted((a, b, c))
+        if stored is None:
+            return -1.0 if old and low == 1 and middle == high > 1 else 1.0
+        ours = wigner_3j(a, b, c, dtype=torch.float64)
+        for found in (1.0, -1.0):
+            if stored.shape == ours.shape and bool(((stored.double() - found * ours).abs() < 1e-5).all()):
+                return found
+        raise EquistrideError("the checkpoint's 3j symbols are not those of e3nn", expected=f"({a}, {b}, {c})")
+
+    return of
 
 
 def _flat(blocks: Sequence[Block], matrices: Matrices) -> Tensor:

@@ -210,10 +210,10 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         if isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage":
             _, dtype, key, _, count = pid
-            if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+            if not isinstance(dtype, torch.dtype) or not isinstance(key, str | int):
                 raise ValueError("a storage has no type or no name")
             _whole(count)
-            return self.storage(key, dtype, count)
+            return self.storage(str(key), dtype, count)
         return _class_of("persistent")(pid)
 
 
@@ -312,19 +312,19 @@ class Archive:
             return torch.frombuffer(bytearray(self.bytes[first : first + length]), dtype=dtype, count=count)
         return torch.frombuffer(self.bytes, dtype=dtype, count=count, offset=first)
 
-    def unpickle(self, name: str = "data.pkl", storages: str = "data/") -> Any:
+    def unpickle(self, name: str = "data.pkl", storages: str = "data/{}") -> Any:
         """Return what a pickle holds; no code of it runs.
 
         Parameters
         ----------
         name, storages
-            The record, and where the bytes of its tensors lie; those of ``torch.save`` by default.
+            The record, and the names of those with the bytes of its tensors; as ``torch.save`` has them by default.
         """
         known: dict[str, Tensor] = {}
 
         def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
             if key not in known:
-                known[key] = self._storage(storages + key, dtype, count)
+                known[key] = self._storage(storages.format(key), dtype, count)
             elif known[key].dtype != dtype:
                 raise ValueError(f"the storage {key} has two types")
             return known[key]

@@ -48,11 +48,25 @@ def layers_of(network: NequIP) -> list[NequIPLayer]:
     return [layer for layer in network.layers if isinstance(layer, NequIPLayer)]
 
 
-def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not finite."""
+def loaded(
+    network: NequIP, state: Mapping[str, Tensor], species: list[str], references: list[float]
+) -> ConservativePotential:
+    """Return the potential of a network with these weights, whose energies are in eV.
+
+    Raises
+    ------
+    EquistrideError
+        Where weights do not fit or are not finite.
+    """
     for name, weight in state.items():
         if not bool(torch.isfinite(weight).all()):
             raise EquistrideError(f"the checkpoint has weights that are not finite ({name})")
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
+    return ConservativePotential(network, species, network.cutoff, 1.0, references).double()
 
 
 def save_imported(

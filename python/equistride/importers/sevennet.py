@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
-from e3nn.o3 import Irreps, wigner_3j
+from e3nn.o3 import Irreps
 from torch import Tensor
 
 from equistride.artifact.metadata import Container, Metadata
@@ -28,11 +28,12 @@ from equistride.importers.e3nn_layers import (
     linear,
     linear_by_species,
     put_layer,
+    stored_sign,
     with_modal,
 )
 from equistride.importers.foreign import read_file
-from equistride.importers.nequip_artifact import check_finite, config_from, layers_of, network_from, save_imported
-from equistride.models.nequip import NequIP, NequIPConfig
+from equistride.importers.nequip_artifact import config_from, layers_of, loaded, network_from, save_imported
+from equistride.models.nequip import NequIPConfig
 from equistride.models.potential import ConservativePotential
 from equistride.nn.equivariant import EVEN
 
@@ -269,8 +270,16 @@ def _modal(config: Mapping[str, Any], wanted: str) -> tuple[int, int]:
 class _Reader:
     """Takes the weights of one modal and some elements out of a checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint, modal: int, modals: int, kept: Sequence[int], count: int) -> None:
-        self.checkpoint, self.modal, self.modals = checkpoint, modal, modals
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        features: Sequence[Irreps],
+        modal: int,
+        modals: int,
+        kept: Sequence[int],
+        count: int,
+    ) -> None:
+        self.checkpoint, self.features, self.modal, self.modals = checkpoint, features, modal, modals
         self.kept, self.count = list(kept), count
 
     def reads_modal(self, part: str) -> bool:
@@ -290,28 +299,15 @@ class _Reader:
         )
         return matrices, bias + row
 
-    def sign(self, layer: int) -> Any:
+    def sign(self, layer: int) -> Callable[[int, int, int], float]:
         """Return by degrees whether the layer's 3j symbols have the opposite sign of ours."""
-
-        def of(a: int, b: int, c: int) -> float:
-            if min(a, b, c) == 0:
-                return 1.0
-            stored = self.checkpoint.state.get(
-                f"{layer}_convolution.convolution._compiled_main_left_right._w3j_{a}_{b}_{c}"
-            )
-            ours = wigner_3j(a, b, c, dtype=torch.float64)
-            if stored is None:
-                _refuse_unless(
-                    self.checkpoint.version >= (0, 11), "no 3j symbols, whose signs early versions chose otherwise",
-                    f"_w3j_{a}_{b}_{c} in the state dict", "none",
-                )  # fmt: skip
-                return 1.0
-            for found in (1.0, -1.0):
-                if stored.shape == ours.shape and bool(((stored.double() - found * ours).abs() < 1e-5).all()):
-                    return found
-            raise EquistrideError("the checkpoint's 3j symbols are not those of e3nn", expected=f"({a}, {b}, {c})")
-
-        return of
+        convolution = f"{layer}_convolution.convolution"
+        stored = any(key.startswith(f"{convolution}._compiled") for key in self.checkpoint.state)
+        _refuse_unless(
+            stored or self.checkpoint.version >= (0, 11) or not _has_vectors(self.features[layer]),
+            "no 3j symbols, whose signs early versions chose otherwise", "_w3j_1_1_1 and others in the state dict", "none",
+        )  # fmt: skip
+        return stored_sign(self.checkpoint.state, convolution, old=False)
 
     def scales(self, name: str) -> Tensor:
         """Return scale or shift of each element kept."""
@@ -326,6 +322,10 @@ class _Reader:
             values.numel(),
         )
         return values.expand(self.count)[self.kept].clone()
+
+
+def _has_vectors(irreps: Irreps) -> bool:
+    return any(ir.l > 0 for _, ir in irreps)
 
 
 def _elements(config: Mapping[str, Any], wanted: Sequence[str]) -> tuple[list[str], list[int], int]:
@@ -388,7 +388,7 @@ def potential_of(
         ) from None
     _check_all_read(checkpoint, config.num_layers)
     network = network_from(config, species)
-    reader = _Reader(checkpoint, number, modals, kept, count)
+    reader = _Reader(checkpoint, features, number, modals, kept, count)
     state: dict[str, Tensor] = {}
     embedding, bias = reader.linear("onehot_to_feature_x", Irreps([(count, EVEN)]), features[0])
     state["embedding.weight"] = embedding[EVEN][kept] + bias
@@ -416,7 +416,7 @@ def potential_of(
     offset = _put_readout(state, reader, features[-1], bool(theirs.get("readout_as_fcn", False)))
     state["scales"] = reader.scales("scale")
     references = reader.scales("shift") + state["scales"] * offset
-    return _loaded(network, state, species, references.tolist()), config
+    return loaded(network, state, species, references.tolist()), config
 
 
 def _early(config: Mapping[str, Any]) -> bool:
@@ -434,18 +434,6 @@ def _put_readout(state: dict[str, Tensor], reader: _Reader, features: Irreps, ne
     second, last = reader.linear("reduce_hidden_to_energy", hidden, one)
     state["readout.layers.0.weight"] = first[EVEN] @ second[EVEN] * math.sqrt(features.dim)
     return float(bias @ second[EVEN][:, 0] + last[0])
-
-
-def _loaded(
-    network: NequIP, state: Mapping[str, Tensor], species: list[str], references: list[float]
-) -> ConservativePotential:
-    check_finite(state)
-    try:
-        network.load_state_dict(dict(state))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
-    return ConservativePotential(network, species, network.cutoff, 1.0, references).double()
 
 
 def import_sevennet(
