@@ -194,7 +194,7 @@ def test_a_network_that_gives_no_number(tmp_path: Path, molecule: Structure) -> 
 
 @pytest.mark.parametrize(("old", "name"), [("single", "float32"), ("double", "float64")])
 def test_earlier_names_of_precisions_warn(old: str, name: str) -> None:
-    with pytest.warns(DeprecationWarning, match=f"{old} is now {name}; the old name goes"):
+    with pytest.warns(FutureWarning, match=f"{old} is now {name}; the old name goes"):
         assert precision_name(old) == name
     assert precision_name(name) == name
     assert precision_name(None) is None

@@ -236,7 +236,7 @@ def precision_name(name: str | None) -> str | None:
     """
     until = {"single": "float32", "double": "float64"}
     if name in until:
-        warnings.warn(f"{name} is now {until[name]}; the old name goes with the next release", DeprecationWarning, 3)
+        warnings.warn(f"{name} is now {until[name]}; the old name goes with the next release", FutureWarning, 3)
         return until[name]
     if name is not None:
         check_precision(name)
