@@ -126,7 +126,8 @@ def _tell_guesses(atoms: Atoms, path: Path) -> None:
 def _last(path: Path) -> tuple[Atoms, int]:
     """Return the last structure of a file and their number; refuse a file that holds none, and atoms without an element."""
     if not path.is_file():
-        raise EquistrideError(f"the structure {path} does not exist", hint="check the path")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise EquistrideError(f"the structure {path} {what}", expected="a file", hint="check the path")
     atoms, count = Atoms(), 0
     try:
         for atoms in read_images(path):  # noqa: B007  (the last one is wanted)
@@ -134,7 +135,7 @@ def _last(path: Path) -> tuple[Atoms, int]:
     except EquistrideError:
         raise
     except Exception as error:  # ASE's readers raise what they like on damaged files
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
         raise EquistrideError(f"{path} cannot be read as a structure ({reason})") from error
     if len(atoms) == 0:
         raise EquistrideError(f"{path} holds no atoms", expected="one atom or more", found="an empty system")
