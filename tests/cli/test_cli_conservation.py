@@ -94,6 +94,21 @@ def test_the_row_says_what_the_verdict_says(
     assert result.passed == (word == "pass")
 
 
+def test_time_steps_are_chosen_and_long_ones_told(tmp_path: Path, crystal: Path) -> None:
+    """Without options the steps are those of the structure's fastest vibration; argon's is slow, so the longest are taken."""
+    artifact = write_argon(tmp_path / "argon.pt", "none")
+    options = ["--temperature", "40", "--time", "1", "--engine", "ase", "--json"]
+    done = runner.invoke(app, ["validate", str(artifact), "--nve", str(crystal), *options])
+    result = json.loads(done.stdout)
+    assert result["timestep_fs"] == 1.0
+    assert set(result["fluctuation_meV_per_atom"]) == {"0.5", "1", "2"}
+    assert not any("does not follow" in note for note in result["notes"])
+    done = runner.invoke(
+        app, ["validate", str(artifact), "--nve", str(crystal), *options, "--timestep", "5", "--timesteps", "5,40,120"]
+    )
+    assert any("which 120 fs does not follow" in note for note in json.loads(done.stdout)["notes"])
+
+
 def test_bad_input_is_a_sentence(tmp_path: Path, crystal: Path) -> None:
     artifact = str(write_argon(tmp_path / "argon.pt", "none"))
     alone = tmp_path / "alone.xyz"

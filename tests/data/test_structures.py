@@ -72,6 +72,8 @@ def test_a_plain_structure_says_nothing(tmp_path: Path, recwarn: pytest.Warnings
         pdb(("C1", "", "C", 0.0, 1.0), ("O1", "", "O", 1.2, 0.0))
     )  # 0.00 is no share of anything
     assert len(read_atoms(tmp_path / "a.pdb")) == 2
+    (tmp_path / "a.pdb").write_text(pdb(("C1", "", "C", 0.0, 1.0)).replace("A   1 ", "A A000"))
+    assert len(read_atoms(tmp_path / "a.pdb")) == 1
     (tmp_path / "a.dump").write_text(DUMP.replace("type", "element").replace("1 1 0", "1 Si 0"))
     assert read_atoms(tmp_path / "a.dump").get_chemical_formula() == "Si"
     assert no_notices(recwarn)

@@ -51,7 +51,8 @@ def clean_pdb(path: Path) -> CleanPDB:
             _check_element(symbol, f"atom {rows} of {path}", line[12:16].strip())
             if symbol in ISOTOPES:
                 clean.isotopes[rows] = ISOTOPES[symbol]
-            clean.lines.append(f"{line[:16]} {line[17:76]:59s}{element_of(symbol):>2s}")
+            residue = line[22:26] if line[22:26].strip().lstrip("-").isdigit() else "   1"  # letters beyond 9999
+            clean.lines.append(f"{line[:16]} {line[17:22]}{residue}{line[26:76]:50s}{element_of(symbol):>2s}")
             rows += 1
     if dropped:
         tell(
