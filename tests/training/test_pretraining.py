@@ -63,6 +63,11 @@ def config(model: dict[str, Any] | None = None, **settings: Any) -> TrainConfig:
     })  # fmt: skip
 
 
+def test_channels_that_sum_over_all_atoms_cannot_be_trained() -> None:
+    with pytest.raises(ValueError, match=r"no model\.charge_channels and spin_channels: frames are joined"):
+        config({"charge_channels": [0, 1]})
+
+
 def test_pretrain_then_fine_tune_with_the_head_swapped(folder: Path) -> None:
     """The paper's recipe through the public functions: direct forces, cap and denoising; then gradients and neither."""
     first = config({"forces": "direct", "max_neighbors": 3}, denoising={"probability": 0.5})
