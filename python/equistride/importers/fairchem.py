@@ -290,6 +290,8 @@ def import_fairchem(
     check_precision(dtype)
     content = read_checkpoint(checkpoint)
     made = build(content, elements, dataset, charge, spin, composition, unmerged)
+    generation, model = content.generation, content.name
+    del content  # and with it the file's pages: what follows copies the network
     require_conservative(made.config, checkpoint, allow_nonconservative)
     for name, weight in made.potential.named_parameters():
         need(bool(torch.isfinite(weight).all()), f"the checkpoint has weights that are not finite ({name})")
@@ -297,13 +299,13 @@ def import_fairchem(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     kind = "UMA" if made.coefficients else "eSEN"
     facts = {
-        "program": f"fairchem-core {content.generation}", "file": Path(checkpoint).name, "sha256": digest,
-        "model": content.name, "task": made.dataset, "coefficients": made.coefficients, "notes": made.notes,
+        "program": f"fairchem-core {generation}", "file": Path(checkpoint).name, "sha256": digest,
+        "model": model, "task": made.dataset, "coefficients": made.coefficients, "notes": made.notes,
     }  # fmt: skip
     return save_potential(
         made.potential, made.config, output, dtype=dtype, fused=fused, system=made.system,
         composition=made.composition, weights={key: value for key, value in facts.items() if value},
-        description=description or " ".join(filter(None, [f"{kind} of fairchem-core", content.name, made.dataset])),
+        description=description or " ".join(filter(None, [f"{kind} of fairchem-core", model, made.dataset])),
         provenance={
             "imported_by": f"equistride {__version__}, torch {torch.__version__}",
             "checkpoint": Path(checkpoint).name,
