@@ -69,7 +69,7 @@ public:
         std::vector<at::Tensor> constants;
         for (const auto &[name, tensor] : program_->extract_constants_map(/*use_inactive=*/false))
             constants.push_back(tensor);
-        matrix_ = mean_matrix(constants);
+        work_of_an_edge_ = work_of_an_edge(constants);
     }
 
     void to(at::Device device, at::ScalarType dtype) override {
@@ -119,7 +119,7 @@ private:
         if (current_exchange())
             exchange.emplace(*current_exchange());
         const ExchangeScope scope(exchange ? &*exchange : nullptr);
-        const Threads threads(2.0 * static_cast<double>(edge_index.size(1)) * matrix_);
+        const Threads threads(static_cast<double>(edge_index.size(1)) * work_of_an_edge_);
         const std::int64_t n = species.size(0);
         const at::Tensor ends = at::tensor({n, n + 1, n + 1, n}, at::kLong).view({2, EXTRA});
         std::vector<at::Tensor> inputs = {at::cat({vectors, bond_}), at::cat({species, at::zeros(EXTRA, at::kLong)}),
@@ -139,7 +139,7 @@ private:
     int format_;
     at::ScalarType dtype_;
     at::Tensor bond_; ///< r_ij of the two edges between the extra atoms
-    double matrix_;   ///< numbers in a matrix, in the mean
+    double work_of_an_edge_ = 0;
 };
 
 // The program cannot be looked into: it is held against what the compiler noted of it.

@@ -15,16 +15,16 @@
 
 namespace equistride {
 
-/// Numbers in a weight matrix of a network, in the mean: with the number of edges it tells how large torch's own
-/// products are, and so on how many threads they run.
-template <class Tensors> double mean_matrix(const Tensors &weights) {
+/// What torch's own products in a network take an edge, for Threads: one with a weight matrix of mean size, and another
+/// in its company.
+template <class Tensors> double work_of_an_edge(const Tensors &weights) {
     std::int64_t numbers = 0, matrices = 0;
     for (const at::Tensor &tensor : weights)
         if (tensor.dim() >= 2) {
             numbers += tensor.numel();
             matrices++;
         }
-    return static_cast<double>(numbers) / static_cast<double>(std::max<std::int64_t>(matrices, 1));
+    return 4.0 * static_cast<double>(numbers) / static_cast<double>(std::max<std::int64_t>(matrices, 1));
 }
 
 class Container {

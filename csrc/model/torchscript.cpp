@@ -41,7 +41,7 @@ public:
             part.setattr("checked", false);
         for (const torch::jit::Module &part : seen.packs)
             part.get_method("pack")({});
-        matrix_ = mean_matrix(module_.parameters());
+        work_of_an_edge_ = work_of_an_edge(module_.parameters());
         for (at::Tensor parameter : module_.parameters())
             stored_.push_back({parameter, parameter.detach().requires_grad_(false)});
         for (const at::Tensor &buffer : module_.buffers())
@@ -132,8 +132,9 @@ private:
         const Threads threads;
     };
 
-    /// Of one of torch's own products, where each edge has its row.
-    double work(const at::Tensor &edge_index) const { return 2.0 * static_cast<double>(edge_index.size(1)) * matrix_; }
+    double work(const at::Tensor &edge_index) const {
+        return static_cast<double>(edge_index.size(1)) * work_of_an_edge_;
+    }
 
     /// A refusal of the model reaches the user as the sentence that it was raised with.
     c10::IValue call(const char *method, std::vector<c10::IValue> inputs) {
@@ -157,7 +158,7 @@ private:
     bool potential_ = true;
     std::vector<torch::jit::Module> charged_;
     std::vector<Stored> stored_;
-    double matrix_ = 0;                               ///< numbers in a matrix, in the mean
+    double work_of_an_edge_ = 0;
     std::optional<std::pair<double, double>> system_; ///< charge and spin where they are not the file's
 };
 
