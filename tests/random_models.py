@@ -35,13 +35,13 @@ def graph_of(positions: Tensor, species: Tensor, cell: Tensor | None = None, cut
     return Graph(positions, species, cell, *neighbor_list(positions, cell, periodic, cutoff))
 
 
-def random_potential(seed: int = 0, **sizes: object) -> ConservativePotential:
+def random_potential(seed: int = 0, species: list[str] = SPECIES, **sizes: object) -> ConservativePotential:
     """Return a small eSEN of random weights in float64, with output scale and references as a trained one has: not whole numbers,
     which would hide a rounding to float32."""
     torch.manual_seed(seed)
     defaults = {"cutoff": CUTOFF, "num_layers": 2, "channels": 8, "hidden_channels": 8, "edge_channels": 8}
     config = ESENConfig.model_validate(defaults | sizes)
-    facts = {"species": SPECIES, "scale": 1.3, "references": [-3.1, -5.7]}
+    facts = {"species": species, "scale": 1.3, "references": [-3.1 - 2.6 * k for k in range(len(species))]}
     potential = build_potential(config, facts).double()
     with torch.no_grad():
         for name, weight in potential.named_parameters():

@@ -10,6 +10,7 @@ from openmm_systems import CUBIC, TRICLINIC, Structure
 from trajcast_systems import propagator
 
 from equistride.artifact.propagators import save_propagator
+from equistride.importers.fairchem import import_fairchem
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,14 @@ def artifact64(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifact32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A single-precision artifact."""
     return toy_artifact.write(tmp_path_factory.mktemp("toy") / "toy32.pt", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def omol(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A network in double precision that knows charge and spin, with random weights."""
+    path = tmp_path_factory.mktemp("omol") / "omol.pt"
+    import_fairchem(repository / "tests" / "data" / "fairchem" / "L2M2_omol.pt", path, dtype="float64")
+    return path
 
 
 @pytest.fixture(scope="session")

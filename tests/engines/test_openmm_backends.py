@@ -107,10 +107,21 @@ def test_openmm_ml(artifact64: Path, crystal: Structure, tmp_path: Path) -> None
     MLPotential.registerImplFactory("equistride", EquistrideFactory())
     with pytest.raises(EquistrideError, match="modelPath"):
         MLPotential("equistride")
+    for path in (artifact64.read_bytes(), [str(artifact64)]):
+        with pytest.raises(EquistrideError, match=r"given by its file; expected a path; found (bytes|list)"):
+            MLPotential("equistride", modelPath=path)
     with pytest.raises(EquistrideError, match="does not exist; check modelPath"):
         MLPotential("equistride", modelPath=str(tmp_path / "none.pt"))
-    with pytest.raises(EquistrideError, match="argument multiplicity of an equistride potential is not known"):
-        MLPotential("equistride", modelPath=str(artifact64), multiplicity=1)
+    (tmp_path / "notes.pt").write_text("none")
+    with pytest.raises(EquistrideError, match=r"is no potential of equistride; .*found another file"):
+        MLPotential("equistride", modelPath=tmp_path / "notes.pt")
+    with pytest.raises(EquistrideError, match="argument presicion of an equistride potential is not known"):
+        MLPotential("equistride", modelPath=str(artifact64), presicion="double")
+    with pytest.raises(EquistrideError, match=r"two names of one number.*'spin': 1, 'multiplicity': 2"):
+        MLPotential("equistride", modelPath=str(artifact64), multiplicity=2, spin=1)
+    for key in ("linkAtomDistances", "mlLongRange"):
+        with pytest.raises(EquistrideError, match=f"argument {key} of .* is not known but to createMixedSystem"):
+            MLPotential("equistride", modelPath=str(artifact64)).createSystem(crystal.topology, **{key: []})
     system = MLPotential("equistride", modelPath=str(artifact64)).createSystem(crystal.topology, backend="plugin")
     expected = energy_forces(context(engine.create_system(artifact64, crystal.topology), crystal.positions))
     found = energy_forces(context(system, crystal.positions))

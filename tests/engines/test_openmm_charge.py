@@ -15,18 +15,9 @@ from equistride.artifact import load
 from equistride.engines.openmm import Force, create_system
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.errors import EquistrideError
-from equistride.importers.fairchem import import_fairchem
 from equistride.units import KJ_MOL_PER_EV
 
 FAIRCHEM = Path(__file__).resolve().parents[1] / "data" / "fairchem"
-
-
-@pytest.fixture(scope="module")
-def omol(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that knows charge and spin, with random weights."""
-    path = tmp_path_factory.mktemp("omol") / "omol.pt"
-    import_fairchem(FAIRCHEM / "L2M2_omol.pt", path, dtype="float64")
-    return path
 
 
 @pytest.fixture(scope="module")

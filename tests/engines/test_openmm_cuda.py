@@ -8,7 +8,10 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from mixed_systems import METHANOL, ethanols, force_field, place
 from openmm_systems import Structure, energy_forces
+from openmmml import MLPotential
+from random_models import random_potential, write_artifact
 from torch import Tensor, nn
 
 from equistride.engines.openmm import Force, create_system
@@ -68,6 +71,27 @@ def test_a_model_without_a_box_in_a_system_with_one(artifact64: Path, crystal: S
     state = made.getState(positions=True)
     again = state.getPositions(asNumpy=True)._value * 10
     assert energy_forces(made)[0] == pytest.approx(energy_forces(on(system, again, "Reference"))[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_link_atoms(tmp_path: Path, periodic: bool) -> None:
+    """A virtual site's force goes to the ends of its bond, whichever slots and cells OpenMM gives the three."""
+    network = random_potential(0, ["H", "C", "O"], num_layers=1)
+    artifact = write_artifact(network, tmp_path / "hco.pt", "float64")
+    topology, positions = ethanols(2, box=20.0)
+    system = MLPotential("equistride", modelPath=artifact).createMixedSystem(
+        topology, force_field(topology), METHANOL, periodic=periodic, backend="plugin"
+    )
+    capped = np.vstack([positions, np.zeros(3)])
+    reference, cuda = (on(system, capped, platform) for platform in ("Reference", "CUDA"))
+    place(cuda, positions)
+    for _ in range(2):
+        cuda.getIntegrator().step(300)  # past a reordering
+        place(reference, cuda.getState(positions=True).getPositions(asNumpy=True)._value[:18] * 10)
+        energy, forces = energy_forces(reference)
+        found = energy_forces(cuda)
+        assert found[0] == pytest.approx(energy, rel=1e-6)
+        assert np.abs(found[1] - forces)[:18].max() <= 1e-6 * np.abs(forces).max()
 
 
 class Springs(nn.Module):

@@ -18,6 +18,7 @@ from equistride.data.quartz import quartz
 from equistride.engines.openmm import Harvester, create_system
 from equistride.engines.openmm_harvester import TooUncertain
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.engines.openmm_topology import bare_system
 from equistride.errors import EquistrideError
 
 
@@ -109,6 +110,13 @@ def test_it_is_told_the_ensemble_where_the_force_cannot_tell(ensemble: Path, tmp
         looks.append(watch.uncertainties[0])
     assert looks[0] == pytest.approx(looks[1], rel=1e-2), "one step under forces that differ"
     run = simulation(ensemble, crystal(), backend="python")
+    own = Harvester(tmp_path / "own.extxyz", 1e-9, 1)
+    run.reporters.append(own)
+    run.step(1)
+    assert own.uncertainties[0] == pytest.approx(looks[1], rel=1e-12)
+    topology, positions = topology_from_ase(crystal())
+    run = Simulation(topology, bare_system(topology), openmm.VerletIntegrator(0.001))
+    run.context.setPositions(positions)
     run.reporters.append(Harvester(tmp_path / "none.extxyz", 1.0, 1))
     with pytest.raises(EquistrideError, match="give the Harvester the ensemble with artifact"):
         run.step(1)
@@ -127,6 +135,7 @@ def test_it_is_told_the_ensemble_where_the_force_cannot_tell(ensemble: Path, tmp
         ((0.0, 1, None), "threshold of a harvester must be an uncertainty above 0; expected a number in eV/A; found 0"),
         ((float("nan"), 1, None), "threshold"),
         ((0.1, 0, None), "interval of a harvester must be positive"),
+        ((0.1, 2.5, None), "interval of a harvester must be positive; expected 1 step or more; found 2.5"),
         ((0.1, 1, -1.0), "stop of a harvester"),
     ],
 )

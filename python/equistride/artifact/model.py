@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,27 @@ def _array(values: Any, name: str, shape: str) -> Tensor:
     return tensor.detach()
 
 
+def _state_of(source: str | Path | bytes | None) -> tuple[int, int] | None:
+    """Return what tells a changed file: its size and time."""
+    if source is None or isinstance(source, bytes):
+        return None
+    found = os.stat(source)
+    return found.st_size, found.st_mtime_ns
+
+
 def _symbol(number: int) -> str:
     return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"atomic number {number}"
 
 
+def _unpickled(content: bytes, device: str, dtype: torch.dtype, system: dict[str, float]) -> Model:
+    model = load(content, device, dtype)
+    if system:
+        model.set_system(system["charge"], system["spin"])
+    return model
+
+
 class Model:
-    """A loaded artifact.
+    """A loaded artifact. It pickles with the file's content, device, precision, charge and spin; copies share it.
 
     Attributes
     ----------
@@ -51,7 +67,10 @@ class Model:
         The C++ model.
     """
 
-    def __init__(self, native: Any, device: str, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, native: Any, device: str, dtype: torch.dtype | None, source: str | Path | bytes | None = None
+    ) -> None:
+        self._source, self._state = source, _state_of(source)
         self.metadata = Metadata.model_validate_json(native.metadata()).with_contract(native.contract())
         self.native = native
         self.dtype = dtype or getattr(torch, self.metadata.dtype)
@@ -69,9 +88,26 @@ class Model:
             reason = str(error).splitlines()[0]
             raise EquistrideError(f"the device {device!r} cannot be used ({reason})", hint="use device='cpu'") from None
 
-    def __deepcopy__(self, memo: object) -> Model:
-        """Copies of what holds a model share it: it does not change."""
+    def __copy__(self) -> Model:
         return self
+
+    def __deepcopy__(self, memo: object) -> Model:
+        """Copies of what holds a model share it: weights do not change."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self._source, bytes):
+            content = self._source
+        elif self._source is None or not os.path.isfile(self._source) or _state_of(self._source) != self._state:
+            raise EquistrideError(
+                f"the model cannot be pickled: its file {self._source} is no longer what was loaded",
+                expected="the same file in its place",
+                hint="load it again",
+            )
+        else:
+            content = Path(self._source).read_bytes()
+        system = self.metadata.system if self.metadata.charge_spin == "input" else {}
+        return _unpickled, (content, str(self.device), self.dtype, system)
 
     def species_index(self, elements: Sequence[str] | Sequence[int]) -> Tensor:
         """Return the species index [N] (int64) of element symbols or atomic numbers.
@@ -314,7 +350,7 @@ def load(
         Where the file is missing, truncated, changed, something else, newer than this package, has code that a model may not,
         declares what its module is not, does not reproduce its reference outputs, or is compiled and not trusted.
     """
-    model = Model(open_native(source, verify, trust_compiled), device, dtype)
+    model = Model(open_native(source, verify, trust_compiled), device, dtype, source)
     if charge is not None or spin is not None:
         model.set_system(charge, spin)
     return model

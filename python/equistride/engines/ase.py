@@ -13,6 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from equistride.artifact import load
 from equistride.artifact.model import Model
+from equistride.engines.charge_spin import Chooser, System, said_by, whole
 from equistride.errors import EquistrideError
 
 
@@ -38,15 +39,24 @@ def potential(
     artifact: str | os.PathLike[str] | Model, device: str = "cpu", dtype: torch.dtype | str | None = None,
     charge: float | None = None, spin: float | None = None, trust_compiled: bool = False,
 ) -> Model:  # fmt: skip
-    """Return a loaded artifact that has forces; a Model comes back as it is.
+    """Return a loaded artifact that has forces; a Model comes back as it is, also its charge and spin.
 
     Raises
     ------
     EquistrideError
-        For a propagator, and as :func:`equistride.artifact.load`.
+        For a propagator, a Model on another device or of another precision than are given, and as
+        :func:`equistride.artifact.load`.
     """
     if isinstance(artifact, Model):
         model = artifact
+        moved = device != "cpu" and torch.device(device).type != model.device.type
+        if moved or precision(dtype) not in (None, model.dtype):
+            raise EquistrideError(
+                "a loaded model keeps its device and precision",
+                expected=f"{model.device}, {model.dtype}",
+                found=f"{device}, {precision(dtype)}",
+                hint="give its file, or load it so",
+            )
     else:
         model = load(os.fspath(artifact), device, precision(dtype), charge=charge, spin=spin,
                      trust_compiled=trust_compiled)  # fmt: skip
@@ -76,15 +86,18 @@ class EquistrideCalculator(Calculator):
     dtype
         ``"float32"`` or ``"float64"`` (or torch's own); the artifact's own precision by default.
     charge, spin
-        Total charge [e] and spin multiplicity, for models that know them; those of the file by default.
+        Total charge [e] and spin multiplicity, for models that know them; by default those that the structure says
+        (``atoms.info["charge"]`` and ``["spin"]``, or the sums of its initial charges and magnetic moments), and where it says
+        nothing those of the file. ``set(charge=..., spin=...)`` changes them; no other setting can be changed.
     trust_compiled
         As :func:`equistride.artifact.load` takes it: your word for a file that is machine code.
 
     Raises
     ------
     EquistrideError
-        Where the file is no potential; and, on evaluation, for an element that the model does not know, a missing box,
-        positions that are not finite, atoms on top of each other, or no atoms.
+        Where the file is no potential, or another option is given; and, on evaluation, for an element that the model does not
+        know, a missing box, positions that are not finite, atoms on top of each other, no atoms, or a charge or spin that
+        contradicts another or is no whole number.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
@@ -102,8 +115,42 @@ class EquistrideCalculator(Calculator):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.model = potential(artifact, device, dtype, charge, spin, trust_compiled)
+        given = {"charge": whole("charge", charge), "spin": whole("spin", spin)}
+        self.model = potential(artifact, device, dtype, **given, trust_compiled=trust_compiled)
+        self._chooser = Chooser(self.model)
+        self._said: System | None = None
         self._species: tuple[bytes, torch.Tensor] | None = None
+        self.set(**{name: value for name, value in given.items() if value is not None})
+
+    def set(self, **settings: Any) -> dict[str, Any]:
+        """Change charge and spin multiplicity; None for what the structure says, or the model was loaded with.
+
+        Raises
+        ------
+        EquistrideError
+            For another setting, a number that is not whole, and a model that knows neither.
+        """
+        unknown = sorted(set(settings) - {"charge", "spin"})
+        if unknown:
+            raise EquistrideError(
+                f"the calculator has no setting {unknown[0]}",
+                expected="charge, spin",
+                hint="device and dtype are given when it is made",
+            )
+        settings = {name: whole(name, value) for name, value in settings.items()}
+        if settings and not self._chooser.knows and any(value is not None for value in settings.values()):
+            raise EquistrideError(
+                "the model knows no charge and no spin", hint="choose a model that was trained with them"
+            )
+        changed = super().set(**settings)
+        if changed:
+            self.reset()
+        return changed
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what changed since the last evaluation, ``info`` where it says another charge or spin."""
+        changes = super().check_state(atoms, tol)
+        return changes or (["info"] if self.results and self._said != said_by(atoms) else [])
 
     def calculate(
         self,
@@ -124,7 +171,11 @@ class EquistrideCalculator(Calculator):
                 found=f"a cell of rank {atoms.cell.rank}",
                 hint="ask for energy and forces, or give the structure a cell",
             )
-        outputs = self.model.compute(atoms.positions, self._species_of(atoms), atoms.cell.array, atoms.pbc)
+        said = said_by(atoms)
+        given = System(self.parameters.get("charge"), self.parameters.get("spin"))
+        with self._chooser.using(self._chooser.choose(given, said)):
+            outputs = self.model.compute(atoms.positions, self._species_of(atoms), atoms.cell.array, atoms.pbc)
+        self._said = said
         energies = outputs.atomic_energies.double().cpu().numpy()
         energy = float(energies.sum())
         self.results = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import operator
 import os
 import re
 import warnings
@@ -22,17 +23,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import openmm
-from openmm import app
+from openmm import app, unit
 
 from equistride.artifact.metadata import precision_name
+from equistride.engines.charge_spin import whole
 from equistride.engines.guard import Guard
+from equistride.engines.openmm_terms import check_terms
 from equistride.engines.openmm_topology import (
     bare_system,
+    bonds_among,
     check_system,
     choose_atoms,
     element_symbols,
     has_box,
     propagator_masses,
+    with_box,
 )
 from equistride.errors import EquistrideError
 
@@ -119,6 +124,23 @@ def _trust(path: Path, trusted: bool) -> None:
         trust(path)
 
 
+def _plain(value: Any) -> Any:
+    """Return a charge in e where it is a quantity of charge."""
+    charge = unit.is_quantity(value) and value.unit.is_compatible(unit.elementary_charge)
+    return value.value_in_unit(unit.elementary_charge) if charge else value
+
+
+def _group(value: Any) -> int:
+    """Return a force group as an int."""
+    try:
+        group = operator.index(value)
+    except TypeError:
+        group = -1
+    if not 0 <= group <= 31:
+        raise EquistrideError("the force group is out of range", expected="0 to 31", found=value)
+    return group
+
+
 def _device(device: object) -> str:
     """Return a device as text; a torch.device will do."""
     name = str(device)
@@ -161,7 +183,8 @@ def create_force(
     topology
         Topology of the System that the force will be added to; gives elements and box.
     atoms
-        Indices of the atoms that the model sees; all where not given.
+        Indices of the atoms that the model sees (or the topology's own atoms); all where not given. Link atoms, virtual sites
+        with an element, are seen like others; OpenMM hands their forces on.
     backend
         See ``choose_backend``.
     device
@@ -171,7 +194,8 @@ def create_force(
     force_group
         Force group, 0 to 31.
     periodic
-        Whether the model sees the box; None to follow the topology.
+        Whether the model sees the box; None to follow the topology (``create_system``: or the System, where the topology has
+        no box).
     charge, spin
         Total charge [e] and spin multiplicity, for models that know them; those of the file by default. The plugin's force
         has them as global parameters: ``context.setParameter("charge", -1)`` changes them in a run.
@@ -187,15 +211,14 @@ def create_force(
     Raises
     ------
     EquistrideError
-        For an empty topology, virtual sites among the atoms, an element that the model does not know, a model
+        For an empty topology, atoms without an element, an element that the model does not know, a model
         that needs a box where there is none, a propagator, a file that is no artifact, or a charge or spin that the model
         does not know.
     """
     path, device = _path(artifact), _device(device)
     _trust(path, trust_compiled)
     dtype = precision_name(precision)
-    if not isinstance(force_group, int) or not 0 <= force_group <= 31:
-        raise EquistrideError("the force group is out of range", expected="0 to 31", found=force_group)
+    force_group, charge, spin = _group(force_group), whole("charge", _plain(charge)), whole("spin", spin)
     chosen = choose_atoms(topology, atoms)
     particles = [] if atoms is None else chosen
     kind = choose_backend(backend)
@@ -246,6 +269,7 @@ def _plugin_force(
         )
     metadata = force.getMetadata()
     force.setElements(element_symbols(topology, chosen, metadata["species"]))
+    force.setBonds(bonds_among(topology, chosen))
     force.setUsesPeriodicBoundaryConditions(has_box(topology, periodic, metadata.get("periodic") == "required"))
     return force
 
@@ -328,7 +352,8 @@ def create_system(
         As for ``create_force``.
     system
         A System to add the force to (it is changed and returned); None to make one with the masses of the
-        elements and the topology's box.
+        elements and the topology's box. Its own force field may not act between the model's atoms: for a region of a
+        parametrised System use openmm-ml's ``createMixedSystem``.
     remove_cm_motion
         Add a ``CMMotionRemover`` to a new System.
 
@@ -339,8 +364,8 @@ def create_system(
     Raises
     ------
     EquistrideError
-        As ``create_force``; also where the given System does not fit the topology, or has constraints or
-        virtual sites among the model's atoms.
+        As ``create_force``; also where the given System does not fit the topology, constrains atoms of the model, or has
+        bonds, angles, torsions or pairs of a force field between them.
     """
     _trust(_path(artifact), trust_compiled)
     masses = propagator_masses(_path(artifact))
@@ -362,9 +387,11 @@ def create_system(
     atoms = None if atoms is None else chosen
     if system is not None:
         check_system(system, topology, chosen, periodic is not False)
+        check_terms(system, chosen)
+    given = system or _with_remover(bare_system(topology), remove_cm_motion)
     force = create_force(
         artifact,
-        topology,
+        with_box(topology, system),
         atoms=atoms,
         backend=backend,
         device=device,
@@ -374,10 +401,28 @@ def create_system(
         charge=charge,
         spin=spin,
     )
-    if system is None:
-        system = _with_remover(bare_system(topology), remove_cm_motion)
-    system.addForce(force)
-    return system
+    name_apart(force, given)
+    given.addForce(force)
+    return given
+
+
+def name_apart(force: openmm.Force, system: openmm.System) -> None:
+    """Rename parameters of our force that another force of the System has already: ``charge_2``, ``spin_2`` and so on."""
+    if not _plugin_built():
+        return
+    from equistride.engines.openmm_force import Force
+    from equistride.engines.openmm_regions import parameter_names
+
+    if not Force.isinstance(force):
+        return
+    ours, taken = Force.cast(force), parameter_names(system)
+    names = [ours.getGlobalParameterName(k) for k in range(ours.getNumGlobalParameters())]
+    number, renamed = 1, names
+    while not taken.isdisjoint(renamed):
+        number += 1
+        renamed = [f"{name}_{number}" for name in names]
+    for index, name in enumerate(renamed):
+        ours.setGlobalParameterName(index, name)
 
 
 def _register() -> None:

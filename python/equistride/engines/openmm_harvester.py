@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import openmm
-import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from numpy.typing import NDArray
 from openmm import unit
 
 from equistride.artifact import Model, load
-from equistride.engines.openmm_topology import element_symbols
+from equistride.engines.openmm_regions import Region, regions_of
+from equistride.engines.openmm_topology import choose_atoms, element_symbols
 from equistride.errors import EquistrideError
 from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
 
@@ -31,7 +34,8 @@ class Harvester:
     (:meth:`equistride.artifact.Model.uncertainty`, about the cost of one more step). Where the most uncertain atom reaches the
     threshold, the frame is appended to the file: positions, box, elements, the ensemble's energy, forces and stress, the array
     ``force_uncertainty`` [N] eV/A, and ``step``, ``time_fs`` and ``max_force_uncertainty``. The forces are the ensemble's own:
-    label the frames anew before training on them.
+    label the frames anew before training on them. It watches what the System's models see, also by way of openmm-ml and inside a
+    CustomCVForce or ATMForce; each of several regions has frames of its own, numbered by ``region``.
 
     Parameters
     ----------
@@ -45,12 +49,14 @@ class Harvester:
         Uncertainty from which on the run is stopped with :class:`TooUncertain` [eV/A], the frame written first; None never to
         stop.
     artifact
-        The ensemble, by its path or loaded; by default that of the System's own force (which the plugin backend can tell).
+        The ensemble, by its path or loaded; by default those of the System's own forces.
+    atoms
+        Indices of the atoms to watch; by default those of the System's own forces, or all where it has none.
 
     Attributes
     ----------
     steps, uncertainties
-        Steps at which it looked, and the largest uncertainty [eV/A] at each.
+        Steps at which it looked, and the largest uncertainty [eV/A] of all regions at each.
     frames
         Frames written.
     """
@@ -63,6 +69,7 @@ class Harvester:
         *,
         stop: float | None = None,
         artifact: str | os.PathLike[str] | Model | None = None,
+        atoms: Iterable[int] | None = None,
     ) -> None:
         self.file = Path(file)
         if not self.file.absolute().parent.is_dir():
@@ -74,16 +81,17 @@ class Harvester:
                     expected="a number in eV/A",
                     found=value,
                 )
-        if interval < 1:
+        if not isinstance(interval, SupportsIndex) or operator.index(interval) < 1:
             raise EquistrideError(
                 "the interval of a harvester must be positive", expected="1 step or more", found=interval
             )
-        self.threshold, self.interval, self.stop = threshold, interval, stop
+        self.threshold, self.interval, self.stop = threshold, operator.index(interval), stop
         self.steps: list[int] = []
         self.uncertainties: list[float] = []
         self.frames = 0
         self._artifact = artifact
-        self._watched: _Watched | None = None
+        self._atoms = None if atoms is None else list(atoms)
+        self._watched: list[_Watched] = []
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:
         """Tell OpenMM when the next look is due and what it needs."""
@@ -100,20 +108,59 @@ class Harvester:
         EquistrideError
             Where the System has no ensemble.
         """
-        if self._watched is None:
-            self._watched = _watch(simulation, self._artifact)
-        atoms = self._watched.atoms(state)
-        model = self._watched.model
-        species = model.species_index(atoms.get_chemical_symbols())
-        frame = (atoms.positions, species, atoms.cell.array, atoms.pbc)
-        uncertainty = model.uncertainty(*frame).double().cpu().numpy()
-        largest = float(uncertainty.max())
+        if not self._watched:
+            self._watched = _watch(simulation, self._artifact, self._atoms)
+        looks = [watched.look(simulation.context, state) for watched in self._watched]
         self.steps.append(simulation.currentStep)
-        self.uncertainties.append(largest)
-        stopping = self.stop is not None and largest >= self.stop
-        if largest < self.threshold and not stopping:
-            return
-        outputs = model.compute(*frame)
+        self.uncertainties.append(max(float(uncertainty.max()) for _, uncertainty in looks))
+        for number, (watched, (atoms, uncertainty)) in enumerate(zip(self._watched, looks, strict=True)):
+            largest = float(uncertainty.max())
+            if largest < self.threshold and not self._stops(largest):
+                continue
+            watched.evaluate(atoms)
+            atoms.arrays["force_uncertainty"] = uncertainty
+            atoms.info |= {
+                "step": simulation.currentStep,
+                "time_fs": state.getTime().value_in_unit(unit.picosecond) * FS_PER_PS,
+                "max_force_uncertainty": largest,
+            } | ({"region": number} if len(looks) > 1 else {})
+            write(self.file, atoms, format="extxyz", append=True)
+            self.frames += 1
+        watched, (atoms, uncertainty) = max(zip(self._watched, looks, strict=True), key=lambda look: look[1][1].max())
+        if self._stops(float(uncertainty.max())):
+            atom = int(uncertainty.argmax())
+            raise TooUncertain(
+                f"the ensemble no longer knows the force on atom {watched.particles[atom]}"
+                f" ({atoms.symbols[atom]}) at step {simulation.currentStep}",
+                expected=f"less than {self.stop:g} eV/A",
+                found=f"{uncertainty.max():.3g} eV/A",
+                hint=f"label the frames in {self.file}, train on them and start again",
+            )
+
+    def _stops(self, uncertainty: float) -> bool:
+        return self.stop is not None and uncertainty >= self.stop
+
+
+class _Watched:
+    """The part of a System that an ensemble sees."""
+
+    def __init__(self, model: Model, symbols: list[str], region: Region) -> None:
+        self.model, self.symbols, self.particles, self.periodic = model, symbols, region.particles, region.periodic
+        self._parameters = region.parameters if model.metadata.charge_spin == "input" else []
+
+    def look(self, context: openmm.Context, state: openmm.State) -> tuple[Atoms, NDArray[np.float64]]:
+        """Return the region's atoms and the uncertainty of the force on each [n], eV/A."""
+        if self._parameters:
+            self.model.set_system(*(context.getParameter(name) for name in self._parameters))
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
+        cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
+        box = np.asarray(cell) if self.periodic else np.zeros((3, 3))
+        atoms = Atoms(self.symbols, positions[self.particles], cell=box, pbc=self.periodic)
+        return atoms, self.model.uncertainty(*self._frame(atoms)).double().cpu().numpy()
+
+    def evaluate(self, atoms: Atoms) -> None:
+        """Give atoms the ensemble's energy, forces and, in a box, stress."""
+        outputs = self.model.compute(*self._frame(atoms))
         results: dict[str, Any] = {
             "energy": float(outputs.atomic_energies.double().sum()),
             "forces": outputs.forces.double().cpu().numpy(),
@@ -121,85 +168,44 @@ class Harvester:
         if atoms.pbc.all():
             results["stress"] = -outputs.virial.double().cpu().numpy() / atoms.cell.volume
         atoms.calc = SinglePointCalculator(atoms, **results)
-        atoms.arrays["force_uncertainty"] = uncertainty
-        atoms.info |= {
-            "step": simulation.currentStep,
-            "time_fs": state.getTime().value_in_unit(unit.picosecond) * FS_PER_PS,
-            "max_force_uncertainty": largest,
-        }
-        write(self.file, atoms, format="extxyz", append=True)
-        self.frames += 1
-        if stopping:
-            atom = int(uncertainty.argmax())
-            raise TooUncertain(
-                f"the ensemble no longer knows the force on atom {self._watched.particles[atom]}"
-                f" ({atoms.symbols[atom]}) at step {simulation.currentStep}",
-                expected=f"less than {self.stop:g} eV/A",
-                found=f"{largest:.3g} eV/A",
-                hint=f"label the frames in {self.file}, train on them and start again",
-            )
+
+    def _frame(self, atoms: Atoms) -> tuple[Any, ...]:
+        species = self.model.species_index(atoms.get_chemical_symbols())
+        return atoms.positions, species, atoms.cell.array, atoms.pbc
 
 
-class _Watched:
-    """The part of a System that an ensemble sees."""
-
-    def __init__(self, model: Model, symbols: list[str], particles: list[int], periodic: bool) -> None:
-        self.model, self.symbols, self.particles, self.periodic = model, symbols, particles, periodic
-
-    def atoms(self, state: openmm.State) -> Atoms:
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
-        cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
-        box = np.asarray(cell) if self.periodic else np.zeros((3, 3))
-        return Atoms(self.symbols, positions[self.particles], cell=box, pbc=self.periodic)
-
-
-def _watch(simulation: Any, artifact: str | os.PathLike[str] | Model | None) -> _Watched:
-    """Find what the ensemble of a simulation sees, and the ensemble itself where none is given."""
-    force = _own_force(simulation.system)
-    if artifact is None and force is None:
+def _watch(simulation: Any, artifact: str | os.PathLike[str] | Model | None, atoms: list[int] | None) -> list[_Watched]:
+    """Find what the ensembles of a simulation see, and the ensembles themselves where none is given."""
+    system, topology = simulation.system, simulation.topology
+    regions = regions_of(system)
+    if artifact is None and all(region.force is None for region in regions):
         raise EquistrideError(
-            "the System has no force of the compiled plugin that could tell its model",
+            "the System has no force of ours that could tell its model",
             hint="give the Harvester the ensemble with artifact=...",
         )
-    if isinstance(artifact, Model):
-        model = artifact
-    elif artifact is not None:
-        model = load(os.fspath(artifact))
-    else:
-        model = _model_of(force)
-    if model.metadata.members < 2:
+    given = artifact if artifact is None or isinstance(artifact, Model) else load(os.fspath(artifact))
+    periodic = any(region.periodic for region in regions) if regions else system.usesPeriodicBoundaryConditions()
+    if atoms is not None:
+        chosen = choose_atoms(topology, atoms)
+        regions = [Region(_owner(regions, chosen), chosen, None, periodic)]
+    elif not regions:
+        regions = [Region(None, list(range(topology.getNumAtoms())), None, periodic)]
+    pairs = [(given or region.model(), region) for region in regions]
+    ensembles = [(model, region) for model, region in pairs if model is not None and model.metadata.members > 1]
+    if not ensembles:
         raise EquistrideError(
             "the System's model has no uncertainty" if artifact is None else "this artifact has no uncertainty",
             expected="an ensemble",
             found="one set of weights",
             hint="join artifacts with `equistride ensemble`, or give an ensemble with artifact=...",
         )
-    if force is not None:
-        count = simulation.system.getNumParticles()
-        return _Watched(
-            model,
-            force.getElements(),
-            force.getParticles() or list(range(count)),
-            force.usesPeriodicBoundaryConditions(),
-        )
-    everyone = list(range(simulation.topology.getNumAtoms()))
-    symbols = element_symbols(simulation.topology, everyone, model.metadata.species)
-    return _Watched(model, symbols, everyone, simulation.system.usesPeriodicBoundaryConditions())
+    return [
+        _Watched(model, region.symbols or element_symbols(topology, region.particles, model.metadata.species), region)
+        for model, region in ensembles
+    ]
 
 
-def _own_force(system: openmm.System) -> Any:
-    try:
-        from equistride.engines.openmm_force import Force
-    except ImportError:
-        return None
-    ours = [Force.cast(force) for force in system.getForces() if Force.isinstance(force)]
-    return next((force for force in ours if force.isArtifact()), None)
-
-
-def _model_of(force: Any) -> Model:
-    wish = force.getProperties()
-    device = wish.get("device", "auto")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = {"single": torch.float32, "double": torch.float64}.get(wish.get("precision", "auto"))
-    return load(force.getModel(), device, dtype)
+def _owner(regions: list[Region], atoms: list[int]) -> Any:
+    """Return the force that sees the chosen atoms, else the first."""
+    seen = [region for region in regions if set(atoms) <= set(region.particles)] or regions
+    return seen[0].force if seen else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,13 @@ import torch
 
 from equistride import artifact
 from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
+
+_ALIVE: weakref.WeakSet[Computation] = weakref.WeakSet()
+
+
+def computation_of(force: openmm.PythonForce) -> Computation | None:
+    """Return what a PythonForce of ours runs, which it does not tell itself; None for another's."""
+    return next((found for found in _ALIVE if found.name == force.getName()), None)
 
 
 class Computation:
@@ -43,7 +52,10 @@ class Computation:
         self._arguments = (content, symbols, periodic, device, dtype, charge, spin)
         self.model = artifact.load(content, device=device, dtype=None if dtype is None else getattr(torch, dtype),
                                    charge=charge, spin=spin)  # fmt: skip
-        self.periodic = periodic
+        self.symbols, self.periodic = symbols, periodic
+        facts = repr(self._arguments[1:]).encode()
+        self.name = f"EquistridePythonForce {hashlib.sha256(content + facts).hexdigest()[:16]}"
+        _ALIVE.add(self)
         self.species = self.model.species_index(symbols)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -84,5 +96,6 @@ def python_force(
     """
     computation = Computation(path.read_bytes(), symbols, periodic, device, dtype, charge, spin)
     force = openmm.PythonForce(computation, {}, particles)
+    force.setName(computation.name)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[in
     topology
         OpenMM's topology.
     atoms
-        Indices, or None for all atoms.
+        Indices, or the topology's own atoms, or None for all.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def _indices(atoms: object) -> list[int]:
         given = [] if isinstance(atoms, str) else list(atoms)  # type: ignore[call-overload]
         if isinstance(atoms, str) or any(np.asarray(atom).dtype == np.bool_ for atom in given):
             raise TypeError
-        return [operator.index(atom) for atom in given]
+        return [atom.index if isinstance(atom, app.topology.Atom) else operator.index(atom) for atom in given]
     except TypeError:
         raise EquistrideError(
             "the atoms of a model are given by their indices",
@@ -73,7 +74,7 @@ def _indices(atoms: object) -> list[int]:
 
 
 def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequence[str]) -> list[str]:
-    """Return the element symbols of the chosen atoms.
+    """Return the element symbols of the chosen atoms; deuterium is hydrogen, unless the model tells them apart.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequenc
     Raises
     ------
     EquistrideError
-        For an atom without an element (a virtual site) and for an element that the model does not know.
+        For an atom without an element and for an element that the model does not know.
     """
     everyone = list(topology.atoms())
     symbols = []
@@ -95,11 +96,12 @@ def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequenc
         atom = everyone[index]
         if atom.element is None:
             raise EquistrideError(
-                f"atom {index} ({atom.name} of {atom.residue.name}) has no element: it is a virtual site or "
-                "an extra particle, which a model of atoms cannot see",
-                hint="leave it out with atoms=...",
+                f"atom {index} ({atom.name} of {atom.residue.name}) has no element in the topology",
+                hint="an atom whose element the file lacks gets it with atom.element = app.Element.getBySymbol(...); "
+                "a virtual site or extra particle, which a model of atoms cannot see, is left out with atoms=...",
             )
-        symbols.append(atom.element.symbol)
+        symbol = atom.element.symbol
+        symbols.append("H" if symbol == "D" and "D" not in known else symbol)
     hint = "choose another model, or leave these atoms out with atoms=..."
     species_index(symbols, known, what="the structure", hint=hint)
     return symbols
@@ -122,7 +124,7 @@ def has_box(topology: app.Topology, periodic: bool | None, required: bool) -> bo
     EquistrideError
         Where a box is wanted or required and the topology has none.
     """
-    box = topology.getPeriodicBoxVectors() is not None
+    box = topology.getPeriodicBoxVectors() is not None  # or the System's, see with_box
     wanted = box if periodic is None else bool(periodic)
     hint = "set topology.setPeriodicBoxVectors(...)"
     if wanted and not box:
@@ -137,22 +139,43 @@ def has_box(topology: app.Topology, periodic: bool | None, required: bool) -> bo
     return wanted
 
 
+def with_box(topology: app.Topology, system: openmm.System | None) -> app.Topology:
+    """Return the topology, where it has no box and the System is periodic with the System's."""
+    if system is None or topology.getPeriodicBoxVectors() is not None or not system.usesPeriodicBoundaryConditions():
+        return topology
+    boxed = copy.copy(topology)
+    boxed.setPeriodicBoxVectors(system.getDefaultPeriodicBoxVectors())
+    return boxed
+
+
+def bonds_among(topology: app.Topology, atoms: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the topology's bonds between chosen atoms."""
+    chosen = set(atoms)
+    pairs = ((bond.atom1.index, bond.atom2.index) for bond in topology.bonds())
+    return [pair for pair in pairs if chosen.issuperset(pair)]
+
+
+def check_fit(system: openmm.System, topology: app.Topology) -> None:
+    """Refuse a System of another number of particles than the topology has atoms."""
+    if system.getNumParticles() != topology.getNumAtoms():
+        raise EquistrideError(
+            "the System does not fit the topology",
+            expected=f"{topology.getNumAtoms()} particles",
+            found=system.getNumParticles(),
+            hint="make the System from this topology; of a mixed System with link atoms, "
+            "openmm-ml gives the topology with returnInfo=True",
+        )
+
+
 def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[int], periodic: bool = True) -> None:
     """Refuse a System in which the model's atoms are not free.
 
     Raises
     ------
     EquistrideError
-        Where System and topology do not fit, nobody gave the System its box, or an atom of the model is constrained or is a
-        virtual site.
+        Where System and topology do not fit, nobody gave the System its box, or an atom of the model is constrained.
     """
-    if system.getNumParticles() != topology.getNumAtoms():
-        raise EquistrideError(
-            "the System does not fit the topology",
-            expected=f"{topology.getNumAtoms()} particles",
-            found=system.getNumParticles(),
-            hint="make the System from this topology",
-        )
+    check_fit(system, topology)
     box = topology.getPeriodicBoxVectors()
     if periodic and box is not None:
         expected, found = (
@@ -166,22 +189,23 @@ def check_system(system: openmm.System, topology: app.Topology, atoms: Sequence[
                 found=f"{_edges(found)} nm",
                 hint="call system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())",
             )
+    check_constraints(system, atoms)
+
+
+def check_constraints(system: openmm.System, atoms: Sequence[int], *, inside: bool = True) -> None:
+    """Refuse constraints of the model's atoms: all, or but those ``inside`` the model, which openmm-ml takes away."""
     ours = set(atoms)
-    for atom in atoms:
-        if system.isVirtualSite(atom):
-            raise EquistrideError(
-                f"particle {atom} is a virtual site, which a model of atoms cannot see",
-                hint="leave it out with atoms=...",
-            )
     for index in range(system.getNumConstraints()):
         first, second, _ = system.getConstraintParameters(index)
         touched = ours & {first, second}
-        if touched:
+        if touched and (inside or len(touched) == 1):
             raise EquistrideError(
                 f"the distance between particles {first} and {second} is constrained, and the model sees "
                 f"{'both' if len(touched) == 2 else f'particle {touched.pop()}'}",
                 expected="free atoms, as the model was trained",
-                hint="make the System with constraints=None and rigidWater=False",
+                hint="make the System with constraints=None, and with rigidWater=False where the model sees water"
+                if inside
+                else "choose a region that cuts no constraint, or make the System with constraints=None",
             )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equistride.artifact import Frame, Model
+from equistride.artifact import BatchOutputs, Frame, Model
 from equistride.engines.ase import potential
+from equistride.engines.charge_spin import Chooser, System, whole
 from equistride.errors import EquistrideError
 
 try:
@@ -35,6 +36,9 @@ class EquistrideModel(ModelInterface):
     dtype
         ``torch.float32`` or ``torch.float64``; the artifact's own by default. States must have the same, or for a model in
         float32 float64, which keeps the digits of atoms far from the origin.
+    charge, spin
+        Total charge [e] and spin multiplicity of every system, for models that know them; by default those that the state says
+        (``charge`` and ``spin`` [B], of which 0 says nothing), else those of the file.
     compute_forces, compute_stress
         Whether these are among the results; both cost nothing more than the energy. Stress needs a cell.
     trust_compiled
@@ -55,10 +59,18 @@ class EquistrideModel(ModelInterface):
         *,
         compute_forces: bool = True,
         compute_stress: bool = True,
+        charge: float | None = None,
+        spin: float | None = None,
         trust_compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.model = potential(artifact, str(device), dtype, trust_compiled=trust_compiled)
+        self._given = System(whole("charge", charge), whole("spin", spin))
+        self.model = potential(artifact, str(device), dtype, *self._given, trust_compiled=trust_compiled)
+        self._chooser = Chooser(self.model)
+        if self._given != System() and not self._chooser.knows:
+            raise EquistrideError(
+                "the model knows no charge and no spin", hint="choose a model that was trained with them"
+            )
         self._device, self._dtype = self.model.device, self.model.dtype
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
         self._memory_scales_with = "n_atoms_x_density"
@@ -114,13 +126,46 @@ class EquistrideModel(ModelInterface):
             )
         species = self.model.species_index(numbers.tolist()).to(positions.device)
         atoms = zip(positions.split(counts), species.split(counts), cells, strict=True)
-        outputs = self.model.compute_batch([Frame(r, z, cell, pbc) for r, z, cell in atoms])
+        frames = [Frame(r, z, cell, pbc) for r, z, cell in atoms]
+        outputs = self._compute(frames, [self._chooser.choose(self._given, said) for said in _said(state, len(cells))])
         results = {"energy": outputs.energies, "energies": outputs.atomic_energies}
         if self._compute_forces:
             results["forces"] = outputs.forces
         if self._compute_stress:
             results["stress"] = -outputs.virials.double() / volumes.double()[:, None, None]
         return {name: values.to(positions.dtype) for name, values in results.items()}
+
+    def _compute(self, frames: list[Frame], systems: list[System | None]) -> BatchOutputs:
+        """Evaluate frames in as few calls of the network as they have charges and spins."""
+        parts: dict[int, tuple[Tensor, ...]] = {}
+        for system in dict.fromkeys(systems):
+            chosen = [k for k, other in enumerate(systems) if other == system]
+            with self._chooser.using(system):
+                found = self.model.compute_batch([frames[k] for k in chosen])
+            if len(chosen) == len(frames):
+                return found
+            counts = [len(frames[k].positions) for k in chosen]
+            split = (found.energies.split(1), found.atomic_energies.split(counts), found.forces.split(counts),
+                     found.virials.split(1))  # fmt: skip
+            parts |= dict(zip(chosen, zip(*split, strict=True), strict=True))
+        return BatchOutputs(
+            *(torch.cat(values) for values in zip(*(parts[k] for k in range(len(frames))), strict=True))
+        )
+
+
+def _said(state: Any, count: int) -> list[System]:
+    """Return the charge and spin multiplicity that a state has for each of its systems; 0 says nothing."""
+
+    def values(name: str) -> list[float | None]:
+        value = state.get(name) if isinstance(state, dict) else getattr(state, name, None)
+        if value is None:
+            return [None] * count
+        numbers = torch.as_tensor(value).reshape(-1).tolist()
+        if len(numbers) not in (1, count):
+            raise EquistrideError(f"a state has one {name} a system", expected=count, found=len(numbers))
+        return [whole(name, number) or None for number in numbers * (count // len(numbers))]
+
+    return [System(charge, spin) for charge, spin in zip(values("charge"), values("spin"), strict=True)]
 
 
 def _parts(state: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
