@@ -15,6 +15,7 @@ from equistride.data.oscillators import energy_and_forces, springs, trajectories
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
+from equistride.models.nequip import NequIP, NequIPConfig
 from equistride.training.frames_loss import FramesConfig, FramesTask, anchors, labelled_rows, rows_apart
 from equistride.units import ACCELERATION
 
@@ -27,6 +28,16 @@ def backbone(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     if kind == "equiformer":
         return Equiformer(EquiformerConfig.model_validate(SMALL), 5).double()
+    if kind == "nequip":
+        made = {
+            "num_layers": 2,
+            "channels": 6,
+            "l_max": 1,
+            "radial_widths": [8],
+            "parity": "both",
+            "avg_num_neighbors": 5.0,
+        }
+        return NequIP(NequIPConfig.model_validate(made), 5).double()
     sizes = {"num_layers": 1, "channels": 8, "hidden_channels": 8, "edge_channels": 8, "l_max": 1, "m_max": 1}
     return ESEN(ESENConfig.model_validate(sizes), 5).double()
 
@@ -100,17 +111,23 @@ OPTIONS: list[dict[str, object]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["equiformer", "esen"])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, options) for kind in ("equiformer", "esen") for options in OPTIONS]
+    + [("nequip", options) for options in ({}, {"mode": "history", "frames": 2}, {"mode": "single"})],
+    ids=str,
+)
 def test_every_option_gives_a_gradient_to_the_network(kind: str, options: dict[str, object], frames: Frames) -> None:
     network = backbone(kind)
     aid = task(network, frames, **options)
     loss = aid(network, 5)
     assert 0.5 < float(loss.detach()) < 1.5  # in units of the target's rms
     loss.backward()
+    last = "layers.1"  # of a NequIP, which the features do not read
     reached = [
-        p.grad is not None and float(p.grad.abs().max()) > 0 for n, p in network.named_parameters() if "radial" in n
-    ]
+        p.grad is not None and float(p.grad.abs().max()) > 0
+        for n, p in network.named_parameters() if ("radial" in n or "messages" in n) and last not in n
+    ]  # fmt: skip
     assert all(reached)
     assert all(p.grad is not None for p in aid.parameters())
     assert float(aid(network, 5).detach()) == float(loss.detach())

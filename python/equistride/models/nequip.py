@@ -7,7 +7,7 @@ One network with the choices of the programs NequIP and SevenNet. Forces and vir
 import copy
 import math
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
@@ -137,6 +137,11 @@ class NequIPConfig(BaseModel):
         return ("none", *[self.self_connection] * (self.num_layers - 1))
 
     @property
+    def forces(self) -> str:
+        """The gradient of the energy."""
+        return "gradient"
+
+    @property
     def message_passing_steps(self) -> int:
         """Sums over neighbours that follow one another."""
         return self.num_layers
@@ -145,6 +150,17 @@ class NequIPConfig(BaseModel):
     def caveats(self) -> list[str]:
         """Why molecular dynamics with this network cannot conserve energy: it can."""
         return []
+
+
+class Edges(NamedTuple):
+    """What follows from the edges: ``ends`` [2, E] receiver and sender; ``r`` [E] lengths and ``lengths`` [E] stretched ones, A;
+    ``harmonics`` [E, (l_max+1)^2]; ``basis`` [E, B]."""
+
+    ends: Tensor
+    r: Tensor
+    lengths: Tensor
+    harmonics: Tensor
+    basis: Tensor
 
 
 class NequIPLayer(nn.Module):
@@ -279,6 +295,9 @@ class NequIP(nn.Module):
             irreps = layer.outputs
             layers.append(layer)
         self.layers = nn.ModuleList(layers)
+        self.polar = [ir for _, ir in config.harmonics]
+        self.hidden = layers[-2].outputs if len(layers) > 1 else features[0]
+        self.channels = [mul for mul, ir in self.hidden if ir in self.polar]
         self.readout = ScalarNetwork([irreps.dim, *config.readout_widths, 1], config.readout_activation)
         self.register_buffer("scales", torch.ones(num_species, dtype=torch.float64))
         self.register_buffer("stretch", self._stretch(config, num_species), persistent=False)
@@ -323,8 +342,8 @@ class NequIP(nn.Module):
             )  # fmt: skip
         return torch.tensor(config.avg_num_neighbors, dtype=torch.float64).rsqrt()
 
-    def features(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features [n, columns] of own atoms after the last layer, and lengths [E] and stretched ones of the bonds."""
+    def edges(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Edges:
+        """Return what depends on the bonds alone, for the arguments of :meth:`forward`."""
         r = torch.linalg.vector_norm(vectors, dim=1)
         lengths = r
         if self.stretch.numel() > 0:
@@ -336,9 +355,14 @@ class NequIP(nn.Module):
             basis = vectors[:, :0]
         else:
             basis = self.basis(lengths)
-        bonds = Bonds(edge_index, lengths.clamp(max=self.cutoff), self.harmonics(vectors), basis)
+        return Edges(edge_index, r, lengths, self.harmonics(vectors), basis)
+
+    def after_layers(self, species: Tensor, edges: Edges) -> list[Tensor]:
+        """Return the features [n, columns] of own atoms after each layer."""
+        bonds = Bonds(edges.ends, edges.lengths.clamp(max=self.cutoff), edges.harmonics, edges.basis)
         mine = local_rows(species)
         x = self.embedding.weight
+        out: list[Tensor] = []
         for k, layer in enumerate(self.layers):
             sent = torch.cat(layer.up(x), 1)  # type: ignore[operator]
             if k == 0:  # features follow from the element alone
@@ -352,7 +376,24 @@ class NequIP(nn.Module):
             if k > 0:
                 sent = exchange(sent)
             x = layer(sent, old, bonds, mine.size(0))
-        return x, r, lengths
+            out.append(x)
+        return out
+
+    def features(self, species: Tensor, edges: Edges, extra: list[Tensor] | None = None) -> list[Tensor]:
+        """Return the features [N, 2 l + 1, channels[l]] of each degree, with the harmonics' parity, that the last layer reads."""
+        if extra is not None:
+            raise EquistrideError(
+                "a NequIP cannot be told vectors at its start",
+                expected="frames.control: none or shuffled",
+                found="dens",
+            )
+        x = self.after_layers(species, edges)[-2]
+        out, at = [], 0
+        for mul, ir in self.hidden:
+            if ir in self.polar:
+                out.append(x.narrow(1, at, mul * ir.dim).unflatten(1, (ir.dim, mul)))
+            at += mul * ir.dim
+        return out
 
     def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N] in units of the target scale.
@@ -369,12 +410,13 @@ class NequIP(nn.Module):
         EquistrideError
             Where a bond is shorter than tables reach (a ``RuntimeError`` from TorchScript).
         """
-        x, r, lengths = self.features(vectors, species, edge_index)
+        edges = self.edges(vectors, species, edge_index)
+        x = self.after_layers(species, edges)[-1]
         mine = species.narrow(0, 0, x.size(0))
         energies = self.readout(x).squeeze(1) * self.scales.to(x.dtype).index_select(0, mine)
         if self.repulsion is not None:
             receiver, sender = species.index_select(0, edge_index[0]), species.index_select(0, edge_index[1])
-            pairs = self.repulsion(r, lengths, receiver, sender) / self.unit
+            pairs = self.repulsion(edges.r, edges.lengths, receiver, sender) / self.unit
             energies = energies.index_add(0, edge_index[0], pairs)
         return pad_to_all(energies, species)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from equistride.errors import EquistrideError, tell
 from equistride.models.equiformer import EquiformerConfig
 from equistride.models.esen import ESENConfig
+from equistride.models.nequip import NequIPConfig
 from equistride.models.trajcast import TrajCastConfig
 from equistride.training.effects import without_effect
 from equistride.training.frames_loss import FramesConfig
@@ -130,6 +131,12 @@ class EquiformerTrainConfig(TrainConfig):
     model: EquiformerConfig  # type: ignore[assignment]
 
 
+class NequIPTrainConfig(TrainConfig):
+    """The same for a NequIP."""
+
+    model: NequIPConfig  # type: ignore[assignment]
+
+
 class TrajCastModel(TrajCastConfig):
     """A TrajCast network, of which some sizes may be left to the training data."""
 
@@ -199,6 +206,7 @@ AnyConfig = TrainConfig | PropagatorConfig
 KINDS: dict[str, type[TrainConfig] | type[PropagatorConfig]] = {
     "esen": TrainConfig,
     "equiformer": EquiformerTrainConfig,
+    "nequip": NequIPTrainConfig,
     "trajcast": PropagatorConfig,
 }
 """The configuration of a network, by its architecture."""

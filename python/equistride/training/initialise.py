@@ -115,12 +115,13 @@ def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tup
     silent: dict[str, Tensor] = {}
     if isinstance(config, ESENConfig) and config.num_layers > before.get("num_layers", config.num_layers):
         silent = _silent_layers(config, len(earlier["species"]), before["num_layers"])
-    _check(path, before, now, MAY_CHANGE | {"num_layers"} if silent else MAY_CHANGE)
+    measured = {"avg_num_neighbors"} if now.get("avg_num_neighbors") == 0 else set()
+    _check(path, before, now, MAY_CHANGE | measured | ({"num_layers"} if silent else set()))
     _check_species(path, earlier["species"], facts["species"])
-    taken = {key: earlier[key] for key in ("species", "scale", "references")}
+    taken = {key: earlier[key] for key in ("species", "scale", "references")} | {key: before[key] for key in measured}
     provenance = facts["provenance"] | {"initialised_from": earlier.get("provenance", {})}
     weights = weights_of(content)
-    if getattr(config, "forces", "gradient") == "gradient":
+    if config.forces == "gradient":
         weights = {k: v for k, v in weights.items() if not k.startswith("network.force_head.")}
     return facts | taken | {"provenance": provenance}, weights | silent
 

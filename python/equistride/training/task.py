@@ -19,6 +19,7 @@ from equistride.artifact.propagators import build_propagator
 from equistride.data.frames import Frames
 from equistride.data.pairs import frames_apart
 from equistride.errors import EquistrideError, tell
+from equistride.models.nequip import NequIPConfig
 from equistride.training import pairs
 from equistride.training.config import PropagatorConfig, TrainConfig
 from equistride.training.data import EpochShuffle, GraphDataset, collate, elements, fit_references, read, split
@@ -102,6 +103,22 @@ def _loader(
     return DataLoader(dataset, size, sampler=order, collate_fn=collate, drop_last=shuffle)
 
 
+def _with_neighbors(
+    config: TrainConfig, groups: Sequence[Frames], species: list[str], known: dict[str, Any]
+) -> TrainConfig:
+    """Return the configuration with the mean number of neighbours, where the network needs it and is not told: that of an
+    earlier run, or of 200 frames spread evenly over the data."""
+    if not isinstance(config.model, NequIPConfig) or config.model.avg_num_neighbors != 0:
+        return config
+    found = known.get("avg_num_neighbors")
+    if not found:
+        every = max(1, sum(len(g) for g in groups) // 200)
+        some = GraphDataset([g[::every] for g in groups], species, config.model.cutoff, torch.float64)
+        batches = [some[k] for k in range(len(some))]
+        found = sum(b.edge_index.size(1) for b in batches) / sum(len(b.species) for b in batches)
+    return config.model_copy(update={"model": config.model.model_copy(update={"avg_num_neighbors": found})})
+
+
 def _check_count(count: int, config: TrainConfig | PropagatorConfig, what: str) -> None:
     if count < config.data.batch_size:
         raise EquistrideError(
@@ -138,6 +155,8 @@ def potential_task(
         facts |= {key: before[key] for key in ("species", "scale", "references")}
     elif config.initialise_from is not None:
         facts, weights = take_over(root / config.initialise_from, config.model, facts)
+    config = _with_neighbors(config, training, facts["species"], before["config"]["model"] if before else facts)
+    facts.pop("avg_num_neighbors", None)
     model = build_potential(config.model, facts).to(getattr(torch, config.trainer.precision))
     if weights:
         model.load_state_dict(model.state_dict() | weights)
