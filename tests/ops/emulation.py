@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent / "cuda_emulation"
 TORCH = Path(torch.__file__).parent
 UNITS = {
     "convolution": ["tensor_product/cuda.cu", "tensor_product/checks.cpp"],
+    "contraction": ["symmetric_contraction/cuda.cu", "symmetric_contraction/checks.cpp"],
     "edge_block": ["edge_block/cuda.cu", "edge_block/checks.cpp", "host_memory.cpp"],
     "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp", "emulation.cpp"],
 }
@@ -28,6 +29,7 @@ CONVOLUTION = ["tensor_product", "tensor_product_backward", "tensor_product_tabl
 OPERATORS = [
     *CONVOLUTION,
     *("bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"),
+    *("symmetric_contraction", "symmetric_contraction_backward"),
     *("neighbors", "neighbors_padded", "edge_vectors", "edge_vectors_backward"),
 ]
 FLAGS = [
