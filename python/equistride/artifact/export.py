@@ -16,14 +16,20 @@ from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
+from equistride.models.mace import MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
 from equistride.models.serving import fused as runs_fused
 from equistride.models.serving import plain, serving
 
-PotentialConfig = ESENConfig | EquiformerConfig | NequIPConfig
+PotentialConfig = ESENConfig | EquiformerConfig | NequIPConfig | MACEConfig
 CONFIGS: dict[str, type[PotentialConfig]] = {"esen": ESENConfig, "equiformer": EquiformerConfig, "nequip": NequIPConfig}
-PUBLICATION = {"esen": "arXiv:2502.12147", "equiformer": "arXiv:2206.11990", "nequip": "arXiv:2101.03164"}
+PUBLICATION = {
+    "esen": "arXiv:2502.12147",
+    "equiformer": "arXiv:2206.11990",
+    "nequip": "arXiv:2101.03164",
+    "mace": "arXiv:2206.07697",
+}
 """Paper of each architecture."""
 
 
@@ -42,6 +48,10 @@ def build_potential(config: PotentialConfig, facts: dict[str, Any]) -> Conservat
     elif isinstance(config, NequIPConfig):
         numbers = atomic_numbers_of(facts["species"], "the training data").tolist()
         network = NequIP(config, len(facts["species"]), numbers=numbers, unit=facts["scale"])
+    elif isinstance(config, MACEConfig):
+        raise EquistrideError(
+            "networks of MACE are not trained here", hint="train with mace-torch, then `equistride import mace`"
+        )
     else:
         network = ESEN(config, len(facts["species"]))
         kind = DirectPotential if config.forces == "direct" else ConservativePotential

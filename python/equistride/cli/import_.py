@@ -188,3 +188,25 @@ def nequip(
         description=description, licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
     _say(output, metadata)
+
+
+@app.command()
+def mace(
+    model: Annotated[Path, typer.Argument(help="Model of MACE (.model), as mace-torch saves it.")],
+    output: Output,
+    elements: Elements = "",
+    head: Annotated[str, typer.Option(help="Which labels to reproduce, where it was trained on several.")] = "",
+    dtype: Precision = "float32",
+    description: Description = "",
+    licence: Licence = "",
+    plain: Plain = False,
+    container: ContainerOption = "torchscript",
+) -> None:
+    """Turn a model of MACE into an artifact; mace-torch is not needed, and no code of the file runs."""
+    from equistride.importers.mace import import_mace
+
+    metadata = import_mace(
+        model, output, elements=symbols_of(elements), head=head, dtype=dtype, description=description, licence=licence,
+        fused=not plain, container=container,  # type: ignore[arg-type]
+    )  # fmt: skip
+    _say(output, metadata)

@@ -19,6 +19,7 @@ from equistride.errors import EquistrideError
 from equistride.models.nequip import NequIPLayer
 from equistride.nn.equivariant import EVEN, Block, IrrepLinear, SpeciesLinear
 from equistride.nn.scalar_network import NORMALISED_SILU
+from equistride.nn.tensor_product import TensorProductConvolution
 
 Matrices = Mapping[Irrep, Tensor]
 
@@ -138,29 +139,30 @@ class Paths:
             self.row[path] = filled.get(path.irrep, 0)
             filled[path.irrep] = self.row[path] + inputs[path.block].mul
 
-    def _ours(self, layer: NequIPLayer) -> list[_Path]:
-        """Return the paths in the order of our layer."""
-        convolution = layer.messages.convolution
+    def _ours(self, convolution: TensorProductConvolution) -> list[_Path]:
+        """Return the paths in the order of our convolution."""
         out = []
         for path in convolution.instructions:
             source, target = convolution.irreps_in[path.i_in].ir, convolution.irreps_paths[path.i_out].ir
             out += [_Path(i, path.i_sh, target) for i, (_, ir) in enumerate(self.inputs) if ir == source]
         return out
 
-    def columns(self, layer: NequIPLayer, sign: Callable[[int, int, int], float]) -> tuple[Tensor, Tensor]:
+    def columns(
+        self, convolution: TensorProductConvolution, sign: Callable[[int, int, int], float]
+    ) -> tuple[Tensor, Tensor]:
         """Return the column of each of our weights, and its sign, by the degrees of the path."""
         columns, signs = [], []
-        for path in self._ours(layer):
+        for path in self._ours(convolution):
             mul, ir = self.inputs[path.block]
             columns.append(torch.arange(mul) + self.column[path])
             flip = sign(ir.l, self.harmonics[path.harmonic].ir.l, path.irrep.l)
             signs.append(torch.full((mul,), flip, dtype=torch.float64))
         return torch.cat(columns), torch.cat(signs)
 
-    def rows(self, layer: NequIPLayer, irrep: Irrep) -> Tensor:
+    def rows(self, convolution: TensorProductConvolution, irrep: Irrep) -> Tensor:
         """Return the place of each channel of our messages of an irrep."""
         return torch.cat([
-            torch.arange(self.inputs[path.block].mul) + self.row[path] for path in self._ours(layer) if path.irrep == irrep
+            torch.arange(self.inputs[path.block].mul) + self.row[path] for path in self._ours(convolution) if path.irrep == irrep
         ])  # fmt: skip
 
 
@@ -234,7 +236,7 @@ def put_layer(
         return {ir: part[..., gates] if ir == EVEN else part for ir, part in matrices.items()}
 
     put(state, f"{name}.up", layer.up, up)
-    received = {ir: part[paths.rows(layer, ir)] for ir, part in of_gate(down).items()}
+    received = {ir: part[paths.rows(layer.messages.convolution, ir)] for ir, part in of_gate(down).items()}
     put(state, f"{name}.down", layer.down, {ir: part * layer.divisor for ir, part in received.items()})
     if layer.linear is not None:
         put(state, f"{name}.linear", layer.linear, of_gate(own))
@@ -242,7 +244,7 @@ def put_layer(
         put(state, f"{name}.by_species", layer.by_species, of_gate(own))
     if biases is not None:
         state[f"{name}.up.bias"], state[f"{name}.down.bias"] = biases[0], biases[1][gates]
-    columns, signs = paths.columns(layer, sign)
+    columns, signs = paths.columns(layer.messages.convolution, sign)
     if radial[-1].size(1) != paths.weights:
         raise EquistrideError(
             f"the weights of the convolution {name} do not fit the network", expected=f"{paths.weights} columns",

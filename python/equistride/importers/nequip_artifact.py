@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from ase.data import atomic_numbers
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from equistride import __version__
 from equistride.artifact.export import save_potential
 from equistride.artifact.metadata import Container, Metadata, check_precision
 from equistride.errors import EquistrideError
+from equistride.models.mace import MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig, NequIPLayer
 from equistride.models.potential import ConservativePotential
 
+Config = TypeVar("Config", bound=BaseModel)
 
-def config_from(values: Mapping[str, Any]) -> NequIPConfig:
+
+def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """Return a configuration of ours from another program's choices.
 
     Raises
@@ -29,7 +32,7 @@ def config_from(values: Mapping[str, Any]) -> NequIPConfig:
         One sentence for the first that our network cannot have.
     """
     try:
-        return NequIPConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise EquistrideError(
@@ -70,9 +73,9 @@ def loaded(
 
 
 def save_imported(
-    potential: ConservativePotential, config: NequIPConfig, source: Path, output: Path, *, program: str, version: str,
-    description: str, licence: str, references: list[str], dtype: str, fused: bool, container: Container,
-    weights: Mapping[str, Any],
+    potential: ConservativePotential, config: NequIPConfig | MACEConfig, source: Path, output: Path, *,
+    program: str, version: str, description: str, licence: str, references: list[str], dtype: str, fused: bool,
+    container: Container, weights: Mapping[str, Any],
 ) -> Metadata:  # fmt: skip
     """Write an imported potential as an artifact whose metadata say where it came from.
 

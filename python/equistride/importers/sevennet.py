@@ -233,7 +233,7 @@ def _config(checkpoint: Checkpoint, features: Sequence[Irreps], modal: bool) -> 
     edge = theirs.get("lmax_edge", -1)
     normalized = theirs.get("_normalize_sph", checkpoint.version >= (0, 10))
     fcn = bool(theirs.get("readout_as_fcn", False))
-    return config_from({
+    return config_from(NequIPConfig, {
         "cutoff": cutoff,
         "num_layers": layers,
         "l_max": edge if edge > 0 else theirs["lmax"],

@@ -359,7 +359,7 @@ class NequIP(nn.Module):
 
     def after_layers(self, species: Tensor, edges: Edges) -> list[Tensor]:
         """Return the features [n, columns] of own atoms after each layer."""
-        bonds = Bonds(edges.ends, edges.lengths.clamp(max=self.cutoff), edges.harmonics, edges.basis)
+        bonds = Bonds(edges.ends, edges.lengths.clamp(max=self.cutoff), edges.harmonics, edges.basis, species[:0])
         mine = local_rows(species)
         x = self.embedding.weight
         out: list[Tensor] = []

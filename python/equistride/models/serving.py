@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from equistride.errors import EquistrideError
 from equistride.models.esen_fused import TOLERANCE, FusedESEN, fusable, fuse
+from equistride.models.mace import MACE
 from equistride.models.nequip import NequIP
 from equistride.models.potential import ConservativePotential
+from equistride.nn.symmetric_contraction import TabulatedContraction
 from equistride.nn.tensor_product import TensorProductConvolution
+
+SPLINED = (NequIP, MACE)
+"""Networks whose functions of the bond length become splines."""
 
 
 def _around(network: nn.Module, potential: ConservativePotential) -> ConservativePotential:
@@ -31,7 +34,7 @@ def serving(potential: ConservativePotential, dtype: str) -> ConservativePotenti
         rounding; in ``"float64"`` nothing is approximated.
     """
     network = potential.network
-    if isinstance(network, NequIP):
+    if isinstance(network, SPLINED):
         if dtype != "float32":
             return _around(network.served(None), potential)
         try:
@@ -45,11 +48,11 @@ def serving(potential: ConservativePotential, dtype: str) -> ConservativePotenti
 
 def plain(potential: ConservativePotential) -> ConservativePotential:
     """Return the potential with torch's own operators alone."""
-    if not isinstance(potential.network, NequIP):
+    if not isinstance(potential.network, SPLINED):
         return potential
-    network = copy.deepcopy(potential.network)
+    network = potential.network.served(None)
     for part in network.modules():
-        if isinstance(part, TensorProductConvolution):
+        if isinstance(part, TensorProductConvolution | TabulatedContraction):
             part.fused = False
     network.fused = False
     return _around(network, potential)
@@ -58,4 +61,4 @@ def plain(potential: ConservativePotential) -> ConservativePotential:
 def fused(potential: ConservativePotential) -> bool:
     """Whether it runs through operators of ours."""
     network = potential.network
-    return isinstance(network, FusedESEN) or (isinstance(network, NequIP) and network.fused)
+    return isinstance(network, FusedESEN) or (isinstance(network, SPLINED) and network.fused)

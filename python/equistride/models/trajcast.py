@@ -151,6 +151,7 @@ class TrajCastLayer(nn.Module):
                 bonds.lengths[start:stop],
                 bonds.harmonics[start:stop],
                 bonds.basis[start:stop],
+                bonds.pair,
             )
             own = Motion(
                 motion.itself[:, : last - first],
@@ -235,7 +236,7 @@ class TrajCast(nn.Module):
             basis, r = vectors[:, :0], r.clamp(max=self.cutoff)
         else:
             basis = self.lengths(r)
-        bonds = Bonds(edge_index, r, self.harmonics(vectors), basis)
+        bonds = Bonds(edge_index, r, self.harmonics(vectors), basis, edge_index[0, :0])
 
         x = torch.cat(self.start(torch.cat([one_hot, speeds, along[:, 1:]], 1)), 1)
         out = [x]

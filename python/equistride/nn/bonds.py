@@ -14,13 +14,14 @@ class Bonds(NamedTuple):
     """What every layer reads of the bonds.
 
     ``ends`` [2, E] receiver and sender; ``lengths`` [E] A; ``harmonics`` [E, (l_max+1)^2]; ``basis`` [E, B] functions of
-    the lengths (no columns where all layers have tables).
+    the lengths (no columns where all layers have tables); ``pair`` [E] which two elements (no rows where nothing asks).
     """
 
     ends: Tensor
     lengths: Tensor
     harmonics: Tensor
     basis: Tensor
+    pair: Tensor
 
 
 class WeightedConvolution(nn.Module):

@@ -1,6 +1,7 @@
 """Functions of the bond length: bases, the smooth envelope, and the network on top of them."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -77,14 +78,55 @@ class BesselBasis(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """Return b [E, num_basis] of bond lengths r [E] in A."""
+        return self.envelope(r)[:, None] * self.functions(r)
+
+    def functions(self, r: Tensor) -> Tensor:
+        """Return the same without the envelope."""
         x = (r / self.cutoff)[:, None]
-        return self.envelope(r)[:, None] * self.prefactor * torch.sin(self.frequencies * x) / x
+        return self.prefactor * torch.sin(self.frequencies * x) / x
 
     def envelope(self, r: Tensor) -> Tensor:
         """Return the envelope [E]."""
         if self.switch < self.cutoff:
             return switched_envelope(r, self.switch, self.cutoff)
         return polynomial_envelope(r / self.cutoff, self.exponent)
+
+
+class DistanceTransform(nn.Module):
+    """Bond lengths in units of what two elements would have bonded, as MACE's potentials of many elements read them.
+
+    ``agnesi``: 1 / (1 + a y^q / (1 + y^(q-p))) with y = r / r0 and r0 the mean of the covalent radii (Witt et al.,
+    10.1063/5.0158783). ``soft``: from 3/4 of the radii's sum, where r is short, to r itself.
+
+    Parameters
+    ----------
+    kind
+        ``"agnesi"`` or ``"soft"``.
+    radii
+        Covalent radius of each element [A].
+    parameters
+        a, p and q; or the steepness.
+    """
+
+    sums: Tensor
+
+    def __init__(self, kind: str, radii: Sequence[float], parameters: Sequence[float]) -> None:
+        super().__init__()
+        self.kind, self.parameters_of_kind = kind, [float(p) for p in parameters]
+        each = torch.tensor(list(radii), dtype=torch.float64)
+        self.register_buffer("sums", (each[:, None] + each[None]).flatten(), persistent=False)
+
+    def forward(self, r: Tensor, pair: Tensor) -> Tensor:
+        """Return transformed lengths [E] of bonds of lengths r [E] in A between elements ``pair`` [E], i * S + j."""
+        total = self.sums.to(r.dtype).index_select(0, pair)
+        if self.kind == "agnesi":
+            a, p, q = self.parameters_of_kind[0], self.parameters_of_kind[1], self.parameters_of_kind[2]
+            y = r / (0.5 * total)
+            return 1.0 / (1.0 + a * y.pow(q) / (1.0 + y.pow(q - p)))
+        first, last = 0.75 * total, total * (4.0 / 3.0)
+        steepness = self.parameters_of_kind[0] / (last - first)
+        share = 0.5 * (1.0 + torch.tanh(steepness * (r - 0.5 * (first + last))))
+        return first + (r - first) * share
 
 
 class RadialNetwork(nn.Module):

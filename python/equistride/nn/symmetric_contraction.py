@@ -33,6 +33,10 @@ Block = dict[tuple[int, ...], Tensor]
 """Coefficients [paths, 2 L + 1] of each monomial, named by its sorted factors."""
 
 
+Bases = Mapping[tuple[int, int], Block]
+"""Coupled products for each degree of the output and number of factors."""
+
+
 def symmetric_contraction_reference(x: Tensor, table: Tensor, species: Tensor, terms: Tensor, outputs: int) -> Tensor:
     """Do what ``torch.ops.equistride.symmetric_contraction`` does, term by term in plain torch.
 
@@ -169,6 +173,11 @@ class TabulatedContraction(nn.Module):
         self.register_buffer("terms", terms)
         self.register_buffer("table", table)
 
+    @torch.jit.unused
+    def frozen(self) -> "TabulatedContraction":
+        """Return this."""
+        return self
+
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         """Return [N, outputs * C] from features [N, (l_max + 1)^2 * C] and species [N]."""
         if self.fused:
@@ -212,7 +221,7 @@ class SymmetricContraction(nn.Module):
         channels: int,
         elements: int,
         correlation: int,
-        bases: Mapping[tuple[int, int], Block] | None = None,
+        bases: Bases | None = None,
         *,
         fused: bool = True,
     ) -> None:
@@ -225,6 +234,7 @@ class SymmetricContraction(nn.Module):
             )
         self.fused = fused
         self.outputs = sum(2 * degree + 1 for degree in degrees)
+        self.paths_of: dict[tuple[int, int], int] = {}  # by degree and number of factors
         terms: list[list[int]] = []
         coefficients: list[tuple[int, Tensor]] = []  # first path, and its coefficients
         paths = row = 0
@@ -236,7 +246,8 @@ class SymmetricContraction(nn.Module):
             firsts = {}
             for factors, basis in made.items():
                 firsts[factors] = paths
-                paths += next((c.size(0) for c in basis.values()), 0)
+                self.paths_of[degree, factors] = next((c.size(0) for c in basis.values()), 0)
+                paths += self.paths_of[degree, factors]
             for m in range(2 * degree + 1):
                 for factors, basis in made.items():
                     for monomial, path in sorted(basis.items()):
@@ -249,12 +260,12 @@ class SymmetricContraction(nn.Module):
         for t, (first, path) in enumerate(coefficients):
             matrix[t, first : first + path.size(0)] = path
         self.register_buffer("terms", torch.tensor(terms, dtype=torch.int32).view(-1, 2 + MAX_FACTORS))
-        self.register_buffer("coefficients", matrix.to(torch.get_default_dtype()))
+        self.register_buffer("coefficients", matrix)
         self.weight = nn.Parameter(torch.randn(elements, paths, channels) / max(paths, 1))
 
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         """Return [N, outputs * C] from features [N, (l_max + 1)^2 * C] and species [N]."""
-        table = torch.matmul(self.coefficients, self.weight)
+        table = torch.matmul(self.coefficients.to(self.weight.dtype), self.weight)
         if self.fused:
             return torch.ops.equistride.symmetric_contraction(x, table, species, self.terms, self.outputs)
         return symmetric_contraction_reference(x, table, species, self.terms, self.outputs)
