@@ -55,7 +55,8 @@ constexpr std::array ALLOWED = {
     "aten::clone aten::contiguous aten::copy_ aten::cpu aten::cuda aten::double aten::float aten::to aten::type_as",
 
     // Shapes.
-    "aten::broadcast_tensors aten::broadcast_to aten::cat aten::chunk aten::concat aten::constant_pad_nd aten::diag "
+    "aten::broadcast_tensors aten::broadcast_to aten::cartesian_prod aten::cat aten::chunk aten::concat "
+    "aten::constant_pad_nd aten::diag "
     "aten::diag_embed aten::diagonal aten::expand aten::expand_as aten::flatten aten::flip aten::hstack aten::meshgrid "
     "aten::movedim aten::mT aten::narrow aten::numpy_T aten::pad aten::permute aten::repeat aten::repeat_interleave "
     "aten::reshape aten::reshape_as aten::roll aten::select aten::slice aten::split aten::split_with_sizes "
