@@ -17,6 +17,7 @@ from equistride.data.quartz import quartz
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.errors import EquistrideError
 from equistride.importers.sevennet import import_sevennet
 from equistride.units import KJ_MOL_PER_EV
 
@@ -81,5 +82,5 @@ def test_short_bonds_are_refused_with_their_atoms(written: dict[str, Path]) -> N
     """Where tables end: a twentieth of the cutoff."""
     atoms = crystal()
     atoms.positions[5] = atoms.positions[7] + [0.1, 0.0, 0.0]
-    with pytest.raises(RuntimeError, match=r"atoms (5 and 7|7 and 5)"):
+    with pytest.raises(EquistrideError, match=r"atoms (5 and 7|7 and 5)"):
         expected(written["d"], atoms)

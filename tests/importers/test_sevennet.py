@@ -252,6 +252,9 @@ def test_leftovers_of_other_kernels_are_no_weights() -> None:
     expected, _ = potential_of(changed())
     for key in [k for k in foreign.state if "_w3j_" in k]:
         foreign.state.pop(key)
+    early = Checkpoint(foreign.config | {"version": "0.10.1"}, dict(foreign.state))
+    with pytest.raises(EquistrideError, match="no 3j symbols, whose signs early versions chose otherwise"):
+        potential_of(early)
     foreign.state["1_convolution.convolution.f.tp.f_fx.module.c0"] = torch.ones(3)
     foreign.state["1_self_interaction_1.linear.weight"] = foreign.state["1_self_interaction_1.linear.weight"][None]
     found, _ = potential_of(foreign)

@@ -26,7 +26,7 @@ def config(tmp_path: Path, model: dict[str, object] | None = None, **sections: d
         "name": "toy", "model": MODEL | (model or {}),
         "data": {"files": ["train.npz"], "test_files": ["test.npz"], "validation_fraction": 0.25, "batch_size": 3},
         "loss": {"energy": 2.0, "force": 10.0, "virial": 0.2},
-        "optimiser": {"learning_rate": 2e-2, "warmup_steps": 5, "ema_decay": 0.9},
+        "optimiser": {"learning_rate": 1e-2, "warmup_steps": 5, "ema_decay": 0.9},
         "trainer": {"steps": 12, "validate_every": 6, "checkpoint_every": 6, "precision": "float64"}, **sections,
     }  # fmt: skip
     path = tmp_path / "config.yaml"
@@ -38,7 +38,7 @@ def config(tmp_path: Path, model: dict[str, object] | None = None, **sections: d
 
 def test_the_errors_fall_and_the_artifact_is_the_network(folder: Path, tmp_path: Path) -> None:
     made = config(
-        tmp_path, {"repulsion": {}},
+        tmp_path,
         trainer={"steps": 250, "validate_every": 125, "checkpoint_every": 125, "precision": "float64"},
     )  # fmt: skip
     results = train(made, folder, tmp_path / "run", progress=False)

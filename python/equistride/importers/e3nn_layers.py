@@ -166,7 +166,9 @@ class Paths:
         ])  # fmt: skip
 
 
-def stored_sign(state: Mapping[str, Tensor], convolution: str, *, old: bool) -> Callable[[int, int, int], float]:
+def stored_sign(
+    state: Mapping[str, Tensor], convolution: str, *, old: bool, needed: bool = False
+) -> Callable[[int, int, int], float]:
     """Return, by degrees, the sign of a convolution's 3j symbols against ours.
 
     e3nn before 0.5 has the opposite sign where one degree is 1 and the others are equal and above 1.
@@ -177,16 +179,23 @@ def stored_sign(state: Mapping[str, Tensor], convolution: str, *, old: bool) -> 
         State dict, and the name in it of the ``o3.TensorProduct`` that may have its symbols.
     old
         Written by such an e3nn, which decides where symbols are not stored.
+    needed
+        Refuse a file that does not store them.
 
     Raises
     ------
     EquistrideError
-        By the function returned, where symbols are neither.
+        By the function returned, where symbols are neither, or are needed and not there.
     """
 
     def of(a: int, b: int, c: int) -> float:
         stored = state.get(f"{convolution}._compiled_main_left_right._w3j_{a}_{b}_{c}")
         low, middle, high = sorted((a, b, c))
+        if stored is None and needed and low > 0:
+            raise EquistrideError(
+                "the checkpoint has no 3j symbols, whose signs early versions chose otherwise",
+                expected=f"_w3j_{a}_{b}_{c} in the state dict",
+            )
         if stored is None:
             return -1.0 if old and low == 1 and middle == high > 1 else 1.0
         ours = wigner_3j(a, b, c, dtype=torch.float64)

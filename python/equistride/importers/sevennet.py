@@ -270,16 +270,8 @@ def _modal(config: Mapping[str, Any], wanted: str) -> tuple[int, int]:
 class _Reader:
     """Takes the weights of one modal and some elements out of a checkpoint."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        features: Sequence[Irreps],
-        modal: int,
-        modals: int,
-        kept: Sequence[int],
-        count: int,
-    ) -> None:
-        self.checkpoint, self.features, self.modal, self.modals = checkpoint, features, modal, modals
+    def __init__(self, checkpoint: Checkpoint, modal: int, modals: int, kept: Sequence[int], count: int) -> None:
+        self.checkpoint, self.modal, self.modals = checkpoint, modal, modals
         self.kept, self.count = list(kept), count
 
     def reads_modal(self, part: str) -> bool:
@@ -301,13 +293,8 @@ class _Reader:
 
     def sign(self, layer: int) -> Callable[[int, int, int], float]:
         """Return by degrees whether the layer's 3j symbols have the opposite sign of ours."""
-        convolution = f"{layer}_convolution.convolution"
-        stored = any(key.startswith(f"{convolution}._compiled") for key in self.checkpoint.state)
-        _refuse_unless(
-            stored or self.checkpoint.version >= (0, 11) or not _has_vectors(self.features[layer]),
-            "no 3j symbols, whose signs early versions chose otherwise", "_w3j_1_1_1 and others in the state dict", "none",
-        )  # fmt: skip
-        return stored_sign(self.checkpoint.state, convolution, old=False)
+        known = self.checkpoint.version >= (0, 11)  # and those of kernels that keep no symbols
+        return stored_sign(self.checkpoint.state, f"{layer}_convolution.convolution", old=False, needed=not known)
 
     def scales(self, name: str) -> Tensor:
         """Return scale or shift of each element kept."""
@@ -322,10 +309,6 @@ class _Reader:
             values.numel(),
         )
         return values.expand(self.count)[self.kept].clone()
-
-
-def _has_vectors(irreps: Irreps) -> bool:
-    return any(ir.l > 0 for _, ir in irreps)
 
 
 def _elements(config: Mapping[str, Any], wanted: Sequence[str]) -> tuple[list[str], list[int], int]:
@@ -388,7 +371,7 @@ def potential_of(
         ) from None
     _check_all_read(checkpoint, config.num_layers)
     network = network_from(config, species)
-    reader = _Reader(checkpoint, features, number, modals, kept, count)
+    reader = _Reader(checkpoint, number, modals, kept, count)
     state: dict[str, Tensor] = {}
     embedding, bias = reader.linear("onehot_to_feature_x", Irreps([(count, EVEN)]), features[0])
     state["embedding.weight"] = embedding[EVEN][kept] + bias
