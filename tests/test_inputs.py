@@ -11,7 +11,9 @@ TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 def test_every_row_names_tests_that_are_there(repository: Path) -> None:
     lines = (repository / "docs" / "inputs.md").read_text().splitlines()
     rows = [
-        line.strip("| ").split(" | ") for line in lines if line.startswith("| ") and not line.startswith(("| input |", "| **"))
+        line.strip("| ").split(" | ")
+        for line in lines
+        if line.startswith("| ") and not line.startswith(("| input |", "| **"))
     ]
     assert len(rows) > 30
     for row in rows:
