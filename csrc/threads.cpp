@@ -47,8 +47,9 @@ Threads::~Threads() {
 }
 
 std::int64_t Threads::grain(std::int64_t items) const {
-    return std::max<std::int64_t>(
-        1, static_cast<std::int64_t>(std::ceil(static_cast<double>(items) * WORK_OF_A_THREAD / work_)));
+    if (count_ == 1)
+        return std::max<std::int64_t>(items, 1);
+    return static_cast<std::int64_t>(std::ceil(static_cast<double>(items) * WORK_OF_A_THREAD / work_));
 }
 
 } // namespace equistride
