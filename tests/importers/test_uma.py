@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
+import openmm.app
 import pytest
 import torch
 from ase import Atoms
@@ -22,10 +24,13 @@ from equistride.artifact.export import save_potential
 from equistride.artifact.system import with_system
 from equistride.cli.main import app
 from equistride.engines.ase import EquistrideCalculator
+from equistride.engines.openmm import create_force
+from equistride.engines.openmm_export import write_torchforce
 from equistride.errors import EquistrideError
 from equistride.importers.fairchem import build, import_fairchem
 from equistride.importers.fairchem_checkpoint import Checkpoint, read_checkpoint
 from equistride.models.esen_fused import fuse
+from equistride.units import EV_PER_KJ_MOL
 
 ETHANOL = {"C": 2, "H": 6, "O": 1}
 SYSTEMS = ["quartz9", "quartz72", "slab72", "ethanol", "cation", "anion"]
@@ -174,6 +179,36 @@ def test_the_artifact_holds_for_its_system_alone(tmp_path: Path) -> None:
             load(path, **system)
         with pytest.raises(EquistrideError, match="charge and spin are fixed in the model"):
             with_system(path, tmp_path / "other.pt", **system)
+
+
+def test_openmm_holds_the_atoms_that_the_model_sees_to_it(tmp_path: Path) -> None:
+    """Water around the molecule is none of the model's business."""
+    path, ethanol = artifact_of(tmp_path / "uma.pt"), molecule("CH3CH2OH")
+    topology = openmm.app.Topology()
+    for symbols in (ethanol.symbols, "OHH"):
+        residue = topology.addResidue("X", topology.addChain())
+        for symbol in symbols:
+            topology.addAtom(symbol, openmm.app.Element.getBySymbol(symbol), residue)
+    water = [[30, 0, 0], [31, 0, 0], [30, 1, 0]]
+
+    def energy(atoms: range) -> float:
+        """Of the model alone, eV."""
+        system = openmm.System()
+        for _ in range(12):
+            system.addParticle(1.0)
+        system.addForce(create_force(path, topology, atoms=atoms, precision="double"))
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(np.concatenate([ethanol.positions, water]) / 10)
+        return context.getState(getEnergy=True).getPotentialEnergy()._value * EV_PER_KJ_MOL
+
+    expected = load(path).compute(ethanol.positions, list(ethanol.symbols)).atomic_energies.sum()
+    assert energy(range(9)) == pytest.approx(float(expected), rel=1e-12)
+    with pytest.raises(
+        (EquistrideError, openmm.OpenMMException), match="one composition alone; expected H6C2O1; found H5C2O1"
+    ):
+        energy(range(8))
+    with pytest.raises(EquistrideError, match="the model holds for one composition alone"):
+        write_torchforce(path, tmp_path / "force.pt", topology)
 
 
 def test_balanced_channels_are_held_to_their_total_in_both_forms(tmp_path: Path) -> None:
