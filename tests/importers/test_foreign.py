@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from equistride.errors import EquistrideError
+from equistride.importers import nequip, sevennet
 from equistride.importers.foreign import Archive, Record, plain, read_file, tensors_of
 
 MEND = "give another file"
@@ -212,3 +213,25 @@ def test_damaged_files_are_refused_in_a_sentence_or_read_as_they_were(saved: Pat
             continue
         assert all(torch.equal(found[key], value) for key, value in expected.items())  # the damage lies in between
     assert refused > count // 2
+
+
+READERS = {"sevennet-c.pth": sevennet, "nequip-a.ckpt": nequip, "nequip-a.nequip.zip": nequip}
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_checkpoints_are_refused_by_their_importers(tmp_path: Path, name: str, count: int) -> None:
+    """In a sentence, or read as they were where the damage lies in what is not read."""
+    reader, path, generator = READERS[name], tmp_path / name, np.random.default_rng(2)
+    source = Path(__file__).resolve().parents[1] / "data" / "nequip" / name
+    expected = reader.potential_of(reader.read_checkpoint(source))[0].state_dict()
+    refused = 0
+    for _ in range(count):
+        path.write_bytes(damaged(source.read_bytes(), generator))
+        try:
+            found = reader.potential_of(reader.read_checkpoint(path))[0].state_dict()
+        except EquistrideError as error:
+            refused += "\n" not in str(error)
+            continue
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert refused > count // 3

@@ -161,7 +161,7 @@ def test_other_builders_are_refused_by_name(tmp_path: Path, target: str, reason:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.ckpt"
     torch.save({"model": {}}, path)
-    with pytest.raises(EquistrideError, match=r"not a checkpoint of NequIP; expected the keys .* found model"):
+    with pytest.raises(EquistrideError, match=r"not a checkpoint of NequIP; expected the keys .* found the keys model"):
         read_checkpoint(path)
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     with pytest.raises(EquistrideError, match="is a compiled model"):

@@ -293,7 +293,9 @@ def test_names_are_looked_for_and_nothing_is_imported(tmp_path: Path, monkeypatc
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"state_dict": {}}, path)
-    with pytest.raises(EquistrideError, match=r"not a checkpoint of SevenNet; expected the keys .* found state_dict"):
+    with pytest.raises(
+        EquistrideError, match=r"not a checkpoint of SevenNet; expected the keys .* found the keys state_dict"
+    ):
         read_checkpoint(path)
     torch.save(torch.nn.Linear(2, 2), path)
     with pytest.raises(EquistrideError, match=r"found torch\.nn\.modules\.linear\.Linear"):

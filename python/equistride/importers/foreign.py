@@ -356,3 +356,12 @@ def read_file(path: Path, mend: str) -> Any:
             found=", ".join(list(archive.records)[:3]) or "an empty archive", hint=mend,
         )  # fmt: skip
     return archive.unpickle()
+
+
+def kind_of(content: Any) -> str:
+    """Return what a file's content is, for a message: a foreign class by its name, a table by its first keys."""
+    if isinstance(content, Record):
+        return content.origin
+    if isinstance(content, Mapping):
+        return "the keys " + ", ".join(map(str, list(content)[:4]))
+    return type(content).__name__

@@ -31,7 +31,7 @@ from equistride.importers.e3nn_layers import (
     put_layer,
     stored_sign,
 )
-from equistride.importers.foreign import Archive, Record, read_file, tensors_of
+from equistride.importers.foreign import Archive, Record, kind_of, read_file, tensors_of
 from equistride.importers.nequip_artifact import config_from, layers_of, loaded, network_from, save_imported
 from equistride.models.nequip import NequIPConfig
 from equistride.models.potential import ConservativePotential
@@ -122,12 +122,9 @@ def _read_lightning(path: Path) -> Checkpoint:
     content = read_file(path, MEND)
     hyper = content.get("hyper_parameters") if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not isinstance(hyper, Mapping) or "state_dict" not in content:
-        found = (
-            ", ".join(map(str, list(content)[:4])) if isinstance(content, Mapping) else getattr(content, "origin", "")
-        )
         raise EquistrideError(
             f"{path} is not a checkpoint of NequIP", expected="the keys state_dict and hyper_parameters",
-            found=found or type(content).__name__, hint=MEND,
+            found=kind_of(content), hint=MEND,
         )  # fmt: skip
     tensors = {str(key): value for key, value in content["state_dict"].items() if isinstance(value, Tensor)}
     config, info = hyper.get("model") or {}, hyper.get("info_dict") or {}

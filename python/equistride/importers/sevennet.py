@@ -31,7 +31,7 @@ from equistride.importers.e3nn_layers import (
     stored_sign,
     with_modal,
 )
-from equistride.importers.foreign import read_file
+from equistride.importers.foreign import kind_of, read_file
 from equistride.importers.nequip_artifact import config_from, layers_of, loaded, network_from, save_imported
 from equistride.models.nequip import NequIPConfig
 from equistride.models.potential import ConservativePotential
@@ -153,12 +153,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(content, Mapping) or not all(
         isinstance(content.get(key), Mapping) for key in ("model_state_dict", "config")
     ):
-        found = (
-            ", ".join(map(str, list(content)[:4])) if isinstance(content, Mapping) else getattr(content, "origin", "")
-        )
         raise EquistrideError(
             f"{path} is not a checkpoint of SevenNet", expected="the keys model_state_dict and config",
-            found=found or type(content).__name__, hint=MEND,
+            found=kind_of(content), hint=MEND,
         )  # fmt: skip
     state = {_tidy(str(key)): value for key, value in content["model_state_dict"].items() if isinstance(value, Tensor)}
     return Checkpoint(dict(content["config"]), state)

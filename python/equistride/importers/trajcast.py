@@ -7,7 +7,6 @@ version that upstream pins); they differ in features' layout and in tables, neit
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 from equistride.artifact.metadata import Container, Metadata
 from equistride.artifact.propagators import save_propagator
 from equistride.errors import EquistrideError
+from equistride.importers.foreign import kind_of, read_file
 from equistride.models.propagator import Propagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
 
@@ -79,21 +79,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     EquistrideError
         Where the file is missing, no such file, or a pickled model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise EquistrideError(f"the weights {path} do not exist", hint="give the file of upstream's state dict")
     hint = "save model.state_dict() with upstream's code and import that"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EquistrideError(f"{path} cannot be read as weights ({reason})", hint=hint) from None
+    state = read_file(path, hint)
     for key in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise EquistrideError(
-            f"{path} is not a state dict", expected="tensors by name", found=type(state).__name__, hint=hint
+            f"{path} is not a state dict", expected="tensors by name", found=kind_of(state), hint=hint
         )
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
