@@ -20,7 +20,7 @@ from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
 from equistride.importers.e3nn_layers import Paths, linear, linear_by_species, put
 from equistride.importers.foreign import Record, read_file, tensors_of
-from equistride.importers.nequip_artifact import check_finite, config_from, save_imported
+from equistride.importers.nequip_artifact import check_finite, config_from, loaded, save_imported
 from equistride.models.mace import MACE, MACEConfig, MACELayer, Messages
 from equistride.models.potential import ConservativePotential
 from equistride.nn.equivariant import natural_irreps, with_channels
@@ -204,12 +204,6 @@ def potential_of(
         config, len(kept), numbers=[numbers[k] for k in kept], radii=radii, bases=bases, screening=screening
     ).double()
     state = _state(file, network, config, kept, weights, number, len(heads))
-    check_finite(state)
-    try:
-        network.load_state_dict({**network.state_dict(), **state})
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise EquistrideError(f"the model's weights do not fit one another ({reason})") from None
     scale = shift = torch.zeros(1, dtype=torch.float64)
     if file.root.name == "ScaleShiftMACE":
         scale, shift = (file.tensor(f"scale_shift.{name}").flatten() for name in ("scale", "shift"))
@@ -218,8 +212,9 @@ def potential_of(
     alone = file.tensor("atomic_energies_fn.atomic_energies").view(-1, len(numbers))
     references = alone[min(number, alone.size(0) - 1)][kept] + shift[min(number, shift.numel() - 1)]
     factor = float(scale[min(number, scale.numel() - 1)])
-    check_finite({"scale and shift": torch.stack([scale, shift]), "energies of the elements": references})
-    potential = ConservativePotential(network, [symbols[k] for k in kept], config.cutoff, factor, references.tolist())
+    facts = {"scale and shift": torch.stack([scale, shift]), "energies of the elements": references}
+    check_finite(state | facts)
+    potential = loaded(network, state, [symbols[k] for k in kept], references.tolist(), factor)
     return potential.to(dtype), config
 
 

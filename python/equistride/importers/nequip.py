@@ -328,7 +328,7 @@ def _config(
     deep = given.get("readout_mlp_nonlinearity", "silu") == "silu"
     depth = int(given.get("readout_mlp_hidden_layers_depth", 0)) if deep else 0
     width = given.get("readout_mlp_hidden_layers_width") or features[-1].dim
-    return config_from({
+    return config_from(NequIPConfig, {
         "cutoff": cutoff,
         "num_layers": layers,
         "l_max": Irreps(given["irreps_edge_sh"]).lmax,

@@ -16,7 +16,7 @@ from equistride import __version__
 from equistride.artifact.export import save_potential
 from equistride.artifact.metadata import Container, Metadata, check_precision
 from equistride.errors import EquistrideError
-from equistride.models.mace import MACEConfig
+from equistride.models.mace import MACE, MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig, NequIPLayer
 from equistride.models.potential import ConservativePotential
 
@@ -51,25 +51,30 @@ def layers_of(network: NequIP) -> list[NequIPLayer]:
     return [layer for layer in network.layers if isinstance(layer, NequIPLayer)]
 
 
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not finite."""
+    for name, weight in state.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise EquistrideError(f"the checkpoint has weights that are not finite ({name})")
+
+
 def loaded(
-    network: NequIP, state: Mapping[str, Tensor], species: list[str], references: list[float]
+    network: NequIP | MACE, state: Mapping[str, Tensor], species: list[str], references: list[float], scale: float = 1.0
 ) -> ConservativePotential:
-    """Return the potential of a network with these weights, whose energies are in eV.
+    """Return the potential of a network with these weights, whose energies are in units of ``scale`` [eV].
 
     Raises
     ------
     EquistrideError
         Where weights do not fit or are not finite.
     """
-    for name, weight in state.items():
-        if not bool(torch.isfinite(weight).all()):
-            raise EquistrideError(f"the checkpoint has weights that are not finite ({name})")
+    check_finite(state)
     try:
-        network.load_state_dict(dict(state))
+        network.load_state_dict({**network.state_dict(), **state})
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
-    return ConservativePotential(network, species, network.cutoff, 1.0, references).double()
+    return ConservativePotential(network, species, network.cutoff, scale, references).double()
 
 
 def save_imported(

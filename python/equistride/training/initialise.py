@@ -121,7 +121,7 @@ def take_over(path: Path, config: PotentialConfig, facts: dict[str, Any]) -> tup
     taken = {key: earlier[key] for key in ("species", "scale", "references")} | {key: before[key] for key in measured}
     provenance = facts["provenance"] | {"initialised_from": earlier.get("provenance", {})}
     weights = weights_of(content)
-    if config.forces == "gradient":
+    if getattr(config, "forces", "gradient") == "gradient":
         weights = {k: v for k, v in weights.items() if not k.startswith("network.force_head.")}
     return facts | taken | {"provenance": provenance}, weights | silent
 
