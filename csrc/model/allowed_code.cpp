@@ -97,9 +97,10 @@ constexpr std::array ALLOWED = {
     "aten::tensordot aten::trace",
 
     // Layers of networks.
-    "aten::bilinear aten::celu aten::dropout aten::elu aten::gelu aten::hardsigmoid aten::hardswish aten::hardtanh "
-    "aten::layer_norm aten::leaky_relu aten::linear aten::log_sigmoid aten::log_softmax aten::mish aten::relu "
-    "aten::relu_ aten::selu aten::silu aten::silu_ aten::softmax aten::softplus"};
+    "aten::bilinear aten::celu aten::celu_ aten::dropout aten::dropout_ aten::elu aten::elu_ aten::gelu "
+    "aten::hardsigmoid aten::hardswish aten::hardtanh aten::hardtanh_ aten::layer_norm aten::leaky_relu "
+    "aten::leaky_relu_ aten::linear aten::log_sigmoid aten::log_softmax aten::mish aten::relu aten::relu_ aten::selu "
+    "aten::selu_ aten::silu aten::silu_ aten::softmax aten::softplus"};
 
 const std::unordered_set<c10::Symbol> &allowed() {
     static const auto made = [] {
