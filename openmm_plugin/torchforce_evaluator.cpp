@@ -17,7 +17,7 @@ namespace {
 class TorchForceEvaluator final : public Evaluator {
 public:
     TorchForceEvaluator(const EquistrideForce &force, at::Device device, at::ScalarType dtype)
-        : module_(read_script(force.getModel(), force.getFile())), device_(device), dtype_(dtype),
+        : module_(read_script(force.getModel(), force.getFile(), Native::model)), device_(device), dtype_(dtype),
           outputs_forces_(force.getOutputsForces()) {
         module_.eval();
         module_.to(device);
@@ -121,7 +121,7 @@ private:
 } // namespace
 
 void check_torchforce_module(const std::shared_ptr<const std::string> &bytes, const std::string &name) {
-    const auto methods = read_script(bytes, name).get_methods();
+    const auto methods = read_script(bytes, name, Native::model).get_methods();
     TORCH_CHECK_VALUE(
         std::any_of(methods.begin(), methods.end(), [](const auto &method) { return method.name() == "forward"; }),
         name, " has no method 'forward'; script a module that has one");

@@ -136,7 +136,8 @@ bool holds_objects(const c10::Type &type) {
 
 class Look {
 public:
-    Look(torch::jit::CompilationUnit &unit, const std::string &name) : unit_(unit), name_(name) {}
+    Look(torch::jit::CompilationUnit &unit, const std::string &name, Native native)
+        : unit_(unit), name_(name), native_(native) {}
 
     void all() {
         std::size_t seen = 0;
@@ -158,7 +159,7 @@ private:
 
     void block(const torch::jit::Block &body) {
         for (const torch::jit::Value *value : body.inputs())
-            check_type(*value->type(), unit_, name_);
+            check_type(*value->type(), unit_, name_, native_);
         for (const torch::jit::Node *one : body.nodes()) {
             node(*one);
             for (const torch::jit::Block *inner : one->blocks())
@@ -170,10 +171,12 @@ private:
         if (!allowed().contains(one.kind()))
             refuse(name_, c10::str("calls ", one.kind().toQualString()));
         for (const torch::jit::Value *value : one.outputs()) {
-            check_type(*value->type(), unit_, name_);
+            check_type(*value->type(), unit_, name_, native_);
             if (const auto callee = value->type()->cast<c10::FunctionType>())
                 function(*callee->function());
         }
+        if (one.kind() == c10::prim::CreateObject && allows(native_, *one.output()->type()))
+            refuse(name_, c10::str("makes a ", one.output()->type()->annotation_str()));
         // It believes what it is told, but for values that say themselves what they are.
         if (one.kind() == c10::prim::unchecked_cast && holds_objects(*one.output()->type())) {
             const auto optional = one.input()->type()->cast<c10::OptionalType>();
@@ -184,6 +187,7 @@ private:
 
     torch::jit::CompilationUnit &unit_;
     const std::string &name_;
+    const Native native_;
     std::unordered_set<const torch::jit::Function *> seen_;
 };
 
@@ -206,9 +210,18 @@ void check_source(std::string_view text, const std::string &name) {
 // Nothing slips by: these graphs are what the interpreter runs, made by torch's own compiler, in which each name has
 // become the operator, function or class that it stands for. An alias, a method of a tensor or a nested module is a
 // node like any other; a function that is called is in the unit or is looked at through the call.
-void check_code(torch::jit::CompilationUnit &unit, const std::string &name) { Look(unit, name).all(); }
+void check_code(torch::jit::CompilationUnit &unit, const std::string &name, Native native) {
+    Look(unit, name, native).all();
+}
 
-void check_type(const c10::Type &type, const torch::jit::CompilationUnit &unit, const std::string &name) {
+bool allows(Native native, const c10::Type &type) {
+    const auto *cls = type.castRaw<c10::ClassType>();
+    return native == Native::model && cls && cls->name() &&
+           cls->name()->qualifiedName() == "__torch__.torch.classes.equistride.Model";
+}
+
+void check_type(const c10::Type &type, const torch::jit::CompilationUnit &unit, const std::string &name,
+                Native native) {
     switch (type.kind()) {
     case c10::TypeKind::TensorType:
     case c10::TypeKind::IntType:
@@ -217,7 +230,7 @@ void check_type(const c10::Type &type, const torch::jit::CompilationUnit &unit, 
     case c10::TypeKind::NoneType:
         return;
     case c10::TypeKind::ClassType:
-        if (type.castRaw<c10::ClassType>()->compilation_unit().get() != &unit)
+        if (!allows(native, type) && type.castRaw<c10::ClassType>()->compilation_unit().get() != &unit)
             refuse(name, c10::str("uses the native class ", type.annotation_str()));
         return;
     case c10::TypeKind::CapsuleType:
@@ -231,7 +244,7 @@ void check_type(const c10::Type &type, const torch::jit::CompilationUnit &unit, 
         refuse(name, c10::str("uses the type ", type.annotation_str()));
     default:
         for (const c10::TypePtr &inner : type.containedTypes())
-            check_type(*inner, unit, name);
+            check_type(*inner, unit, name, native);
     }
 }
 

@@ -1,7 +1,6 @@
 #include "model/script.h"
 
 #include "artifact/archive.h"
-#include "model/allowed_code.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
@@ -26,8 +25,8 @@ constexpr int MAX_DEPTH = 100; // of values in values
 /// What torch::jit::load does, in its order, but without the calls that it makes into the file's code on the way.
 class Reader {
 public:
-    Reader(const std::shared_ptr<const std::string> &bytes, const std::string &name)
-        : name_(name), records_(std::make_shared<MemoryReader>(bytes)),
+    Reader(const std::shared_ptr<const std::string> &bytes, const std::string &name, Native native)
+        : name_(name), native_(native), records_(std::make_shared<MemoryReader>(bytes)),
           unit_(std::make_shared<torch::jit::CompilationUnit>()),
           importer_(
               unit_, &constants_, [this](const std::string &module) { return source(module); }, records_.version()) {}
@@ -37,7 +36,7 @@ public:
         const IValue constants = unpickle("constants"), root = unpickle("data");
         refuse_unless(constants.isTuple(), "its constants are no tuple");
         refuse_unless(root.isObject() && root.toObjectRef().type()->is_module(), "it holds no module");
-        check_code(*unit_, name_);
+        check_code(*unit_, name_, native_);
         check(root, root.type(), 0);
         return torch::jit::Module(root.toObject());
     }
@@ -76,11 +75,16 @@ private:
             } catch (const torch::jit::ErrorReport &) {
                 refuse_unless(false, "its data name " + type.qualifiedName());
             }
-            check_type(*found, *unit_, name_);
+            check_type(*found, *unit_, name_, native_);
             return c10::StrongTypePtr(unit_, found);
         };
         const auto make = [this](const c10::StrongTypePtr &type, const IValue &state) {
             const auto cls = type.type_->cast<c10::ClassType>();
+            if (allows(native_, *type.type_)) { // ours, which reads the state as an artifact
+                auto object = c10::ivalue::Object::create(type, cls->numAttributes());
+                cls->getMethod("__setstate__")({object, state});
+                return object;
+            }
             refuse_unless(cls && cls->compilation_unit() == unit_, "its data hold a " + type.type_->annotation_str());
             refuse_unless(!cls->findMethod("__setstate__") && !cls->findMethod("__getstate__"),
                           "its code has " + cls->annotation_str() +
@@ -121,6 +125,8 @@ private:
         if (value.isObject()) {
             const auto &object = value.toObjectRef();
             const auto cls = object.type();
+            if (allows(native_, *cls))
+                return;
             refuse_unless(cls->compilation_unit() == unit_, "its data hold a " + found->annotation_str());
             if (!objects_.insert(&object).second)
                 return;
@@ -163,6 +169,7 @@ private:
     }
 
     const std::string &name_;
+    const Native native_;
     caffe2::serialize::PyTorchStreamReader records_;
     std::shared_ptr<torch::jit::CompilationUnit> unit_;
     std::vector<IValue> constants_;
@@ -173,10 +180,11 @@ private:
 
 } // namespace
 
-torch::jit::Module read_script(const std::shared_ptr<const std::string> &bytes, const std::string &name) {
+torch::jit::Module read_script(const std::shared_ptr<const std::string> &bytes, const std::string &name,
+                               Native native) {
     const c10::InferenceMode no_inference(false);
     try {
-        return Reader(bytes, name).read();
+        return Reader(bytes, name, native).read();
     } catch (const c10::ValueError &) {
         throw;
     } catch (const std::exception &error) {

@@ -163,7 +163,7 @@ def test_refusals(file: Path, crystal_propagator: Path, random_artifact64: Path,
     atoms = bulk()
     with pytest.raises(EquistrideError, match=r"no atoms"):
         TrajCastDynamics(Atoms(), file)
-    with pytest.raises(EquistrideError, match=r"does not know: C"):
+    with pytest.raises(EquistrideError, match=r"does not know the element C"):
         TrajCastDynamics(Atoms("C", pbc=False), file)
     with pytest.raises(EquistrideError, match=r"expected a propagator; found a potential"):
         TrajCastDynamics(atoms, random_artifact64)

@@ -180,3 +180,19 @@ def test_refusals(fused: dict[str, Path], tmp_path: Path) -> None:
     atoms.positions[3] = atoms.positions[5]
     with pytest.raises(openmm.OpenMMException, match="on top of each other"):
         from_file(target, atoms, False)
+
+
+class Opens(torch.nn.Module):
+    """A force field that opens a file of its choice when it runs."""
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        model = torch.classes.equistride.Model(None, "other.pt", True)
+        model.set_system(1.0, 1.0)
+        return positions.sum()
+
+
+def test_a_file_that_makes_a_model_itself_is_refused(fused: dict[str, Path], tmp_path: Path) -> None:
+    """It may hold one, which is read as any artifact; and an artifact may hold none."""
+    torch.jit.script(Opens()).save(str(tmp_path / "opens.pt"))
+    with pytest.raises(EquistrideError, match=r"makes a __torch__\.torch\.classes\.equistride\.Model"):
+        from_file(tmp_path / "opens.pt", structure("cluster"), False)

@@ -53,22 +53,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _is_pickled_module(path: Path) -> bool:
-    """Tell whether the pickle of an archive names a class, other than the tensors and plain values of a checkpoint."""
-    plain = ("torch", "torch._utils", "torch.storage", "collections", "_codecs", "builtins")
+    """Tell whether the pickle of an archive begins with a class, as an object does, and not with a dictionary."""
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = [n for n in archive.namelist() if n.endswith("data.pkl")]
-            words: list[str] = []
-            for code, value, _ in pickletools.genops(archive.read(name)):
-                if code.name == "GLOBAL" and str(value).split()[0] not in plain:
-                    return True
-                if code.name == "STACK_GLOBAL" and words[-2] not in plain:
-                    return True
-                if isinstance(value, str):
-                    words.append(value)
-    except (ValueError, IndexError, OSError, zipfile.BadZipFile):
-        pass
-    return False
+            codes = ((code.name, value) for code, value, _ in pickletools.genops(archive.read(name)))
+            first, value = next(code for code in codes if code[0] not in ("PROTO", "FRAME"))
+    except (ValueError, OSError, zipfile.BadZipFile, StopIteration):
+        return False
+    return "UNICODE" in first or (first == "GLOBAL" and not str(value).startswith("collections "))
 
 
 def unreadable(checkpoint: Path, error: Exception) -> EquistrideError:
