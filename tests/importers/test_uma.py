@@ -196,7 +196,7 @@ def test_openmm_holds_the_atoms_that_the_model_sees_to_it(tmp_path: Path) -> Non
         system = openmm.System()
         for _ in range(12):
             system.addParticle(1.0)
-        system.addForce(create_force(path, topology, atoms=atoms, precision="double"))
+        system.addForce(create_force(path, topology, atoms=atoms, precision="float64"))
         context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
         context.setPositions(np.concatenate([ethanol.positions, water]) / 10)
         return context.getState(getEnergy=True).getPotentialEnergy()._value * EV_PER_KJ_MOL

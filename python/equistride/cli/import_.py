@@ -40,7 +40,7 @@ def _say(output: Path, metadata: Metadata) -> None:
     )
     licence = metadata.licence or "not stated in the file; ask its authors"
     source = [str(metadata.weights[key]) for key in ("program", "file") if key in metadata.weights]
-    typer.echo(f"weights: {', '.join([*source, f'licence: {licence}'])}")
+    typer.echo(f"weights: {', '.join(source)}; licence: {licence}")
     for note in metadata.weights.get("notes", []):
         typer.echo(f"note: {note}")
 
