@@ -31,10 +31,10 @@ def equistride(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
 
 
 def refused(*arguments: object, cwd: Path | None = None) -> str:
-    """Run a command that must fail as a user's error: status 2, one line on stderr, no traceback."""
+    """Run a command that must fail as a user's error: status 2, one line on stderr beside notes, no traceback."""
     done = equistride(*arguments, cwd=cwd)
     assert done.returncode == 2, done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("equistride: note: ")]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("equistride: ")
     assert "Traceback" not in done.stderr

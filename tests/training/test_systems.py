@@ -165,7 +165,7 @@ def test_a_loss_without_labels_is_refused(tmp_path: Path, recwarn: pytest.Warnin
         potential_task(asked, tmp_path)
     potential_task(load_config(config(tmp_path, "a.extxyz"), ["loss.virial=0"]), tmp_path)
     potential_task(load_config(config(tmp_path, "a.extxyz")), tmp_path)
-    assert not [w for w in recwarn if issubclass(w.category, Notice)]
+    assert not [w for w in recwarn if "virial" in str(w.message)]
     charged(tmp_path / "b.extxyz", charge=False, stress=True)
     both = load_config(config(tmp_path, "a.extxyz"), ["loss.virial=1", "data.files=[a.extxyz, b.extxyz]"])
     with pytest.warns(Notice, match=r"\d of 14 frames have a virial; loss.virial is of these alone"):
