@@ -28,7 +28,7 @@ namespace {
 constexpr double OTHER_MASS = 0.2;
 constexpr char PAIR[] = "pair equistride";
 const std::vector<std::string> KEYWORDS = {"device", "ghost", "precision", "uncertainty_threshold",
-                                           "charge", "spin",  "check", "trust"};
+                                           "charge", "spin",  "check",     "trust"};
 
 } // namespace
 

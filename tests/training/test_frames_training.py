@@ -126,7 +126,9 @@ def test_unlabelled_trajectories_and_bad_input(folder: Path, tmp_path: Path) -> 
         configure(folder, EQUIFORMER, frames={"control": "noise", "frames": 2})
     with pytest.raises(EquistrideError, match=r"unknown key 'model.m_max'"):
         configure(folder, EQUIFORMER | {"m_max": 1})
-    with pytest.raises(EquistrideError, match="expected 'esen' or 'equiformer' or 'nequip' or 'trajcast'; found 'painn'"):
+    with pytest.raises(
+        EquistrideError, match="expected 'esen' or 'equiformer' or 'nequip' or 'trajcast'; found 'painn'"
+    ):
         configure(folder, {"architecture": "painn"})
 
 
