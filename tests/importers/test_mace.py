@@ -23,6 +23,7 @@ from equistride.graph import neighbor_list
 from equistride.importers import mace
 from equistride.importers.foreign import Record
 from equistride.importers.mace import import_mace, potential_of
+from equistride.importers.nequip_artifact import loaded
 from equistride.models.mace import MACE, MACEConfig
 from equistride.models.potential import ConservativePotential
 from equistride.models.serving import plain, serving
@@ -177,3 +178,12 @@ def test_choices_that_the_file_does_not_have(shared_data: Path) -> None:
         potential_of(path, head="omol")
     with pytest.raises(EquistrideError, match=r"does not know an element; .* found U"):
         potential_of(path, ["O", "U"], "pbe")
+
+
+def test_a_weight_that_nobody_gave_is_missed() -> None:
+    """A network must not keep a random weight where an import has none for it."""
+    network = MACE(MACEConfig(cutoff=3.0, channels=2, l_max=1, radial_widths=(2,), correlation=(1, 1)), 1).double()
+    state = network.state_dict()
+    del state["layers.1.mix.weight"]
+    with pytest.raises(EquistrideError, match=r"do not fit its configuration \(Missing key"):
+        loaded(network, state, ["O"], [0.0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
 from equistride.importers.e3nn_layers import Paths, linear, linear_by_species, put
 from equistride.importers.foreign import Record, read_file, tensors_of
-from equistride.importers.nequip_artifact import check_finite, config_from, loaded, save_imported
+from equistride.importers.nequip_artifact import check_finite, config_from, loaded, refuse_unless, save_imported
 from equistride.models.mace import MACE, MACEConfig, MACELayer, Messages
 from equistride.models.potential import ConservativePotential
 from equistride.nn.equivariant import natural_irreps, with_channels
@@ -50,9 +51,7 @@ UNUSED: Final[dict[str, tuple[Any, ...]]] = {
 """Choices of later versions that change the network, and the values with which they do not."""
 
 
-def _refuse_unless(fine: bool, what: str, expected: object, found: object) -> None:
-    if not fine:
-        raise EquistrideError(f"the model has {what}", expected=str(expected), found=str(found), hint=MEND)
+_refuse_unless: Final = partial(refuse_unless, hint=MEND, thing="model")
 
 
 class _File:
@@ -169,10 +168,8 @@ def _bases(file: _File, layer: int, count: int) -> tuple[Bases, dict[tuple[int, 
     return bases, weights, correlation
 
 
-def potential_of(
-    path: Path, elements: Sequence[str] = (), head: str = "", dtype: torch.dtype = torch.float64
-) -> tuple[ConservativePotential, MACEConfig]:
-    """Return the potential of a file of MACE, and its configuration.
+def potential_of(path: Path, elements: Sequence[str] = (), head: str = "") -> tuple[ConservativePotential, MACEConfig]:
+    """Return the potential of a file of MACE, float64, and its configuration.
 
     Parameters
     ----------
@@ -182,8 +179,6 @@ def potential_of(
         Those to keep; all by default.
     head
         Which set of labels, where there are several.
-    dtype
-        Of the potential.
 
     Raises
     ------
@@ -214,8 +209,7 @@ def potential_of(
     factor = float(scale[min(number, scale.numel() - 1)])
     facts = {"scale and shift": torch.stack([scale, shift]), "energies of the elements": references}
     check_finite(state | facts)
-    potential = loaded(network, state, [symbols[k] for k in kept], references.tolist(), factor)
-    return potential.to(dtype), config
+    return loaded(network, state, [symbols[k] for k in kept], references.tolist(), factor), config
 
 
 def _network(
@@ -327,6 +321,7 @@ def _state(
             state[f"{ours}.messages.weights.weights.network.layers.{k}.weight"] = weight
         if config.density:
             state[f"{ours}.density.weights.network.layers.0.weight"] = file.tensor(f"{theirs}.density_fn.layer0.weight")
+        state |= {f"{ours}.product.{name}": table for name, table in layer.product.named_buffers()}
         # paths without a product are in the file and count nothing
         state[f"{ours}.product.weight"] = torch.cat(
             [

@@ -32,7 +32,14 @@ from equistride.importers.e3nn_layers import (
     stored_sign,
 )
 from equistride.importers.foreign import Archive, Record, kind_of, read_file, tensors_of
-from equistride.importers.nequip_artifact import config_from, layers_of, loaded, network_from, save_imported
+from equistride.importers.nequip_artifact import (
+    config_from,
+    layers_of,
+    loaded,
+    network_from,
+    refuse_unless,
+    save_imported,
+)
 from equistride.models.nequip import NequIPConfig
 from equistride.models.potential import ConservativePotential
 from equistride.nn.equivariant import EVEN
@@ -82,11 +89,6 @@ class Checkpoint:
         return [self.tensor(key) for _, key in keys] or [self.tensor(f"{name}.0.weight")]
 
 
-def _refuse_unless(fine: bool, what: str, expected: object, found: object, hint: str = "") -> None:
-    if not fine:
-        raise EquistrideError(f"the checkpoint has {what}", expected=str(expected), found=str(found), hint=hint)
-
-
 def _network_of(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the tensors of the one network, by names within it."""
     prefixes = {key.removesuffix(START) for key in tensors if key.endswith(START)}
@@ -114,7 +116,7 @@ def _averaged(state: dict[str, Tensor], averages: Sequence[Tensor], config: Mapp
         if value.numel() and not TABLES.search(key) and not key.startswith(tuple(untrained))
     ]  # fmt: skip
     fits = len(names) == len(averages) and all(state[n].shape == a.shape for n, a in zip(names, averages, strict=True))
-    _refuse_unless(fits, "averaged weights that do not fit its network", f"{len(names)} tensors", len(averages))
+    refuse_unless(fits, "averaged weights that do not fit its network", f"{len(names)} tensors", len(averages))
     return state | dict(zip(names, averages, strict=True))
 
 
@@ -207,7 +209,7 @@ def _check_builder(config: Any) -> None:
             f"the checkpoint was made from another file ({name}) and does not say its network's sizes",
             expected=" or ".join(BUILDERS), hint="build a package of it with nequip-package and import the first model's file",
         )  # fmt: skip
-    _refuse_unless(
+    refuse_unless(
         name in BUILDERS, "a model that the import does not know", " or ".join(BUILDERS), target or "none", MEND
     )
 
@@ -218,7 +220,7 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(config)
     if kind == "PresetNequIPGNNModel":
         preset = str(given.get("preset", "")).upper()
-        _refuse_unless(preset in PRESETS, "a preset that the import does not know", ", ".join(PRESETS), preset)
+        refuse_unless(preset in PRESETS, "a preset that the import does not know", ", ".join(PRESETS), preset)
         given = {**PRESET, **PRESETS[preset], **given}
     if kind == "FullNequIPGNNModel":
         return given
@@ -239,27 +241,27 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_choices(given: Mapping[str, Any]) -> None:
     """Refuse what changes the network and what we do not have."""
     kind = given.get("convnet_nonlinearity_type", "gate")
-    _refuse_unless(kind == "gate", "another non-linearity than gates", "gate", kind)
-    _refuse_unless(not given.get("convnet_resnet", False), "residual layers (convnet_resnet)", "none", "some")
+    refuse_unless(kind == "gate", "another non-linearity than gates", "gate", kind)
+    refuse_unless(not given.get("convnet_resnet", False), "residual layers (convnet_resnet)", "none", "some")
     for key in ("convnet_nonlinearity_scalars", "convnet_nonlinearity_gates"):
         chosen = given.get(key, {"e": "silu", "o": "tanh"})
-        _refuse_unless(
+        refuse_unless(
             dict(chosen) == {"e": "silu", "o": "tanh"}, f"activations that the import does not know ({key})",
             "silu for even and tanh for odd scalars", chosen,
         )  # fmt: skip
     pair = given.get("pair_potential")
     target = str((pair or {}).get("_target_", "none")).rpartition(".")[2]
-    _refuse_unless(pair is None or target == "ZBL", "a pair potential that the import does not know", "ZBL", target)
+    refuse_unless(pair is None or target == "ZBL", "a pair potential that the import does not know", "ZBL", target)
     units = (pair or {}).get("units", "metal")
-    _refuse_unless(units == "metal", "energies in other units than eV", "ZBL in metal units", units)
+    refuse_unless(units == "metal", "energies in other units than eV", "ZBL in metal units", units)
     readout = given.get("readout_mlp_nonlinearity", "silu")
     hidden = int(given.get("readout_mlp_hidden_layers_depth", 0))
-    _refuse_unless(
+    refuse_unless(
         hidden == 0 or readout in ("silu", None, "None", "null"), "an activation that the import does not know (read-out)",
         "silu or none", readout,
     )  # fmt: skip
     depths = {(d, w) for d, w in zip(given["radial_mlp_depth"], given["radial_mlp_width"], strict=True)}
-    _refuse_unless(
+    refuse_unless(
         len(depths) == 1, "radial networks that differ from layer to layer", "one depth and width", sorted(depths)
     )
 
@@ -353,11 +355,11 @@ def _embedding(checkpoint: Checkpoint, kept: list[int], fields: Mapping[str, int
     specs = checkpoint.config.get("categorical_graph_field_embed") or []
     names = [str(spec["field"]) for spec in specs]
     unknown = [name for name in fields if name not in names]
-    _refuse_unless(not unknown, "no such field", ", ".join(names) or "none", ", ".join(unknown))
+    refuse_unless(not unknown, "no such field", ", ".join(names) or "none", ", ".join(unknown))
     for spec, name in zip(specs, names, strict=True):
         first, last = int(spec["min"]), int(spec["max"])
         value = fields.get(name)
-        _refuse_unless(
+        refuse_unless(
             value is not None and first <= value <= last, f"a field whose value must be chosen, {name}",
             f"a whole number from {first} to {last}", "none" if value is None else value, f"choose it: --field {name}={first}",
         )  # fmt: skip
@@ -426,7 +428,7 @@ def potential_of(
         )
     kept = [k for k, symbol in enumerate(symbols) if not elements or symbol in elements]
     left = [k for k, v in checkpoint.state.items() if v.numel() and not WEIGHTS.match(k) and not TABLES.search(k)]
-    _refuse_unless(not left, "weights that the import does not know", "those of a NequIP", ", ".join(left[:3]))
+    refuse_unless(not left, "weights that the import does not know", "those of a NequIP", ", ".join(left[:3]))
     try:
         given = _arguments(checkpoint.config)
         _check_choices(given)

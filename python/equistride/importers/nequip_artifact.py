@@ -23,6 +23,14 @@ from equistride.models.potential import ConservativePotential
 Config = TypeVar("Config", bound=BaseModel)
 
 
+def refuse_unless(
+    fine: bool, what: str, expected: object, found: object, hint: str = "", thing: str = "checkpoint"
+) -> None:
+    """Refuse a file in one sentence unless all is fine."""
+    if not fine:
+        raise EquistrideError(f"the {thing} has {what}", expected=str(expected), found=str(found), hint=hint)
+
+
 def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """Return a configuration of ours from another program's choices.
 
@@ -70,7 +78,7 @@ def loaded(
     """
     check_finite(state)
     try:
-        network.load_state_dict({**network.state_dict(), **state})
+        network.load_state_dict(dict(state))
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
@@ -96,7 +104,8 @@ def save_imported(
         As for :func:`equistride.artifact.export.save_potential`.
     """
     check_precision(dtype)
-    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    with Path(source).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {
         "program": f"{program} {version}".strip(),
         "file": Path(source).name,

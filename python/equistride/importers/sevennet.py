@@ -32,7 +32,14 @@ from equistride.importers.e3nn_layers import (
     with_modal,
 )
 from equistride.importers.foreign import kind_of, read_file
-from equistride.importers.nequip_artifact import config_from, layers_of, loaded, network_from, save_imported
+from equistride.importers.nequip_artifact import (
+    config_from,
+    layers_of,
+    loaded,
+    network_from,
+    refuse_unless,
+    save_imported,
+)
 from equistride.models.nequip import NequIPConfig
 from equistride.models.potential import ConservativePotential
 from equistride.nn.equivariant import EVEN
@@ -161,29 +168,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(dict(content["config"]), state)
 
 
-def _refuse_unless(fine: bool, what: str, expected: object, found: object) -> None:
-    if not fine:
-        raise EquistrideError(f"the checkpoint has {what}", expected=str(expected), found=str(found))
-
-
 def _check_choices(config: Mapping[str, Any]) -> None:
     """Refuse what changes the network and what we do not have."""
     kind = config.get("_model_type", "E3_equivariant_model")
-    _refuse_unless(kind == "E3_equivariant_model", "another kind of model", "E3_equivariant_model", kind)
+    refuse_unless(kind == "E3_equivariant_model", "another kind of model", "E3_equivariant_model", kind)
     interaction = config.get("interaction_type", "nequip")
-    _refuse_unless(interaction == "nequip", "an interaction that the import does not know", "nequip", interaction)
+    refuse_unless(interaction == "nequip", "an interaction that the import does not know", "nequip", interaction)
     for key in ("act_scalar", "act_gate"):
         chosen = config.get(key, {"e": "silu", "o": "tanh"})
-        _refuse_unless(
+        refuse_unless(
             chosen == {"e": "silu", "o": "tanh"}, f"activations that the import does not know ({key})",
             "silu for even and tanh for odd scalars", chosen,
         )  # fmt: skip
     radial = config.get("act_radial", "silu")
-    _refuse_unless(radial == "silu", "an activation that the import does not know (act_radial)", "silu", radial)
+    refuse_unless(radial == "silu", "an activation that the import does not know (act_radial)", "silu", radial)
     basis = config.get("radial_basis", {}).get("radial_basis_name", "bessel")
-    _refuse_unless(basis == "bessel", "a radial basis that the import does not know", "bessel", basis)
+    refuse_unless(basis == "bessel", "a radial basis that the import does not know", "bessel", basis)
     reduce = config.get("optimize_by_reduce", True)
-    _refuse_unless(reduce is not False, "the read-out of an early version", "optimize_by_reduce: true", reduce)
+    refuse_unless(reduce is not False, "the read-out of an early version", "optimize_by_reduce: true", reduce)
 
 
 def _reached(irreps: Irreps, harmonics: Irreps, l_max: int, even: bool) -> Irreps:
@@ -218,15 +220,13 @@ def _config(checkpoint: Checkpoint, features: Sequence[Irreps], modal: bool) -> 
     theirs = checkpoint.config
     cutoff, envelope = float(theirs["cutoff"]), theirs.get("cutoff_function", {})
     name = envelope.get("cutoff_function_name", "poly_cut")
-    _refuse_unless(
-        name in ("poly_cut", "XPLOR"), "an envelope that the import does not know", "poly_cut or XPLOR", name
-    )
+    refuse_unless(name in ("poly_cut", "XPLOR"), "an envelope that the import does not know", "poly_cut or XPLOR", name)
     layers = len(features) - 1
     connection = theirs.get("self_connection_type", "nequip")
     kinds = list(connection) if isinstance(connection, list | tuple) else [connection] * layers
     names = {"linear": "linear", "nequip": "species"}
     unknown = [kind for kind in kinds if kind not in names]
-    _refuse_unless(not unknown, "a self-connection that SevenNet does not have", "nequip or linear", unknown)
+    refuse_unless(not unknown, "a self-connection that SevenNet does not have", "nequip or linear", unknown)
     edge = theirs.get("lmax_edge", -1)
     normalized = theirs.get("_normalize_sph", checkpoint.version >= (0, 10))
     fcn = bool(theirs.get("readout_as_fcn", False))
@@ -254,7 +254,7 @@ def _modal(config: Mapping[str, Any], wanted: str) -> tuple[int, int]:
     """Return a modal's number and how many there are; 0 where the checkpoint has none."""
     known = config.get("_modal_map") or {}
     if not config.get("use_modality", False) or not known:
-        _refuse_unless(not wanted, "no modals", "no --modal", wanted)
+        refuse_unless(not wanted, "no modals", "no --modal", wanted)
         return 0, 0
     if wanted not in known:
         raise EquistrideError(
@@ -299,7 +299,7 @@ class _Reader:
         if self.modals and self.checkpoint.config.get(f"use_modal_wise_{name}", False):
             values = values[self.modal]
         values = values.flatten()
-        _refuse_unless(
+        refuse_unless(
             values.numel() in (1, self.count),
             f"a table {name} that does not fit",
             f"{self.count} numbers",
@@ -311,7 +311,7 @@ class _Reader:
 def _elements(config: Mapping[str, Any], wanted: Sequence[str]) -> tuple[list[str], list[int], int]:
     """Return the symbols to keep, by atomic number, their places in the checkpoint, and how many those are."""
     known = {int(z): int(k) for z, k in (config.get("_type_map") or {}).items()}
-    _refuse_unless(bool(known), "no table of elements", "_type_map", "none")
+    refuse_unless(bool(known), "no table of elements", "_type_map", "none")
     symbols = {chemical_symbols[z]: k for z, k in sorted(known.items()) if 0 < z < len(chemical_symbols)}
     unknown = [symbol for symbol in wanted if symbol not in symbols]
     if unknown:
@@ -330,7 +330,7 @@ def _check_all_read(checkpoint: Checkpoint, layers: int) -> None:
         r"reduce_(input_to_hidden|hidden_to_energy)\.|rescale_atomic_energy\."
     )
     left = [k for k, v in checkpoint.state.items() if v.numel() and not known.match(k) and not TABLES.search(k)]
-    _refuse_unless(not left, "weights that the import does not know", "those of a SevenNet", ", ".join(left[:3]))
+    refuse_unless(not left, "weights that the import does not know", "those of a SevenNet", ", ".join(left[:3]))
 
 
 def potential_of(

@@ -6,7 +6,7 @@ sums. Forces and virial are gradients taken by :class:`equistride.models.potenti
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal
 
 import torch
@@ -16,8 +16,14 @@ from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
 from equistride.models.esen_fused import TABLE_BYTES, TYPICAL_ROWS
-from equistride.models.nequip import SHORTEST, TOLERANCE
-from equistride.nn.bonds import Bonds, TabledConvolution, refuse_short
+from equistride.nn.bonds import (
+    TOLERANCE,
+    Bonds,
+    TabledConvolution,
+    refuse_second_tables,
+    refuse_short,
+    splined,
+)
 from equistride.nn.edge_block import RadialSplines
 from equistride.nn.equivariant import Block, IrrepLinear, SpeciesLinear, natural_irreps, with_channels
 from equistride.nn.exchange import exchange, local_rows, pad_to_all
@@ -246,9 +252,7 @@ class MACELayer(nn.Module):
         """Replace the networks of the bond length, float64, by splines that begin at ``start`` [A]; return these."""
         made: list[RadialTable | RadialSplines] = []
         if not isinstance(self.messages, Messages) or not isinstance(self.messages.weights, Computed):
-            raise EquistrideError(
-                "the network has tables already", hint="make them from the network with its own weights"
-            )
+            refuse_second_tables()
         convolution, weights = self.messages.convolution, self.messages.weights.weights
         if radial.transform is not None:
             splined = Splined(radial, weights, convolution.weight_numel, num_species, start, tolerance)
@@ -256,10 +260,9 @@ class MACELayer(nn.Module):
             made.append(splined.splines)
         else:
             none = torch.zeros(1, dtype=torch.int64)
-            with torch.enable_grad():
-                table = RadialTable.tabulate(
-                    lambda r: weights(radial(r, none)), start, radial.basis.cutoff, tolerance=tolerance
-                )
+            table = RadialTable.tabulate(
+                lambda r: weights(radial(r, none)), start, radial.basis.cutoff, tolerance=tolerance
+            )
             self.messages = TabledConvolution(convolution, table)
             made.append(table)
         if isinstance(self.density, Computed):
@@ -416,31 +419,15 @@ class MACE(nn.Module):
         return pad_to_all(energies, species)
 
     def served(self, tolerance: float | None = TOLERANCE, shortest: float | None = None) -> "MACE":
-        """Return a copy for serving: products with their weights multiplied out, networks of the bonds as splines.
-
-        Parameters
-        ----------
-        tolerance
-            Largest error of a weight, as a share of the largest one of its layer; None keeps the networks.
-        shortest
-            Shortest bond that the splines cover [A]; shorter ones are refused. A twentieth of the cutoff where not given.
-
-        Raises
-        ------
-        EquistrideError
-            Where the tolerance cannot be reached.
-        """
-        out = copy.deepcopy(self).requires_grad_(False)
-        layers = [layer for layer in out.layers if isinstance(layer, MACELayer)]
-        for layer in layers:
+        """Return a copy for serving, its products with their weights multiplied out: :func:`equistride.nn.bonds.splined`."""
+        out = copy.deepcopy(self)
+        for layer in out.layers:
+            assert isinstance(layer, MACELayer)
             layer.product = layer.product.frozen()
-        if tolerance is None:
-            return out
-        out.double()
-        out.shortest = SHORTEST * self.cutoff if shortest is None else shortest
-        for layer in layers:
-            for table in layer.tabulate(out.radial, self.num_species, out.shortest, tolerance):
-                out.error = max(out.error, table.error)
-                out.slope_error = max(out.slope_error, table.slope_error)
-        out.tabled = True
-        return out.to(self.embedding.weight.dtype)
+        return splined(out, _tabulate, tolerance, shortest)
+
+
+def _tabulate(network: MACE, start: float, tolerance: float) -> Iterator[RadialTable | RadialSplines]:
+    for layer in network.layers:
+        assert isinstance(layer, MACELayer)
+        yield from layer.tabulate(network.radial, network.num_species, start, tolerance)

@@ -4,10 +4,9 @@ One network with the choices of the programs NequIP and SevenNet. Forces and vir
 :class:`equistride.models.potential.ConservativePotential`.
 """
 
-import copy
 import math
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
@@ -15,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
-from equistride.nn.bonds import Bonds, TabledConvolution, WeightedConvolution, refuse_short
+from equistride.nn.bonds import (
+    TOLERANCE,
+    Bonds,
+    TabledConvolution,
+    WeightedConvolution,
+    refuse_second_tables,
+    refuse_short,
+    splined,
+)
 from equistride.nn.equivariant import EVEN, Block, Gate, IrrepLinear, SpeciesLinear
 from equistride.nn.exchange import exchange, local_rows, pad_to_all
 from equistride.nn.harmonics import SphericalHarmonics
@@ -28,11 +35,6 @@ from equistride.nn.tensor_product import TensorProductConvolution
 Size = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Connection = Literal["none", "linear", "species"]
-
-SHORTEST: Final = 0.05
-"""Where tables begin, as a share of the cutoff: no bond is as short."""
-TOLERANCE: Final = 3e-7
-"""Largest error of a table, as a share of its largest value."""
 
 
 class RepulsionConfig(BaseModel):
@@ -421,37 +423,16 @@ class NequIP(nn.Module):
         return pad_to_all(energies, species)
 
     def served(self, tolerance: float | None = TOLERANCE, shortest: float | None = None) -> "NequIP":
-        """Return a copy for serving, with the networks of the bond lengths replaced by splines.
+        """Return a copy for serving: :func:`equistride.nn.bonds.splined`."""
+        return splined(self, _tabulate, tolerance, shortest)
 
-        Parameters
-        ----------
-        tolerance
-            Largest error of a weight, as a share of the largest one of its layer; None keeps the networks.
-        shortest
-            Shortest bond that the tables cover [A]; shorter ones are refused. A twentieth of the cutoff where not given.
 
-        Raises
-        ------
-        EquistrideError
-            Where the tolerance cannot be reached.
-        """
-        out = copy.deepcopy(self).requires_grad_(False)
-        if tolerance is None:
-            return out
-        exact = copy.deepcopy(self).double().requires_grad_(False)
-        out.shortest = SHORTEST * self.cutoff if shortest is None else shortest
-        for layer, source in zip(out.layers, exact.layers, strict=True):
-            weighted = source.messages
-            if not isinstance(weighted, WeightedConvolution):
-                raise EquistrideError(
-                    "the network has tables already", hint="make them from the network with its own weights"
-                )
-            weights = nn.Sequential(exact.basis, weighted.network)
-            with torch.enable_grad():
-                table = RadialTable.tabulate(
-                    weights, out.shortest, self.cutoff, tolerance=tolerance, kink=self.config.switch or math.inf
-                )
-            layer.messages = TabledConvolution(weighted.convolution, table)
-            out.error, out.slope_error = max(out.error, table.error), max(out.slope_error, table.slope_error)
-        out.tabled = True
-        return out.to(self.embedding.weight.dtype)
+def _tabulate(network: NequIP, start: float, tolerance: float) -> Iterator[RadialTable]:
+    for layer in network.layers:
+        weighted = layer.messages
+        if not isinstance(weighted, WeightedConvolution):
+            refuse_second_tables()
+        weights, kink = nn.Sequential(network.basis, weighted.network), network.config.switch or math.inf
+        table = RadialTable.tabulate(weights, start, network.cutoff, tolerance=tolerance, kink=kink)
+        layer.messages = TabledConvolution(weighted.convolution, table)
+        yield table

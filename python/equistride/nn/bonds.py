@@ -1,13 +1,26 @@
 """What layers of message passing read of the bonds, and the convolution whose weights follow from a bond's length."""
 
-from typing import NamedTuple
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
 from equistride.nn.radial_table import RadialTable
 from equistride.nn.scalar_network import ScalarNetwork
 from equistride.nn.tensor_product import TabulatedConvolution, TensorProductConvolution
+
+
+class Table(Protocol):
+    """Splines, and their largest errors as shares of the largest value and slope."""
+
+    error: float
+    slope_error: float
+
+
+Network = TypeVar("Network", bound=Any)
 
 
 class Bonds(NamedTuple):
@@ -47,6 +60,51 @@ class TabledConvolution(nn.Module):
     def forward(self, x: Tensor, bonds: Bonds, num_receivers: int) -> Tensor:
         """Return the sums over neighbours [num_receivers, columns] of features ``x`` [N, columns]."""
         return self.convolution(x, bonds.harmonics, bonds.lengths, bonds.ends, num_receivers)
+
+
+SHORTEST: Final = 0.05
+"""Where tables begin, as a share of the cutoff: no bond is as short."""
+TOLERANCE: Final = 3e-7
+"""Largest error of a table, as a share of its largest value."""
+
+
+def refuse_second_tables() -> NoReturn:
+    """Refuse to make tables of a network that has them already."""
+    raise EquistrideError("the network has tables already", hint="make them from the network with its own weights")
+
+
+def splined(
+    network: Network, tabulate: Callable[[Network, float, float], Iterable[Table]], tolerance: float | None,
+    shortest: float | None,
+) -> Network:  # fmt: skip
+    """Return a copy of a network for serving, with the networks of the bond lengths replaced by splines.
+
+    Parameters
+    ----------
+    network
+        With ``cutoff`` [A], ``embedding``, ``error``, ``slope_error``, ``shortest`` and ``tabled``.
+    tabulate
+        Replaces the networks of the copy, float64, by splines that begin at a length [A], to a tolerance; returns these.
+    tolerance
+        Largest error of a weight, as a share of the largest one of its layer; None keeps the networks.
+    shortest
+        Shortest bond that the splines cover [A]; shorter ones are refused. A twentieth of the cutoff where not given.
+
+    Raises
+    ------
+    EquistrideError
+        Where the tolerance cannot be reached.
+    """
+    out: Any = copy.deepcopy(network).requires_grad_(False)
+    if tolerance is None:
+        return out
+    out.double()
+    out.shortest = SHORTEST * out.cutoff if shortest is None else shortest
+    with torch.enable_grad():
+        for table in tabulate(out, out.shortest, tolerance):
+            out.error, out.slope_error = max(out.error, table.error), max(out.slope_error, table.slope_error)
+    out.tabled = True
+    return out.to(network.embedding.weight.dtype)
 
 
 def refuse_short(r: Tensor, edge_index: Tensor, shortest: float) -> None:
