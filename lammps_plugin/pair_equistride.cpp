@@ -132,8 +132,7 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
     species_.assign(static_cast<std::size_t>(types + 1), -1);
     std::string map, system;
     if (metadata.charge_spin != Metadata::ChargeSpin::none)
-        system = c10::str(", total charge ", charge_.value_or(metadata.charge), " e, spin multiplicity ",
-                          spin_.value_or(metadata.spin));
+        system = c10::str(", total charge ", metadata.charge, " e, spin multiplicity ", metadata.spin);
     for (int type = 1; type <= types; type++) {
         const std::string &element = words[static_cast<std::size_t>(2 + type)];
         TORCH_CHECK_VALUE(element != "NULL" || hybrid, "atom type ", type, " has no element (NULL); expected one of ",

@@ -42,7 +42,6 @@ std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::si
     std::map<std::string, std::uint32_t> found;
     const std::uint64_t count = number_at(bytes, directory + 10, 2);
     std::size_t place = number_at(bytes, directory + 16, 4);
-    std::uint64_t total = 0;
     if (place == 0xffffffff || count == 0xffff)
         return found;
     for (std::uint64_t k = 0; k < count && number_at(bytes, place, 4) == 0x02014b50; k++) {
@@ -50,9 +49,6 @@ std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::si
         const std::size_t rest = number_at(bytes, place + 30, 2) + number_at(bytes, place + 32, 2);
         TORCH_CHECK(place + 46 + name <= bytes.size(), "its directory points beyond its end");
         const std::string whole = bytes.substr(place + 46, name);
-        total += number_at(bytes, place + 24, 4);
-        TORCH_CHECK(total <= MOST_UNPACKED * bytes.size(), "its records are more than ", MOST_UNPACKED,
-                    " times its size");
         found[whole.substr(whole.find('/') + 1)] = static_cast<std::uint32_t>(number_at(bytes, place + 16, 4));
         place += 46 + name + rest;
     }
@@ -92,12 +88,19 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
     bool has_code = false, has_pickle = false, has_aoti = false;
     try {
         caffe2::serialize::PyTorchStreamReader reader(std::make_shared<MemoryReader>(bytes));
+        const std::vector<std::string> entries = reader.getAllRecords();
+        std::uint64_t total = 0;
+        for (const std::string &entry : entries) {
+            total += reader.getRecordSize(entry);
+            TORCH_CHECK(total <= MOST_UNPACKED * bytes->size(), "its records are more than ", MOST_UNPACKED,
+                        " times its size");
+        }
         const std::map<std::string, std::uint32_t> expected = checksums(*bytes, directory);
         info.digested = reader.hasRecord(Digest::RECORD);
         std::optional<Digest> digest;
         if (info.digested)
             digest.emplace(record(reader, Digest::RECORD), name);
-        for (const std::string &entry : reader.getAllRecords()) {
+        for (const std::string &entry : entries) {
             const auto [data, size] = reader.getRecord(entry); // torch does not look at checksums
             const std::string_view content(static_cast<const char *>(data.get()), size);
             if (digest)

@@ -5,6 +5,7 @@
 #include "model/checks.h"
 #include "model/momenta.h"
 #include "neighbors/status.h"
+#include "operators.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -25,10 +26,7 @@ enum StepReport : std::int64_t { SERIAL, EDGES, STATUS, SHORTEST, FASTEST, REPOR
 std::tuple<at::Tensor, at::Tensor, at::Tensor> padded_list(const at::Tensor &positions, const at::Tensor &cell,
                                                            const at::Tensor &pbc, double cutoff, std::int64_t capacity,
                                                            std::int64_t extra) {
-    using Signature = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
-        const at::Tensor &, const at::Tensor &, const at::Tensor &, double, std::int64_t, std::int64_t);
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("equistride::neighbors_padded", "").typed<Signature>();
+    static const auto op = find_operator<decltype(padded_list)>("equistride::neighbors_padded");
     return op.call(positions, cell, pbc, cutoff, capacity, extra);
 }
 

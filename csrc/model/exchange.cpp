@@ -1,4 +1,5 @@
 #include "model/exchange.h"
+#include "operators.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
@@ -32,21 +33,18 @@ at::Tensor exchange_backward(const at::Tensor &gradient, std::int64_t exchanger)
 at::Tensor like(const at::Tensor &tensor) { return at::empty_like(tensor); }
 at::Tensor like_gradient(const at::Tensor &tensor, std::int64_t) { return at::empty_like(tensor); }
 
-template <class Signature> auto find(const char *name) {
-    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 // Linear, so that its derivative has no derivative to speak of: exchanging the gradient of the gradient goes forward.
 class ExchangeBackward : public torch::autograd::Function<ExchangeBackward> {
 public:
     static at::Tensor forward(torch::autograd::AutogradContext *, const at::Tensor &gradient, std::int64_t exchanger) {
-        static const auto op = find<at::Tensor(const at::Tensor &, std::int64_t)>("equistride::exchange_backward");
+        static const auto op =
+            find_operator<at::Tensor(const at::Tensor &, std::int64_t)>("equistride::exchange_backward");
         const at::AutoDispatchBelowADInplaceOrView below;
         return op.call(gradient, exchanger);
     }
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext *,
                                                    const torch::autograd::variable_list &grads) {
-        static const auto op = find<at::Tensor(const at::Tensor &)>("equistride::exchange");
+        static const auto op = find_operator<at::Tensor(const at::Tensor &)>("equistride::exchange");
         return {op.call(grads[0]), at::Tensor()};
     }
 };
@@ -54,7 +52,7 @@ public:
 class ExchangeForward : public torch::autograd::Function<ExchangeForward> {
 public:
     static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &features) {
-        static const auto op = find<at::Tensor(const at::Tensor &)>("equistride::exchange");
+        static const auto op = find_operator<at::Tensor(const at::Tensor &)>("equistride::exchange");
         context->saved_data["exchanger"] = reinterpret_cast<std::int64_t>(current);
         context->saved_data["rows"] = features.sym_size(0);
         const at::AutoDispatchBelowADInplaceOrView below;
@@ -62,7 +60,8 @@ public:
     }
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
                                                    const torch::autograd::variable_list &grads) {
-        static const auto op = find<at::Tensor(const at::Tensor &, std::int64_t)>("equistride::exchange_backward");
+        static const auto op =
+            find_operator<at::Tensor(const at::Tensor &, std::int64_t)>("equistride::exchange_backward");
         const at::Tensor all = op.call(grads[0], context->saved_data["exchanger"].toInt());
         const c10::SymInt rows = context->saved_data["rows"].toSymInt();
         return {all.sym_size(0) == rows ? all : all.narrow_symint(0, 0, rows)};
@@ -72,7 +71,7 @@ public:
 class Own : public torch::autograd::Function<Own> {
 public:
     static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &features) {
-        static const auto op = find<at::Tensor(const at::Tensor &)>("equistride::own");
+        static const auto op = find_operator<at::Tensor(const at::Tensor &)>("equistride::own");
         context->saved_data["rows"] = features.size(0);
         const at::AutoDispatchBelowADInplaceOrView below;
         return op.call(features);

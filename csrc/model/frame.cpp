@@ -1,4 +1,5 @@
 #include "model/frame.h"
+#include "operators.h"
 
 #include "model/checks.h"
 #include "threads.h"
@@ -10,25 +11,17 @@
 #include <tuple>
 
 namespace equistride {
-namespace {
-
-template <class Signature> auto find(const char *name) {
-    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
-} // namespace
-
 void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {
     using Signature =
         std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, double);
-    static const auto op = find<Signature>("equistride::neighbors");
+    static const auto op = find_operator<Signature>("equistride::neighbors");
     check_positions(frame);
     std::tie(frame.edge_index, frame.shifts) = op.call(frame.positions, frame.cell, pbc, cutoff);
 }
 
 at::Tensor edge_vectors(const Frame &frame) {
     using Signature = at::Tensor(const at::Tensor &, const at::Tensor &, const at::Tensor &, const at::Tensor &);
-    static const auto op = find<Signature>("equistride::edge_vectors");
+    static const auto op = find_operator<Signature>("equistride::edge_vectors");
     return op.call(frame.positions, frame.cell, frame.edge_index, frame.shifts);
 }
 
@@ -41,7 +34,7 @@ at::Tensor forces_from_edges(const at::Tensor &gradient, const at::Tensor &edge_
     // index_add sums in the order of chance there
     using Signature =
         std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, c10::SymInt);
-    static const auto op = find<Signature>("equistride::edge_vectors_backward");
+    static const auto op = find_operator<Signature>("equistride::edge_vectors_backward");
     return std::get<0>(op.call(gradient, edge_index, shifts, atoms)).neg();
 }
 

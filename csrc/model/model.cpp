@@ -97,8 +97,6 @@ void Model::set_system(double charge, double spin) {
                           (charge == metadata_.charge && spin == metadata_.spin),
                       "charge and spin are fixed in the model; expected ", metadata_.charge, " and ", metadata_.spin,
                       "; found ", charge, " and ", spin, "; export or import it for these");
-    if (metadata_.charge_spin == Metadata::ChargeSpin::fixed)
-        return; // the module has them in its weights
     if (charge == metadata_.charge && spin == metadata_.spin)
         return;
     metadata_.charge = charge;

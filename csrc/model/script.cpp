@@ -122,13 +122,17 @@ private:
                                                      " where its code has a " + type->annotation_str());
         if (value.isTensor())
             return check_tensor(value.toTensor());
+        // What is in them is held against what they are, so that once is enough, however often they are named.
+        const bool holds = value.isList() || value.isTuple() || value.isGenericDict();
+        if (holds && !looked_at_.insert(value.internalToPointer()).second)
+            return;
         if (value.isObject()) {
             const auto &object = value.toObjectRef();
             const auto cls = object.type();
             if (allows(native_, *cls))
                 return;
             refuse_unless(cls->compilation_unit() == unit_, "its data hold a " + found->annotation_str());
-            if (!objects_.insert(&object).second)
+            if (!looked_at_.insert(&object).second)
                 return;
             for (std::size_t k = 0; k < cls->numAttributes(); k++)
                 next(object.getSlot(k), cls->getAttribute(k));
@@ -175,7 +179,7 @@ private:
     std::vector<IValue> constants_;
     torch::jit::SourceImporter importer_;
     std::unordered_map<const void *, std::size_t> sizes_; ///< of records, by where they lie in memory
-    std::unordered_set<const void *> objects_;            ///< looked at
+    std::unordered_set<const void *> looked_at_;          ///< objects and containers
 };
 
 } // namespace

@@ -3,6 +3,7 @@
 #include "artifact/json.h"
 #include "model/contract_test.h"
 #include "model/declaration.h"
+#include "neighbors/lattice.h"
 
 #include <ATen/ATen.h>
 
@@ -80,14 +81,12 @@ std::string compare(const Outputs &outputs, const Reference &reference, double t
 
 /// Pairs of atoms and their images that may be within the cutoff.
 double pairs_within(const Frame &frame, const at::Tensor &pbc, double cutoff) {
-    const at::Tensor cell = frame.cell.to(at::kCPU, at::kDouble);
+    const at::Tensor cell = frame.cell.to(at::kCPU, at::kDouble).contiguous();
+    const Lattice lattice = make_lattice(cell.const_data_ptr<double>(), pbc.const_data_ptr<bool>());
     double pairs = std::pow(static_cast<double>(frame.species.size(0)), 2);
     for (int k = 0; k < 3; k++)
-        if (pbc[k].item<bool>()) {
-            const at::Tensor normal = at::linalg_cross(cell[(k + 1) % 3], cell[(k + 2) % 3]);
-            const double height = (cell[k].dot(normal).abs() / normal.norm()).item<double>();
-            pairs *= height > 0 ? 2 * std::ceil(cutoff / height) + 1 : 1.0; // of a flat cell the search says so
-        }
+        if (lattice.periodic[k] && lattice.height[k] > 0) // of a flat cell the search says so
+            pairs *= 2 * std::ceil(cutoff / lattice.height[k]) + 1;
     return pairs;
 }
 

@@ -17,6 +17,7 @@ from trajcast_systems import cluster
 
 from equistride.engines.openmm import Guard, TrajCastIntegrator, create_force, create_system
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.engines.openmm_topology import bare_system
 from equistride.errors import EquistrideError
 
 
@@ -312,3 +313,14 @@ def test_checkpoints_of_another_run(file: Path, tmp_path: Path) -> None:
     watched = context_of(toy, atoms, seed=1, guard=Guard(potential))
     with pytest.raises(openmm.OpenMMException, match=r"one of them has a guard"):
         watched.loadCheckpoint(plain.createCheckpoint())
+
+
+def test_deuterium_has_the_mass_that_the_propagator_knows() -> None:
+    """It is hydrogen to a network, which was trained with hydrogen's mass."""
+    topology = app.Topology()
+    residue = topology.addResidue("D", topology.addChain())
+    for name in ("D", "O"):
+        topology.addAtom(name, app.Element.getBySymbol(name), residue)
+    system = bare_system(topology, {"H": 1.008, "O": 15.999})
+    masses = [system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(2)]
+    assert masses == [1.008, 15.999]

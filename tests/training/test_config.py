@@ -131,6 +131,11 @@ def test_released_configs_are_valid(repository: Path) -> None:
     [
         ("name: a\nname: b", "the key 'name' stands twice, again in line 2"),
         ("name: a\nmodel: {cutoff: 4, cutoff: 5}\ndata: {files: [a.npz]}", "the key 'cutoff' stands twice"),
+        ("name: a\nmodel: {cutoff: {{ cutoff }}}", "found unhashable key"),
+        (
+            "name: a\nmodel: {architecture: nequip, radial_widths: [true, 64]}\ndata: {files: [a.npz]}",
+            "'model.radial_widths.0' is not valid; expected a finite number; found True",
+        ),
         ("name: a\nmodel: {cutoff: true}\ndata: {files: [a.npz]}", "'model.cutoff' is not .* a finite number; found True"),
         ("name: a\nmodel: {cutoff: .inf}\ndata: {files: [a.npz]}", "'model.cutoff' is not valid; expected a finite number"),
         ("name: a\nmodel: {}\ndata: {files: [a.npz], batch_size: yes}", "'data.batch_size' is not valid; expected a finite"),

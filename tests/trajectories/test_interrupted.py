@@ -167,3 +167,9 @@ def test_a_log_that_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x01" * 30)
     with pytest.raises(EquistrideError, match=r"a\.csv is not text; expected a table of StateDataReporter"):
         read_state_csv(tmp_path / "a.csv")
+
+
+def test_a_dump_that_ends_in_an_empty_line_is_whole(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    (tmp_path / "whole.dump").write_text(DUMP.format(time=0, x=1.0) + DUMP.format(time=1, x=1.1) + "\n")
+    assert len(read_motion(tmp_path / "whole.dump", Source(units="metal", timestep_fs=1.0)).positions) == 2
+    assert not [w for w in recwarn if "breaks off" in str(w.message)]

@@ -27,9 +27,11 @@ def inspect(
 
     from equistride.artifact import load
 
-    content = artifact.read_bytes() if artifact.is_file() else b""
-    found = hashlib.sha256(content).hexdigest()
-    if verify is not None and found != verify.strip().lower():
+    found = ""
+    if artifact.is_file() and (verify is not None or not as_json):
+        with artifact.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    if verify is not None and artifact.is_file() and found != verify.strip().lower():
         raise EquistrideError(
             f"{artifact} is not the file that you expect", expected=f"the SHA-256 {verify}", found=found,
             hint="take it again from whoever made it",

@@ -67,7 +67,7 @@ def _frames(handle: TextIO, path: Path) -> Iterator[_Frame]:
     begun = False
     for line in handle:
         item = line.strip()
-        begun = True
+        begun = begun or bool(item)
         if not line.endswith("\n"):
             break
         if item == "ITEM: UNITS":

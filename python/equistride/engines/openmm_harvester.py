@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from equistride.artifact import Model, load
+from equistride.engines.charge_spin import Chooser, System
 from equistride.engines.openmm_regions import Region, regions_of
 from equistride.engines.openmm_topology import choose_atoms, element_symbols
 from equistride.errors import EquistrideError
@@ -147,20 +148,24 @@ class _Watched:
     def __init__(self, model: Model, symbols: list[str], region: Region) -> None:
         self.model, self.symbols, self.particles, self.periodic = model, symbols, region.particles, region.periodic
         self._parameters = region.parameters if model.metadata.charge_spin == "input" else []
+        self._chooser = Chooser(model)
+        self._system: System | None = None  # of the Context, at the last look
 
     def look(self, context: openmm.Context, state: openmm.State) -> tuple[Atoms, NDArray[np.float64]]:
         """Return the region's atoms and the uncertainty of the force on each [n], eV/A."""
         if self._parameters:
-            self.model.set_system(*(context.getParameter(name) for name in self._parameters))
+            self._system = System(*(context.getParameter(name) for name in self._parameters))
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
         cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
         box = np.asarray(cell) if self.periodic else np.zeros((3, 3))
         atoms = Atoms(self.symbols, positions[self.particles], cell=box, pbc=self.periodic)
-        return atoms, self.model.uncertainty(*self._frame(atoms)).double().cpu().numpy()
+        with self._chooser.using(self._system):
+            return atoms, self.model.uncertainty(*self._frame(atoms)).double().cpu().numpy()
 
     def evaluate(self, atoms: Atoms) -> None:
         """Give atoms the ensemble's energy, forces and, in a box, stress."""
-        outputs = self.model.compute(*self._frame(atoms))
+        with self._chooser.using(self._system):
+            outputs = self.model.compute(*self._frame(atoms))
         results: dict[str, Any] = {
             "energy": float(outputs.atomic_energies.double().sum()),
             "forces": outputs.forces.double().cpu().numpy(),

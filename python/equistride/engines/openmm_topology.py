@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from equistride.artifact.metadata import metadata_of
-from equistride.elements import species_index
+from equistride.elements import element_of, species_index
 from equistride.errors import EquistrideError
 
 UNSET_BOX = 2 * np.eye(3)
@@ -74,7 +74,7 @@ def _indices(atoms: object) -> list[int]:
 
 
 def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequence[str]) -> list[str]:
-    """Return the element symbols of the chosen atoms; deuterium is hydrogen, unless the model tells them apart.
+    """Return the element symbols of the chosen atoms; deuterium is hydrogen.
 
     Parameters
     ----------
@@ -100,8 +100,7 @@ def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequenc
                 hint="an atom whose element the file lacks gets it with atom.element = app.Element.getBySymbol(...); "
                 "a virtual site or extra particle, which a model of atoms cannot see, is left out with atoms=...",
             )
-        symbol = atom.element.symbol
-        symbols.append("H" if symbol == "D" and "D" not in known else symbol)
+        symbols.append(element_of(atom.element.symbol))
     hint = "choose another model, or leave these atoms out with atoms=..."
     species_index(symbols, known, what="the structure", hint=hint)
     return symbols
@@ -229,5 +228,5 @@ def bare_system(topology: app.Topology, masses: Mapping[str, float] | None = Non
         system.setDefaultPeriodicBoxVectors(*box)
     for atom in topology.atoms():
         mass = 0.0 if atom.element is None else atom.element.mass
-        system.addParticle(mass if masses is None else masses[atom.element.symbol])
+        system.addParticle(mass if masses is None else masses[element_of(atom.element.symbol)])
     return system

@@ -26,6 +26,7 @@ from equistride.models.mace import MACE, MACEConfig, MACELayer, Messages
 from equistride.models.potential import ConservativePotential
 from equistride.nn.equivariant import natural_irreps, with_channels
 from equistride.nn.repulsion import UNIVERSAL, Screening
+from equistride.nn.scalar_network import NORMALISED_SILU
 from equistride.nn.symmetric_contraction import Bases, SymmetricContraction, symmetrised
 
 MEND: Final = "give a model as mace-torch saves it at the end of a training (.model)"
@@ -128,8 +129,8 @@ def _check_choices(file: _File) -> None:
     acts = gate.attribute("acts").state["_modules"].values() if isinstance(gate, Record) else []
     factors = [act.attribute("cst") for act in acts if isinstance(act, Record)]
     _refuse_unless(
-        all(abs(float(f) - 1.6791767923989418) < 1e-6 for f in factors), "a read-out with another function than SiLU",
-        1.6791767923989418, factors,
+        all(abs(float(f) - NORMALISED_SILU) < 1e-6 for f in factors), "a read-out with another function than SiLU",
+        NORMALISED_SILU, factors,
     )  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def potential_of(path: Path, elements: Sequence[str] = (), head: str = "") -> tu
     unknown = [s for s in elements if s not in symbols]
     if unknown:
         raise EquistrideError("the model does not know an element", expected=", ".join(symbols), found=unknown[0])
-    kept = [symbols.index(s) for s in elements] if elements else list(range(len(symbols)))
+    kept = [symbols.index(s) for s in dict.fromkeys(elements)] if elements else list(range(len(symbols)))
     config, bases, weights, screening, radii = _network(file, kept)
     network = MACE(
         config, len(kept), numbers=[numbers[k] for k in kept], radii=radii, bases=bases, screening=screening
@@ -208,7 +209,7 @@ def potential_of(path: Path, elements: Sequence[str] = (), head: str = "") -> tu
     references = alone[min(number, alone.size(0) - 1)][kept] + shift[min(number, shift.numel() - 1)]
     factor = float(scale[min(number, scale.numel() - 1)])
     facts = {"scale and shift": torch.stack([scale, shift]), "energies of the elements": references}
-    check_finite(state | facts)
+    check_finite(facts)
     return loaded(network, state, [symbols[k] for k in kept], references.tolist(), factor), config
 
 

@@ -353,8 +353,8 @@ def potential_of(
         For networks that are not SevenNet's, weights that are missing or left over, unknown elements or modals.
     """
     theirs = checkpoint.config
-    _check_choices(theirs)
     try:
+        _check_choices(theirs)
         parity = -1 if theirs.get("is_parity", True) else 1
         edge = theirs.get("lmax_edge", -1)
         harmonics = Irreps.spherical_harmonics(edge if edge > 0 else theirs["lmax"], parity)
@@ -362,6 +362,8 @@ def potential_of(
         number, modals = _modal(theirs, modal)
         config = _config(checkpoint, features, modals > 1)
         species, kept, count = _elements(theirs, elements)
+    except EquistrideError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise EquistrideError(
             f"the checkpoint's configuration cannot be read ({type(error).__name__}: {error})", hint=MEND

@@ -247,9 +247,9 @@ def _check_numbers(given: Any, taken: Any, path: Path, where: str = "") -> None:
     if isinstance(given, dict) and isinstance(taken, dict):
         for key, value in given.items():
             _check_numbers(value, taken.get(key), path, f"{where}.{key}" if where else str(key))
-    elif isinstance(given, list) and isinstance(taken, list):
-        for k, value in enumerate(given):
-            _check_numbers(value, taken[k], path, f"{where}.{k}")
+    elif isinstance(given, list) and isinstance(taken, list | tuple):
+        for k, (value, one) in enumerate(zip(given, taken, strict=False)):
+            _check_numbers(value, one, path, f"{where}.{k}")
     elif (isinstance(given, bool) and type(taken) in (int, float)) or (
         isinstance(taken, float) and not math.isfinite(taken)
     ):
@@ -261,12 +261,13 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Refuse a key that stands twice."""
-        seen: set[object] = set()
+        seen: set[str] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
-            if name in seen and isinstance(name, str):
-                raise yaml.YAMLError(f"the key {name!r} stands twice, again in line {key.start_mark.line + 1}")
-            seen.add(name if isinstance(name, str) else None)
+            if isinstance(name, str):
+                if name in seen:
+                    raise yaml.YAMLError(f"the key {name!r} stands twice, again in line {key.start_mark.line + 1}")
+                seen.add(name)
         return super().construct_mapping(node, deep)
 
 

@@ -79,10 +79,9 @@ def _facts(groups: Sequence[Frames], config: TrainConfig, root: Path) -> dict[st
     }
 
 
-def _check_virials(groups: Sequence[Frames], config: TrainConfig) -> None:
+def _count_virials(groups: Sequence[Frames], asked: bool) -> None:
     """Refuse a virial loss that was asked for where no frame has a label; tell where some have none."""
     labelled = [0 if g.virial is None else int(np.isfinite(g.virial).all((1, 2)).sum()) for g in groups]
-    asked = "virial" in config.loss.model_fields_set and config.loss.virial > 0
     if asked and not any(labelled):
         raise EquistrideError(
             "loss.virial is above 0 and no frame has a stress or a virial",
@@ -114,8 +113,8 @@ def _with_neighbors(
     if not found:
         every = max(1, sum(len(g) for g in groups) // 200)
         some = GraphDataset([g[::every] for g in groups], species, config.model.cutoff, torch.float64)
-        batches = [some[k] for k in range(len(some))]
-        found = sum(b.edge_index.size(1) for b in batches) / sum(len(b.species) for b in batches)
+        graphs = [some[k] for k in range(len(some))]
+        found = sum(g.edge_index.size(1) for g in graphs) / sum(len(g.species) for g in graphs)
     return config.model_copy(update={"model": config.model.model_copy(update={"avg_num_neighbors": found})})
 
 
@@ -141,14 +140,15 @@ def potential_task(
         Where the data is too little, has atoms on top of each other or no forces but zero, or an element that the run which
         goes on does not know.
     """
-    groups = read(config.data.files, root, virials=config.loss.virial > 0 and config.model.forces == "gradient")
+    virials = config.loss.virial > 0 and config.model.forces == "gradient"
+    groups = read(config.data.files, root, virials=virials)
     paths, validation = split(groups, config.data.validation_fraction, config.trainer.seed)
     training = [g[:: config.data.thin] for g in paths]
     if config.frames is not None:
         training = [g[labelled_rows(g, config.frames)][:: config.data.thin] for g in paths]
     _check_count(sum(len(g) for g in training), config, "frames")
-    if config.model.forces == "gradient":
-        _check_virials(training, config)
+    if virials:
+        _count_virials(training, "virial" in config.loss.model_fields_set)
     facts = _facts(training, config, root)
     weights: dict[str, torch.Tensor] = {}
     if before:
