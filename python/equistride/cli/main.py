@@ -26,6 +26,7 @@ from equistride.cli import (
     phonons,
     relax,
     report,
+    run,
     system,
     train,
     validate,
@@ -102,6 +103,7 @@ app.command()(phonons.phonons)
 app.command()(conductivity.conductivity)
 app.command()(report.report)
 app.command()(bench.bench)
+app.command()(run.run)
 app.command()(demo.demo)
 
 

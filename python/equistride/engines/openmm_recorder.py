@@ -13,6 +13,23 @@ from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
 Array = NDArray[np.float64]
 
 
+Frame = tuple[float, float, float, Array, Array, Array]
+"""Time [fs], potential and kinetic energy [eV], positions [N, 3] A, velocities [N, 3] A/fs, cell [3, 3] A."""
+
+
+def in_angstrom(state: Any) -> Frame:
+    """Return what a State with positions, velocities and energies holds, in our units."""
+    speed = unit.nanometer / unit.picosecond
+    return (
+        state.getTime().value_in_unit(unit.picosecond) * FS_PER_PS,
+        state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) * EV_PER_KJ_MOL,
+        state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole) * EV_PER_KJ_MOL,
+        state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM,
+        state.getVelocities(asNumpy=True).value_in_unit(speed) * (ANGSTROM_PER_NM / FS_PER_PS),
+        state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM,
+    )
+
+
 class Recorder:
     """A reporter for ``openmm.app.Simulation`` that keeps frames in memory.
 
@@ -33,7 +50,7 @@ class Recorder:
 
     def __init__(self, interval: int) -> None:
         self.interval = interval
-        self._frames: list[tuple[float, float, float, Array, Array, Array]] = []
+        self._frames: list[Frame] = []
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:
         """Tell OpenMM when the next frame is due and what it needs."""
@@ -42,17 +59,7 @@ class Recorder:
 
     def report(self, simulation: Any, state: Any) -> None:
         """Keep one frame."""
-        self._frames.append(
-            (
-                state.getTime().value_in_unit(unit.picosecond) * FS_PER_PS,
-                state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) * EV_PER_KJ_MOL,
-                state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole) * EV_PER_KJ_MOL,
-                state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM,
-                state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
-                * (ANGSTROM_PER_NM / FS_PER_PS),
-                state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM,
-            )
-        )
+        self._frames.append(in_angstrom(state))
 
     def __len__(self) -> int:
         return len(self._frames)

