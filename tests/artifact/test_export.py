@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,18 @@ def test_metadata_comes_back(checkpoint: Path, tmp_path: Path) -> None:
     assert metadata.num_parameters == sum(p.numel() for p in random_potential().parameters())
 
 
-def test_an_older_file_stays_where_the_new_one_fails(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk is full half-way: nothing half-written, and the older artifact is untouched."""
+def test_an_older_file_stays_where_the_new_one_fails(checkpoint: Path, tmp_path: Path) -> None:
+    """The system refuses to write half-way, as on a full disk: an error, nothing half-written, the older artifact untouched."""
     path = tmp_path / "toy.pt"
     export(checkpoint, path)
     before = path.read_bytes()
-
-    def full_disk(_: object, name: str, **__: object) -> None:
-        Path(name).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch.jit, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        export(checkpoint, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            export(checkpoint, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "toy.pt"]
 

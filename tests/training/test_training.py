@@ -12,10 +12,11 @@ import torch
 from equistride.artifact import load
 from equistride.artifact.export import export, read_checkpoint
 from equistride.data.frames import Frames
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, Notice
 from equistride.training.config import TrainConfig
 from equistride.training.module import PotentialModule
 from equistride.training.run import train
+from equistride.writing import locked
 
 WELLS = {(8, 8): (0.05, 3.0), (8, 14): (0.9, 1.7), (14, 14): (0.05, 3.2)}
 """Depth [eV] and distance [A] of Morse wells between two elements."""
@@ -252,3 +253,31 @@ def test_runs_that_cannot_start(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(EquistrideError, match="fewer training frames than a batch"):
         train(few, folder, tmp_path / "few", progress=False)
     assert not (tmp_path / "few").exists()
+
+
+def test_a_damaged_checkpoint_and_a_folder_in_use(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose last checkpoint has a flipped bit goes on from the one before, and ends where the unbroken one does."""
+    whole, run = config(checkpoint_every=4), tmp_path / "run"
+    train(whole, folder, tmp_path / "unbroken", progress=False)
+
+    def die(module: PotentialModule, *_: object) -> None:
+        if module.global_step == 9:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(PotentialModule, "on_train_batch_end", die)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(whole, folder, run, progress=False)
+    monkeypatch.undo()
+    last = run / "checkpoints" / "last.ckpt"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    with locked(run), pytest.raises(EquistrideError, match="another process is writing into"):
+        train(whole, folder, run, resume=True, progress=False)
+    with pytest.warns(Notice, match=r"last.ckpt is damaged: .*; the run goes on from .*previous.ckpt \(step 4\)"):
+        train(whole, folder, run, resume=True, progress=False)
+    one, other = weights(tmp_path / "unbroken"), weights(run)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert read_checkpoint(last.with_name("previous.ckpt"))["global_step"] > 4

@@ -13,7 +13,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from io import BytesIO
 from typing import Any, Final
 
 import torch
@@ -160,7 +160,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Metadata:
+def compile_program(model: nn.Module, metadata: Metadata, package: BytesIO) -> Metadata:
     """Compile a model's program with AOTInductor for the CPU of this machine; it takes a minute and a C++ compiler.
 
     Parameters
@@ -198,7 +198,7 @@ def compile_program(model: nn.Module, metadata: Metadata, package: Path) -> Meta
             bounds = [(int(r.lower), r.upper) for r in exported.range_constraints.values()]
             if any(low > 2 or high < 2**31 for low, high in bounds):
                 raise RuntimeError(f"its program holds for some numbers of atoms and edges alone, {bounds}")
-            torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=settings)
+            torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=settings)
     except (RuntimeError, ValueError, TypeError) as error:
         raise _refusal(error) from None
     potential = metadata.kind == "potential"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from equistride.artifact.metadata import Container, Metadata, check_container
 from equistride.artifact.native import open_native, open_script
 from equistride.artifact.reference import reference_json
 from equistride.errors import EquistrideError
+from equistride.writing import write
 
 DEBUG = ".debug_pkl"
 """Ending of the records that hold source ranges of the machine that exported: paths, and pickles that nothing reads."""
@@ -36,41 +36,37 @@ DIGEST = "extra/digest.json"
 """The record with the SHA-256 of every other."""
 
 
-def without_debug(source: Path, target: Path, extra: dict[str, str] | None = None) -> None:
-    """Copy an archive of torch without debug records and sources; code and weights stay byte for byte.
+def without_debug(source: bytes, extra: dict[str, str]) -> bytes:
+    """Return an archive of torch without debug records and sources; code and weights stay byte for byte.
 
-    Parameters
-    ----------
-    source, target
-        Two different files.
-    extra
-        More records, by their names.
+    In memory, because torch's writer ends the process where a disk is full. ``extra`` are more records, by their names.
     """
-    reader = torch._C.PyTorchFileReader(str(source))
-    writer = torch._C.PyTorchFileWriter(str(target))
+    reader = torch._C.PyTorchFileReader(BytesIO(source))
+    target = BytesIO()
+    writer = torch._C.PyTorchFileWriter(target)
     for name in reader.get_all_records():
         if not name.endswith((DEBUG, SOURCE)) and name not in OWN:
             record = reader.get_record(name)
             writer.write_record(name, record, len(record))
-    for name, text in (extra or {}).items():
+    for name, text in extra.items():
         record = text.encode()
         writer.write_record(name, record, len(record))
     writer.write_end_of_file()
+    return target.getvalue()
 
 
-def digest(path: Path) -> str:
-    """Return the record ``extra/digest.json`` for the archive at ``path``."""
-    reader = torch._C.PyTorchFileReader(str(path))
+def digest(archive: bytes) -> str:
+    """Return the record ``extra/digest.json`` for an archive."""
+    reader = torch._C.PyTorchFileReader(BytesIO(archive))
     names = [name for name in reader.get_all_records() if not name.startswith(".data/")]
     hashes = {name: hashlib.sha256(reader.get_record(name)).hexdigest() for name in names}
     return json.dumps({"algorithm": "sha256", "records": hashes}, indent=1)
 
 
-def _write(source: Path, target: Path, records: dict[str, str]) -> None:
-    """Write an artifact with its digest: the program of ``source``, and ``records``."""
-    bare = source.with_name("bare.pt")
-    without_debug(source, bare, records)
-    without_debug(bare, target, {DIGEST: digest(bare)})
+def _with_digest(source: bytes, records: dict[str, str]) -> bytes:
+    """Return an artifact with its digest: the program of ``source``, and ``records``."""
+    bare = without_debug(source, records)
+    return without_debug(bare, {DIGEST: digest(bare)})
 
 
 def is_compiled(path: str | Path) -> bool:
@@ -131,18 +127,13 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
         module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed,
         counts=metadata.counts,
     )  # fmt: skip
-    partial = path.with_name(path.name + ".partial")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        try:
-            if container == "aoti":
-                metadata = _compile(module, metadata, reference, Path(folder) / "model.pt2", partial)
-            else:
-                for part in parts:
-                    part.unpack()  # files know nothing of a kernel's layout
-                metadata = _script(module, metadata, reference, Path(folder) / path.name, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    if container == "aoti":
+        content, metadata = _compile(module, metadata, reference)
+    else:
+        for part in parts:
+            part.unpack()  # files know nothing of a kernel's layout
+        content, metadata = _script(module, metadata, reference)
+    write(path, content)
     return metadata
 
 
@@ -150,27 +141,30 @@ def _records(metadata: dict[str, Any], reference: str) -> dict[str, str]:
     return {"extra/metadata.json": json.dumps(metadata, indent=1), "extra/reference.json": reference}
 
 
-def _script(module: nn.Module, metadata: Metadata, reference: str, whole: Path, target: Path) -> Metadata:
+def _script(module: nn.Module, metadata: Metadata, reference: str) -> tuple[bytes, Metadata]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is the format that the engines load
         scripted = torch.jit.script(module)
-    torch.jit.save(scripted, str(whole))
+    whole = BytesIO()
+    torch.jit.save(scripted, whole)
     # A file of format 1 has no contract: its reader looks into the module, and tries it.
     range_ = metadata.message_passing_steps * metadata.cutoff
     facts = metadata.model_dump() | {
         "format_version": 1, "interaction_range": range_, "max_speed": metadata.max_speed, "digest": None
     }  # fmt: skip
-    without_debug(whole, target, _records(facts, reference))
-    metadata = metadata.with_contract(open_native(target).contract())
-    _write(whole, target, _records(metadata.model_dump(), reference))
-    open_native(target, verify=False)  # what was tried is compared alone
-    return metadata
+    bare = without_debug(whole.getvalue(), _records(facts, reference))
+    metadata = metadata.with_contract(open_native(bare).contract())
+    content = _with_digest(whole.getvalue(), _records(metadata.model_dump(), reference))
+    open_native(content, verify=False)  # what was tried is compared alone
+    return content, metadata
 
 
-def _compile(module: nn.Module, metadata: Metadata, reference: str, package: Path, target: Path) -> Metadata:
+def _compile(module: nn.Module, metadata: Metadata, reference: str) -> tuple[bytes, Metadata]:
+    package = BytesIO()
     metadata = compile_program(module, metadata, package)
     with zipfile.ZipFile(package) as archive:
         (program,) = (entry for entry in archive.infolist() if entry.filename.endswith(".so"))
-    _write(package, target, _records(metadata.model_dump(), reference) | {"extra/program.crc32": str(program.CRC)})
-    open_native(target, trust_compiled=True)  # its reference frame, on the machine that it was compiled on
-    return metadata
+    records = _records(metadata.model_dump(), reference) | {"extra/program.crc32": str(program.CRC)}
+    content = _with_digest(package.getvalue(), records)
+    open_native(content, trust_compiled=True)  # its reference frame, on the machine that it was compiled on
+    return content, metadata

@@ -6,6 +6,8 @@ import hashlib
 import pickle
 import pickletools
 import zipfile
+import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,32 @@ from torch import Tensor, nn
 from equistride import __version__
 from equistride.errors import EquistrideError
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+"""The checkpoint of a run that was written last, and the one before it."""
+SEAL = b"equistride-sha256:"
+"""The comment of the zip archive begins with this; the SHA-256 of all that is before it follows."""
+END_OF_ZIP, END_SIZE, HASH_SIZE = b"PK\x05\x06", 22, 64
+
+
+def checkpoint_bytes(content: dict[str, Any]) -> bytes:
+    """Return a file of ``torch.save`` that holds the SHA-256 of itself, which any reader of zip archives passes over."""
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    if data[-END_SIZE:-18] != END_OF_ZIP:
+        raise RuntimeError(f"torch {torch.__version__} writes other archives than are known: without a plain end")
+    data = data[:-2] + (len(SEAL) + HASH_SIZE).to_bytes(2, "little")
+    return data + SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def _whole(data: bytes) -> bool:
+    """Whether a file is as it was written: by its seal, or of an older version by the checksums of its records."""
+    length = len(SEAL) + HASH_SIZE
+    if data[-length:-HASH_SIZE] == SEAL:
+        return hashlib.sha256(data[:-length]).hexdigest().encode() == data[-HASH_SIZE:]
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        return not archive.comment and archive.testzip() is None
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ``equistride train``: plain types and tensors alone, no code runs.
@@ -22,7 +50,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     EquistrideError
-        Where the file is missing, truncated, or not such a checkpoint.
+        Where the file is missing, truncated, damaged, or not such a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -30,13 +58,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"the checkpoint {path} does not exist", hint="give the file that `equistride train` wrote"
         )
     hint = "give checkpoints/last.ckpt of a run of `equistride train`"
-    if not zipfile.is_zipfile(path):
+    data = path.read_bytes()
+    if not zipfile.is_zipfile(BytesIO(data)):
         raise EquistrideError(
             f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", hint=hint
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        whole = _whole(data)
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        whole = False
+    if not whole:
+        raise EquistrideError(
+            f"{path} is damaged: its bytes are not those that were written",
+            hint=f"take {PREVIOUS}, if it lies beside it",
+        )
+    try:
+        checkpoint = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
         if _is_pickled_module(path):
             raise EquistrideError(
                 f"{path} is a whole module, as torch.save(model) writes it, which runs code of its author when it is read",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from equistride.bench.results import read
 from equistride.errors import EquistrideError
+from equistride.writing import whole_file
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -63,5 +64,6 @@ def plot(paths: Iterable[Path], output: Path) -> None:
     axes.grid(True, which="both", linewidth=0.3, alpha=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(output, dpi=160)
+    with whole_file(output) as partial:
+        figure.savefig(partial, dpi=160)
     pyplot.close(figure)

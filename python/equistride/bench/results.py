@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from equistride.bench.machine import facts
 from equistride.bench.settings import Settings
 from equistride.errors import EquistrideError
+from equistride.writing import write
 
 FORMAT = "equistride-bench"
 VERSION = 1
@@ -37,7 +38,7 @@ class Outfile:
             raise EquistrideError(f"the folder {path.parent} does not exist", hint="make it first")
         if path.is_dir():
             raise EquistrideError(f"{path} is a folder", expected="the path of a file", hint="add the name of the file")
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self.path = path
         self._keep("")  # what cannot be written is said before the first test
         chosen = settings.summary()
         del chosen["peer_pythons"]  # where programs lie on one machine says nothing on another
@@ -52,11 +53,11 @@ class Outfile:
 
     def _keep(self, text: str) -> None:
         try:
-            self.partial.write_text(text)
             if text:
-                os.replace(self.partial, self.path)
+                write(self.path, text)
             else:
-                self.partial.unlink()
+                with tempfile.TemporaryFile(dir=self.path.parent):
+                    pass
         except OSError as error:
             raise EquistrideError(f"{self.path} cannot be written ({error.strerror})") from None
 

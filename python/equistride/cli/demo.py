@@ -12,6 +12,7 @@ import typer
 from equistride.cli import outputs
 from equistride.cli.artifact_options import Trust
 from equistride.errors import EquistrideError
+from equistride.writing import whole_file
 
 if TYPE_CHECKING:
     from equistride.engines.openmm_recorder import Recorder
@@ -130,7 +131,7 @@ def demo(
     topology, positions = topology_from_ase(atoms)
     system = create_system(model, topology)
     output.mkdir(parents=True, exist_ok=True)
-    with (output / "quartz.pdb").open("w") as f:
+    with whole_file(output / "quartz.pdb") as partial, partial.open("w") as f:
         PDBFile.writeFile(topology, positions, f)
 
     bath = openmm.LangevinMiddleIntegrator(TEMPERATURE * unit.kelvin, 10 / unit.picosecond, STEP_FS * unit.femtosecond)

@@ -15,6 +15,7 @@ import typer
 from equistride.cli import outputs
 from equistride.cli.artifact_options import Trust
 from equistride.errors import EquistrideError
+from equistride.writing import write
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -132,7 +133,7 @@ class Run:
         if others:
             whole |= {"reference_potential": others[0], "reference": numbers[others[0]]}
         path = self.output / f"{verb}.json"
-        path.write_text(json.dumps(whole | (extra or {}), indent=1) + "\n")
+        write(path, json.dumps(whole | (extra or {}), indent=1) + "\n")
         typer.echo(f"numbers: {path}    plot: {self.output / f'{verb}.png'}")
 
 

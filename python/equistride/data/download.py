@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from equistride.errors import EquistrideError
+from equistride.writing import whole_file
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes read and, where the server says it, the bytes in all."""
@@ -96,26 +96,23 @@ def download(source: Source, folder: Path, progress: Progress | None = None) -> 
         _check(_digest(path), source, path)
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with urllib.request.urlopen(source.url, timeout=60) as answer, partial.open("wb") as f:
+        with urllib.request.urlopen(source.url, timeout=60) as answer, whole_file(path) as partial:
             length = answer.headers.get("Content-Length")
             total, done = None if length is None else int(length), 0
-            while block := answer.read(1 << 20):
-                f.write(block)
-                digest.update(block)
-                done += len(block)
-                if progress is not None:
-                    progress(done, total)
-        if total is not None and done != total:
-            raise EquistrideError(f"{source.url} broke off", expected=f"{total} bytes", found=f"{done} bytes")
-        _check(digest.hexdigest(), source, path)
-        os.replace(partial, path)
+            with partial.open("wb") as f:
+                while block := answer.read(1 << 20):
+                    f.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    if progress is not None:
+                        progress(done, total)
+            if total is not None and done != total:
+                raise EquistrideError(f"{source.url} broke off", expected=f"{total} bytes", found=f"{done} bytes")
+            _check(digest.hexdigest(), source, path)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise EquistrideError(
             f"{source.url} cannot be fetched ({error})", hint=f"fetch it by other means and put it at {path}"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path

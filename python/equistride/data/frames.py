@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from equistride.data.labels import CHARGES, SPINS, Labels, alike
 from equistride.data.structures import read_images
 from equistride.errors import EquistrideError, tell
 from equistride.units import EV_PER_KCAL_MOL, EV_PER_KJ_MOL
+from equistride.writing import write_arrays
 
 Array = NDArray[np.float64]
 
@@ -97,14 +97,12 @@ class Frames:
         """Write a compressed npz file; it appears whole or not at all. Labels that no frame has are left out."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial.npz")
         names = [f.name for f in dataclasses.fields(self) if f.name != "row"]
         arrays = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         for name in ("energy", "forces"):
             if np.isnan(arrays[name]).all():
                 del arrays[name]
-        np.savez_compressed(partial, **arrays)
-        os.replace(partial, path)
+        write_arrays(path, arrays)
 
 
 _OF_ATOMS = ("numbers", "pbc", "masses")

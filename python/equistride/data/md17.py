@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from equistride.data.frames import Array, Frames, load
 from equistride.errors import EquistrideError
+from equistride.writing import whole_file
 
 MD17_SPACING_FS = 0.5
 """Time between the frames of MD17's trajectories."""
@@ -144,11 +146,9 @@ def unpack_iso17(archive: Path, folder: Path) -> list[Path]:
                 if content is None:
                     continue
                 folder.mkdir(parents=True, exist_ok=True)
-                partial = folder / f"{name}.partial"
-                with partial.open("wb") as f:
-                    while block := content.read(1 << 20):
-                        f.write(block)
-                written.append(partial.replace(folder / name))
+                with whole_file(folder / name) as partial, partial.open("wb") as f:
+                    shutil.copyfileobj(content, f, 1 << 20)
+                written.append(folder / name)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise EquistrideError(f"{archive} cannot be unpacked ({error})", hint="download it again") from error
     if not written:

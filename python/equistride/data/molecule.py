@@ -13,6 +13,7 @@ from equistride.data.frames import Frames, load
 from equistride.data.pairs import join
 from equistride.data.tight_binding import MoleculeRun
 from equistride.errors import EquistrideError
+from equistride.writing import write as write_file
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def write(recipe: MoleculeRecipe, path: Path, progress: Callable[[int, int], Non
     note, text = folder / "recipe.txt", repr(asdict(recipe))
     if note.is_file() and note.read_text() != text:
         raise EquistrideError(f"{folder} holds walks of another recipe", hint="delete it, or choose another file")
-    note.write_text(text)
+    write_file(note, text)
     parts = []
     for number in range(recipe.walks):
         kept = folder / f"{number}.npz"

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from equistride.models.potential import ConservativePotential
 from equistride.nn.exchange import without_exchange
 from equistride.nn.neighbors_reference import neighbors_reference
 from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
+from equistride.writing import write
 
 
 class PlainPotential(nn.Module):
@@ -201,12 +203,9 @@ def write_torchforce(
             f"{path.name} uses operators that openmm-torch has not ({', '.join(foreign)})",
             hint="write the file with --fused, or export the model without fused operators (--plain)",
         )
-    partial = target.with_name(target.name + ".partial")
-    try:
-        torch.jit.save(scripted, str(partial))
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = BytesIO()  # torch's writer ends the process where a disk is full
+    torch.jit.save(scripted, content)
+    write(target, content.getvalue())
     return box
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from equistride.errors import EquistrideError
 from equistride.properties.lattice import Repeats, check_mesh, displaced_crystal, forces_of
 from equistride.properties.relax import Progress
+from equistride.writing import whole_file
 
 Array = NDArray[np.float64]
 IMAGINARY = -0.01
@@ -182,7 +183,8 @@ class Phonons:
     def save(self, path: Path) -> None:
         """Write phonopy's YAML file (structure, displacements, forces, force constants), which phonopy loads again."""
         settings = {"force_sets": True, "displacements": True, "force_constants": True}
-        self.phonopy.save(str(path), settings=settings)
+        with whole_file(path) as partial:
+            self.phonopy.save(str(partial), settings=settings)
 
 
 def phonons(

@@ -17,6 +17,7 @@ from equistride.properties.elastic import VOIGT, Elastic
 from equistride.properties.eos import EquationOfState
 from equistride.properties.phonons import Bands, Density
 from equistride.properties.relax import Relaxation
+from equistride.writing import whole_file
 
 _COLOURS = ("#1f5fa8", "#c8501e", "#3c7d44", "#7a4b94")
 _STYLE: Any = {
@@ -38,7 +39,8 @@ def _figure(path: Path, columns: int = 1, size: tuple[float, float] = (6.0, 3.8)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False, **grid)[0]
         yield list(axes)
-        figure.savefig(path, dpi=160, metadata={"Software": None})
+        with whole_file(path) as partial:
+            figure.savefig(partial, dpi=160, metadata={"Software": None})
 
 
 def relaxation_plot(results: Mapping[str, Relaxation], path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,27 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from equistride.artifact.checkpoint import read_checkpoint
+from equistride.artifact.checkpoint import LAST, PREVIOUS, read_checkpoint
 from equistride.errors import EquistrideError
+from equistride.training.checkpoints import CheckpointFiles, newest
 from equistride.training.config import AnyConfig, PropagatorConfig
 from equistride.training.task import Task, potential_task, propagator_task
+from equistride.writing import locked, write
 
 
-def _before(output: Path, resume: bool) -> dict[str, Any]:
+def _before(output: Path, resume: bool) -> tuple[Path | None, dict[str, Any]]:
     """Return the checkpoint to go on from, or nothing; refuse to begin where a run is, and to go on where none is."""
-    last = output / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
+    folder = output / "checkpoints"
+    there = any((folder / name).is_file() for name in (LAST, PREVIOUS))
+    if resume and not there:
         raise EquistrideError(
-            f"there is nothing to resume in {output}", expected=str(last), hint="train without --resume"
+            f"there is nothing to resume in {output}", expected=str(folder / LAST), hint="train without --resume"
         )
-    if not resume and last.is_file():
+    if not resume and there:
         raise EquistrideError(f"{output} already holds a run", hint="add --resume to go on, or choose another folder")
-    return read_checkpoint(last) if resume else {}
+    return newest(folder) if resume else (None, {})
 
 
 def _check_same_model(output: Path, facts: dict[str, Any], config: AnyConfig) -> None:
@@ -78,6 +82,10 @@ def _stoppable() -> Iterator[None]:
         raise
 
 
+def _first_process() -> bool:
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
 def train(
     config: AnyConfig, root: Path, output: Path, *, resume: bool = False, progress: bool = True
 ) -> dict[str, float]:
@@ -90,9 +98,11 @@ def train(
     root
         Folder from which relative data paths start.
     output
-        Run folder: ``checkpoints/last.ckpt`` (averaged weights and all state), ``log/metrics.csv``.
+        Run folder: ``checkpoints/last.ckpt`` (averaged weights and all state), ``previous.ckpt``, the one before it,
+        and ``log/metrics.csv``.
     resume
-        Go on from ``checkpoints/last.ckpt``; without it a folder that has a run is refused.
+        Go on from ``checkpoints/last.ckpt``, or where that is damaged from ``previous.ckpt``, which is told; without it a
+        folder that has a run is refused.
     progress
         Show a progress bar.
 
@@ -107,8 +117,10 @@ def train(
     ------
     KeyboardInterrupt
         On Ctrl-C; ``checkpoints/last.ckpt`` stays as it was written last. On SIGTERM after the step under way, which it has.
+    EquistrideError
+        Also where another process trains in this folder.
     """
-    checkpoint = _before(output, resume)
+    begin, checkpoint = _before(output, resume)
     before, done = checkpoint.get("equistride", {}), int(checkpoint.get("global_step", 0))
     torch.set_num_threads(config.trainer.threads)
     lightning.seed_everything(config.trainer.seed, verbose=False)
@@ -118,7 +130,16 @@ def train(
         task = potential_task(config, root, steps_done=done, before=before)
     if resume:
         _check_same_model(output, before, task.module.config)
-    last = output / "checkpoints" / "last.ckpt"
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output) if _first_process() else nullcontext():
+        return _fit(config, task, output, begin, progress)
+
+
+def _fit(config: AnyConfig, task: Task, output: Path, begin: Path | None, progress: bool) -> dict[str, float]:
+    """Train from a checkpoint or the start, and evaluate; as :func:`train`."""
+    last = output / "checkpoints" / LAST
+    if begin is not None and begin != last and _first_process():
+        write(last, begin.read_bytes())  # a damaged one must not become the one before
     settings = config.trainer
     saver = ModelCheckpoint(
         output / "checkpoints",
@@ -148,6 +169,7 @@ def train(
         enable_model_summary=progress,
         use_distributed_sampler=False,  # the order of frames is shared out by EpochShuffle
         default_root_dir=output,
+        plugins=[CheckpointFiles()],
     )
     with warnings.catch_warnings(), _stoppable():
         # the loader begins where the checkpoint ended
@@ -156,8 +178,8 @@ def train(
             task.module,
             task.training,
             task.validation,
-            ckpt_path=str(last) if resume else None,
-            weights_only=True if resume else None,
+            ckpt_path=None if begin is None else str(begin),
+            weights_only=None if begin is None else True,
         )
     results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
     trainer.save_checkpoint(last)
@@ -177,7 +199,7 @@ def train(
 
 def _evaluate(task: Task, checkpoint: Path, progress: bool, *, on_test_files: bool) -> dict[str, float]:
     """Evaluate the averaged weights of a checkpoint on the validation frames or the held-out files."""
-    task.module.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"])
+    task.module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
     tester: Any = lightning.Trainer(
         accelerator="auto",
         devices=1,

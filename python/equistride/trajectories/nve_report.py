@@ -14,6 +14,7 @@ from equistride.trajectories.report import write_report
 from equistride.trajectories.summary import Bounds
 from equistride.trajectories.thermo import Segment
 from equistride.units import BOLTZMANN, FS_PER_PS
+from equistride.writing import whole_file, write, write_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +35,12 @@ def write_conservation(
         For the page: its heading, and how the run was made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "nve.json").write_text(json.dumps(result.summary() | {"settings": settings or {}}, indent=1) + "\n")
+    write(folder / "nve.json", json.dumps(result.summary() | {"settings": settings or {}}, indent=1) + "\n")
     arrays: dict[str, Any] = {}
     for name, (time, potential, kinetic) in result.series.items():
         key = name.replace(" ", "_")
         arrays |= {f"{key}_time_fs": time, f"{key}_potential_eV": potential, f"{key}_kinetic_eV": kinetic}
-    np.savez_compressed(folder / "nve.npz", **arrays)
+    write_arrays(folder / "nve.npz", arrays)
     _picture(result, folder / "nve.png", title)
     if "drift" not in result.series:
         return
@@ -78,7 +79,8 @@ def _picture(result: Conservation, path: Path, title: str) -> None:
         left.plot(time / FS_PER_PS, total - total[0], linewidth=0.6)
     _scaling(result, right)
     figure.suptitle(f"{title}: {result.verdict()}", fontsize=10)
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=150)
 
 
 def _scaling(result: Conservation, axes: Axes) -> None:

@@ -18,6 +18,7 @@ from equistride.trajectories.summary import Analysis, Bounds, Triple, analyse
 from equistride.trajectories.thermo import Segment
 from equistride.trajectories.trajectory import Trajectory
 from equistride.units import FS_PER_PS
+from equistride.writing import whole_file
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,14 @@ def write_report(
         has_drift=result.drift is not None,
     )  # fmt: skip
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8")
     facts = {
         "title": title, "subtitle": subtitle, "machine": machine, "speed_ns_per_day": pace, "steps": taken,
         "model": dict(model or {}), "settings": dict(settings or {}), **result.as_dict(),
     }  # fmt: skip
-    target.with_suffix(".json").write_text(
-        json.dumps(facts, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    numbers = json.dumps(facts, indent=1, default=str, ensure_ascii=False) + "\n"
+    with whole_file(target) as html, whole_file(target.with_suffix(".json")) as partial:  # both or none
+        html.write_text(page, encoding="utf-8")
+        partial.write_text(numbers, encoding="utf-8")
     return result
 
 
