@@ -27,6 +27,7 @@ from equistride.cli import (
     relax,
     report,
     run,
+    sign,
     system,
     train,
     validate,
@@ -95,6 +96,8 @@ app.command()(export.export)
 app.command()(ensemble.ensemble)
 app.command()(system.system)
 app.command()(inspect.inspect)
+app.command()(sign.sign)
+app.command()(sign.verify)
 app.command()(validate.validate)
 app.command()(relax.relax)
 app.command()(eos.eos)
