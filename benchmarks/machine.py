@@ -28,7 +28,7 @@ def _timing() -> ModuleType:
 _TIMING = _timing()
 processor, cpu_time, gemm_rate = _TIMING.processor, _TIMING.cpu_time, _TIMING.gemm_rate
 copy_rate, keep_freed_memory = _TIMING.copy_rate, _TIMING.keep_freed_memory
-captured, event_time, kernel_time = _TIMING.captured, _TIMING.event_time, _TIMING.kernel_time
+captured, event_time, kernel_times = _TIMING.captured, _TIMING.event_time, _TIMING.kernel_times
 
 
 def publish(figures: dict[str, Any], path: Path | None) -> None:

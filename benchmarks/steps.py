@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import cpu_time, event_time, kernel_time, processor, publish
+from machine import cpu_time, event_time, kernel_times, processor, publish
 
 from equistride.artifact import load
 from equistride.artifact.native import open_native
@@ -66,11 +66,20 @@ def arguments_of(kind: str, path: Path, atoms: int) -> tuple[Any, ...]:
     )
 
 
+def opened(path: Path, device: str, double: bool) -> Any:
+    """The native model."""
+    model = open_native(path, verify=False)
+    model.to(device, double)
+    return model
+
+
+KERNELS = 30
+"""The longest of a step, which are listed."""
+
+
 def measure(kind: str, path: Path, atoms: int, device: str, repeats: int) -> dict[str, Any]:
-    """Times of a step, and how far its numbers are from float64's."""
-    model, exact = open_native(path, verify=False), open_native(path, verify=False)
-    model.to(device, False)
-    exact.to(device, True)
+    """Times of a step, and how far its numbers are from float64's; of exact lists where no graph was captured."""
+    model, exact = opened(path, device, False), opened(path, device, True)
     inputs = arguments_of(kind, path, atoms)
     placed = tuple(t.to(device) if k in (0, 1) and t is not None else t for k, t in enumerate(inputs))
     count = len(inputs[0])
@@ -80,8 +89,6 @@ def measure(kind: str, path: Path, atoms: int, device: str, repeats: int) -> dic
 
     clock: Callable[[Callable[[], object], int], float] = event_time if device == "cuda" else cpu_time
     seconds = clock(step, repeats)
-    if model.capacity() == 0:
-        raise SystemExit(f"{path.name}: no graph was captured; the warning above says why")
     figures: dict[str, Any] = {
         "atoms": count,
         "room for edges": model.capacity(),
@@ -90,8 +97,13 @@ def measure(kind: str, path: Path, atoms: int, device: str, repeats: int) -> dic
         f"ns/day at {FS_PER_STEP[kind]:g} fs": FS_PER_STEP[kind] * 1e-6 * DAY / seconds,
     }
     if device == "cuda":
-        figures["seconds of its kernels"] = kernel_time(step, repeats)
+        kernels = kernel_times(step, repeats)
+        figures["seconds of its kernels"] = sum(kernel.seconds for kernel in kernels)
         figures["step / kernels"] = seconds / figures["seconds of its kernels"]
+        figures["launches"] = sum(kernel.launches for kernel in kernels)
+        figures["kernels: launches, us"] = {
+            k.name[:120]: [round(k.launches, 2), round(1e6 * k.seconds, 2)] for k in kernels[:KERNELS]
+        }
         figures["GiB"] = torch.cuda.max_memory_allocated() / 2**30
     else:
         figures["seconds with exact lists"] = cpu_time(lambda: model.compute(*placed, True), repeats)
@@ -107,6 +119,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--atoms", type=int, default=4374)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--plain", action="store_true", help="float32 alone, without a look at kernels: for ncu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -116,11 +129,16 @@ def main() -> None:
         for kind in FS_PER_STEP:
             test = parse(f"{kind}-quartz-{arguments.atoms}")
             chosen = choose(test, None, random=True, precision="float32", scratch=Path(scratch))
-            for name in ARITHMETIC if arguments.device == "cuda" else ["float32"]:
+            for name in ARITHMETIC if arguments.device == "cuda" and not arguments.plain else ["float32"]:
                 with multiplying(name):
+                    if arguments.plain:
+                        opened(chosen.path, arguments.device, False).step(
+                            *arguments_of(kind, chosen.path, arguments.atoms)
+                        )
+                        continue
                     figures = measure(kind, chosen.path, arguments.atoms, arguments.device, arguments.repeats)
                 results[f"{chosen.title}, {name}"] = figures
-    publish(results, arguments.json)
+                publish(results, arguments.json)  # what is known so far
 
 
 if __name__ == "__main__":

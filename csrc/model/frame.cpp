@@ -39,8 +39,8 @@ at::Tensor forces_from_edges(const at::Tensor &gradient, const at::Tensor &edge_
 }
 
 at::Tensor virial_from_edges(const at::Tensor &vectors, const at::Tensor &gradient) {
-    const Threads threads(static_cast<double>(vectors.numel() + gradient.numel()) * MOVE);
-    return vectors.t().matmul(gradient).neg();
+    static const auto op = find_operator<decltype(virial_from_edges)>("equistride::edge_virial");
+    return op.call(vectors, gradient);
 }
 
 std::vector<Outputs::Named> Outputs::named() const {

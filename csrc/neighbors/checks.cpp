@@ -54,6 +54,14 @@ void check_vectors(const Tensor &positions, const Tensor &cell, const Tensor &ed
     check_edges("the positions", positions, edge_index, shifts);
 }
 
+void check_virial(const Tensor &vectors, const Tensor &gradient) {
+    check_rows("vectors", vectors);
+    check_rows("gradient", gradient);
+    TORCH_CHECK_VALUE(gradient.sym_size(0) == vectors.sym_size(0), "gradient must have one row an edge, ",
+                      vectors.sym_size(0), "; found ", gradient.sym_sizes());
+    check_like("gradient", gradient, "the vectors", vectors);
+}
+
 void check_edge_grad(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts) {
     check_rows("grad", grad);
     check_edges("grad", grad, edge_index, shifts);

@@ -92,4 +92,10 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const T
     return {grad_positions, grad_cell};
 }
 
+Tensor edge_virial_cpu(const Tensor &vectors, const Tensor &gradient) {
+    check_virial(vectors, gradient);
+    const Threads threads(double(vectors.numel() + gradient.numel()) * MOVE);
+    return vectors.t().matmul(gradient).neg();
+}
+
 } // namespace equistride

@@ -50,15 +50,16 @@ __global__ void on_atoms_kernel(const Real *grad, const int *keys, const int64_t
             out[3 * int64_t(i) + x] = sum[x];
 }
 
-// Block b sums the edges b * THREADS + t + k * PARTS * THREADS. OUTPUT: partial [PARTS, 9].
-template <class Real>
-__global__ void on_cell_kernel(const Real *grad, const int *shift, int64_t edges, double *partial) {
+// The sum of left (x) right over the edges, of shifts or vectors [E, 3] with gradients [E, 3]. Block b sums the edges
+// b * THREADS + t + k * PARTS * THREADS. OUTPUT: partial [PARTS, 9].
+template <class Left, class Real>
+__global__ void outer_kernel(const Left *left, const Real *right, int64_t edges, double *partial) {
     __shared__ double shared[THREADS];
     double sum[9] = {0, 0, 0, 0, 0, 0, 0, 0, 0};
     for (int64_t e = int64_t(blockIdx.x) * THREADS + threadIdx.x; e < edges; e += int64_t(PARTS) * THREADS)
         for (int k = 0; k < 3; ++k)
             for (int x = 0; x < 3; ++x)
-                sum[3 * k + x] += double(shift[3 * e + k]) * double(grad[3 * e + x]);
+                sum[3 * k + x] += double(left[3 * e + k]) * double(right[3 * e + x]);
     for (int k = 0; k < 9; ++k) {
         __syncthreads();
         shared[threadIdx.x] = sum[k];
@@ -72,11 +73,20 @@ __global__ void on_cell_kernel(const Real *grad, const int *shift, int64_t edges
     }
 }
 
-template <class Real> __global__ void gather_cell_kernel(const double *partial, Real *out) {
+template <class Real> __global__ void gather_outer_kernel(const double *partial, double sign, Real *out) {
     double sum = 0;
     for (int part = 0; part < PARTS; ++part)
         sum += partial[9 * part + threadIdx.x];
-    out[threadIdx.x] = Real(sum);
+    out[threadIdx.x] = Real(sign * sum);
+}
+
+// Two stages in double precision: 6 us where cuBLAS takes 0.1 to 1.5 ms for 3 x 3 x 200,000, rounded where torch may.
+template <class Left, class Real>
+void sum_outer(const Left *left, const Real *right, int64_t edges, double sign, Real *out, const Tensor &like,
+               cudaStream_t stream) {
+    const Tensor partial = at::empty({PARTS, 9}, like.options().dtype(at::kDouble));
+    launch(outer_kernel<Left, Real>, PARTS, THREADS, stream, left, right, edges, partial.mutable_data_ptr<double>());
+    launch(gather_outer_kernel<Real>, 1, 9, stream, partial.const_data_ptr<double>(), sign, out);
 }
 
 Tensor edge_vectors_cuda(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts) {
@@ -113,22 +123,30 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cuda(const Tensor &grad, const 
     // A stable sort of all ends of edges: each atom's terms then lie together, in the order of the edges.
     const auto [keys, order] =
         at::sort(edge_index.reshape({-1}).to(at::kInt), /*stable=*/true, 0, /*descending=*/false);
-    const Tensor partial = at::empty({PARTS, 9}, grad.options().dtype(at::kDouble));
     AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_vectors_backward_cuda", [&] {
         const scalar_t *g = dense.const_data_ptr<scalar_t>();
         launch(on_atoms_kernel<scalar_t>, blocks_of(num_atoms * WARP), THREADS, stream, g, keys.const_data_ptr<int>(),
                order.const_data_ptr<int64_t>(), edges, int(num_atoms), on_atoms.mutable_data_ptr<scalar_t>());
-        launch(on_cell_kernel<scalar_t>, PARTS, THREADS, stream, g, images.const_data_ptr<int>(), edges,
-               partial.mutable_data_ptr<double>());
-        launch(gather_cell_kernel<scalar_t>, 1, 9, stream, partial.const_data_ptr<double>(),
-               on_cell.mutable_data_ptr<scalar_t>());
+        sum_outer(images.const_data_ptr<int>(), g, edges, 1.0, on_cell.mutable_data_ptr<scalar_t>(), grad, stream);
     });
     return {on_atoms, on_cell};
+}
+
+Tensor edge_virial_cuda(const Tensor &vectors, const Tensor &gradient) {
+    check_virial(vectors, gradient);
+    const c10::cuda::CUDAGuard guard(vectors.device());
+    const Tensor r = vectors.contiguous(), g = gradient.contiguous(), virial = at::empty({3, 3}, vectors.options());
+    AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "edge_virial_cuda", [&] {
+        sum_outer(r.const_data_ptr<scalar_t>(), g.const_data_ptr<scalar_t>(), r.size(0), -1.0,
+                  virial.mutable_data_ptr<scalar_t>(), r, c10::cuda::getCurrentCUDAStream());
+    });
+    return virial;
 }
 
 } // namespace
 
 TORCH_LIBRARY_IMPL(equistride, CUDA, m) {
+    m.impl("edge_virial", edge_virial_cuda);
     m.impl("edge_vectors", edge_vectors_cuda);
     m.impl("edge_vectors_backward", edge_vectors_backward_cuda);
 }

@@ -37,10 +37,13 @@ EQUISTRIDE_HD inline PaddingEdge padding_edge(int64_t k, int64_t count, int64_t 
 Tensor edge_vectors_cpu(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts);
 std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts,
                                                      int64_t num_atoms);
+// -sum r_ij (x) g_ij of vectors and gradients [E, 3]: [3, 3].
+Tensor edge_virial_cpu(const Tensor &vectors, const Tensor &gradient);
 
 void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff);
 void check_padding(int64_t capacity, int64_t extra);
 void check_vectors(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts);
+void check_virial(const Tensor &vectors, const Tensor &gradient);
 void check_edge_grad(const Tensor &grad, const Tensor &edge_index, const Tensor &shifts);
 
 } // namespace equistride

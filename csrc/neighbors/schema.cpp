@@ -26,6 +26,11 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_any(const Tensor &grad, const T
     return {at::empty_symint({num_atoms, 3}, grad.options()), at::empty({3, 3}, grad.options())};
 }
 
+Tensor edge_virial_any(const Tensor &vectors, const Tensor &gradient) {
+    check_virial(vectors, gradient);
+    return at::empty({3, 3}, vectors.options());
+}
+
 } // namespace
 
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
@@ -41,6 +46,7 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
     m.def("edge_vectors_backward(Tensor grad, Tensor edge_index, Tensor shifts, SymInt num_atoms) "
           "-> (Tensor grad_positions, Tensor grad_cell)",
           tags);
+    m.def("edge_virial(Tensor vectors, Tensor gradient) -> Tensor", tags);
 }
 
 TORCH_LIBRARY_IMPL(equistride, CPU, m) {
@@ -48,12 +54,14 @@ TORCH_LIBRARY_IMPL(equistride, CPU, m) {
     m.impl("neighbors_padded", neighbors_padded_cpu);
     m.impl("edge_vectors", edge_vectors_cpu);
     m.impl("edge_vectors_backward", edge_vectors_backward_cpu);
+    m.impl("edge_virial", edge_virial_cpu);
 }
 
 TORCH_LIBRARY_IMPL(equistride, Meta, m) {
     m.impl("neighbors_padded", neighbors_padded_any);
     m.impl("edge_vectors", edge_vectors_any);
     m.impl("edge_vectors_backward", edge_vectors_backward_any);
+    m.impl("edge_virial", edge_virial_any);
 }
 
 } // namespace equistride

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from random_models import random_potential
 
 from equistride.bench import machine, timing
+from equistride.bench.kernels import graph_of, padded_list_arguments
 from equistride.bench.machine import limits, peak, reset_peak, resident
-from equistride.bench.timing import Times, timed
+from equistride.bench.timing import Times, event_time, timed
 from equistride.bench.work import edge_block_work, tensor_product_work, work_of
 from equistride.graph import neighbor_list
 from equistride.models.esen_fused import fuse
@@ -106,3 +108,43 @@ def test_limits_are_counted_work_over_time(monkeypatch: pytest.MonkeyPatch, ours
     gemm, copy = limits(torch.float32)
     assert gemm == pytest.approx(max(2 * 1024**3 / 0.5, block), rel=0.01)
     assert copy == 2 * 64 * 2**20 / 0.5
+
+
+class Event:
+    """A CUDA event: it notes the device's time, which a call passes with its work and the host's launch before it."""
+
+    now, launch, idle = 0.0, 7e-6, True
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = Event.now
+
+    def synchronize(self) -> None:
+        Event.idle = True
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1e3 * (end.at - self.at)
+
+
+@pytest.mark.parametrize("seconds", [40e-6, 30e-3])
+def test_the_host_is_not_counted_between_events(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch of 7 us, which only an idle device waits for, adds less than 1 % to a list of 40 us."""
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    Event.idle = True
+
+    def call() -> None:
+        Event.now += seconds + (Event.launch if Event.idle else 0)
+        Event.idle = False
+
+    assert event_time(call, 3) == pytest.approx(seconds, rel=0.01)
+
+
+def test_a_padded_list_takes_its_arguments_on_one_device() -> None:
+    """The meta device looks at them as a GPU does."""
+    graph = graph_of("quartz-9", torch.float32, 4.0)
+    on_device = dataclasses.replace(graph, positions=graph.positions.to("meta"), cell=graph.cell.to("meta"))
+    edge_index, shifts, _ = torch.ops.equistride.neighbors_padded(*padded_list_arguments(on_device, 4.0))
+    room = graph.edges + graph.edges // 25
+    assert (edge_index.shape, shifts.shape) == ((2, room), (room, 3))

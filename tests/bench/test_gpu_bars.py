@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from equistride.bench.catalogue import parse
-from equistride.bench.kernels import graph_of
+from equistride.bench.kernels import graph_of, padded_list_arguments
 from equistride.bench.models import choose
 from equistride.bench.timing import captured, event_time
 
@@ -64,11 +64,8 @@ def test_a_million_atom_steps(steps: ModuleType, tmp_path: Path) -> None:
 def test_a_new_list() -> None:
     """40 us, and an eighth of what nvalchemi's cell list takes on the same atoms in the same run."""
     graph = graph_of(f"quartz-{ATOMS}", torch.float32, CUTOFF, "cuda")
-    pbc = torch.tensor([True] * 3)
-    room = graph.edges + graph.edges // 25
-    replay, _ = captured(
-        lambda: torch.ops.equistride.neighbors_padded(graph.positions, graph.cell, pbc, CUTOFF, room, 2)
-    )
+    arguments = padded_list_arguments(graph, CUTOFF)
+    replay, _ = captured(lambda: torch.ops.equistride.neighbors_padded(*arguments))
     ours = event_time(replay, REPEATS)
     print(f"{1e6 * ours:.1f} us")
     assert ours < 40e-6
@@ -77,7 +74,7 @@ def test_a_new_list() -> None:
 
     def theirs() -> object:
         return lists.neighbor_list(
-            graph.positions, CUTOFF, cell=graph.cell, pbc=pbc.cuda(), method="cell_list", max_neighbors=most
+            graph.positions, CUTOFF, cell=graph.cell, pbc=arguments[2], method="cell_list", max_neighbors=most
         )
 
     assert event_time(theirs, REPEATS) > 8 * ours

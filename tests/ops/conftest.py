@@ -33,12 +33,13 @@ def simd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.fixture(scope="module")
 def emulated(request: pytest.FixtureRequest) -> Iterator[torch._ops._OpNamespace]:
-    """The emulated operators of the CUDA sources; memory that nobody wrote is NaN, or the largest integer, meanwhile."""
+    """The emulated operators of the CUDA sources that the module names in ``EMULATES``; memory that nobody wrote is NaN, or the
+    largest integer, meanwhile."""
     import emulation
     import torch
 
     assert request.config.cache is not None
-    operators = emulation.load(request.config.cache)
+    operators = emulation.load(request.config.cache, request.module.EMULATES)
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield operators

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,83 +19,98 @@ import equistride.graph  # noqa: F401  (loads the operators whose schemas are co
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HERE = Path(__file__).resolve().parent / "cuda_emulation"
 TORCH = Path(torch.__file__).parent
-UNITS = {
+SOURCES = {
     "convolution": ["tensor_product/cuda.cu", "tensor_product/checks.cpp"],
     "contraction": ["symmetric_contraction/cuda.cu", "symmetric_contraction/checks.cpp"],
     "edge_block": ["edge_block/cuda.cu", "edge_block/checks.cpp", "host_memory.cpp"],
-    "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp", "emulation.cpp"],
+    "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp"],
 }
+"""Units, each compiled and loaded where a test asks for it."""
 CONVOLUTION = ["tensor_product", "tensor_product_backward", "tensor_product_table", "tensor_product_table_backward"]
-OPERATORS = [
-    *CONVOLUTION,
-    *("bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"),
-    *("symmetric_contraction", "symmetric_contraction_backward"),
-    *("neighbors", "neighbors_padded", "edge_vectors", "edge_vectors_backward"),
-]
+OPERATORS = {
+    "convolution": CONVOLUTION,
+    "contraction": ["symmetric_contraction", "symmetric_contraction_backward"],
+    "edge_block": ["bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"],
+    "neighbors": ["neighbors", "neighbors_padded", "edge_vectors", "edge_vectors_backward", "edge_virial"],
+}
 FLAGS = [
     # A fiber is left by longjmp, which fortified headers take for an error; contraction would round unlike the CPU's lists.
     *("-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-ffp-contract=off"),
     "-Wno-unknown-pragmas",
     f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
 ]
-_libraries: list[operators.Library] = []  # the schemas live as long as these do
+_loaded: dict[str, operators.Library] = {}  # the schemas live as long as these do
 
 
-def _key(compiler: str, files: list[Path]) -> str:
+def _key(compiler: str, files: Iterable[Path]) -> str:
     """A name for what this compiler and torch make of these files."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    key = hashlib.sha256(version + repr((FLAGS, torch.__version__, UNITS)).encode())
+    key = hashlib.sha256(version + repr((FLAGS, torch.__version__, SOURCES)).encode())
     for file in sorted(files):
         key.update(file.read_bytes())
     return key.hexdigest()[:16]
 
 
-def _build(compiler: str, folder: Path) -> Path:
-    """Compile the units that have changed, side by side, and link them."""
+def _library(compiler: str, folder: Path, name: str) -> Path:
+    """Where the library of a unit lies, or will: named after its sources."""
+    sources = SOURCES.get(name, [])
+    rooms = {Path(source).parts[0] for source in sources if "/" in source}
+    ours = [f for room in rooms for f in (CSRC / room).iterdir() if f.suffix in (".h", ".cu") or f.name == "checks.cpp"]
+    return folder / f"lib{name}-{_key(compiler, [*HERE.rglob('*.*'), *CSRC.glob('*.*'), *ours])}.so"
+
+
+def _build(compiler: str, folder: Path, names: Sequence[str]) -> list[Path]:
+    """Compile the units that have changed, side by side, and the emulation first, which all are linked with."""
     include = [f"-I{HERE}", f"-I{CSRC}", "-isystem", str(TORCH / "include")]
     include += ["-isystem", str(TORCH / "include" / "torch" / "csrc" / "api" / "include")]
-    shared = [*HERE.rglob("*.*"), *CSRC.glob("*.*")]
-    objects, running = [], []
-    for name, sources in UNITS.items():
-        rooms = {Path(source).parts[0] for source in sources if "/" in source}
-        made = folder / f"{name}-{_key(compiler, shared + [f for room in rooms for f in (CSRC / room).glob('*.*')])}.o"
-        objects.append(made)
-        if not made.exists():
-            unit = folder / f"{name}.cpp"
-            unit.write_text("".join(f'#include "{file}"\n' for file in ("cuda_emulation.h", *sources)))
-            command = [compiler, *FLAGS, *include, "-c", str(unit), "-o", str(unit.with_suffix(".o"))]
-            running.append((unit, made, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
-    for unit, made, process in running:
-        errors = process.communicate()[1]
-        assert process.returncode == 0, errors[-4000:]
-        unit.with_suffix(".o").rename(made)
-    library = folder / f"{_key(compiler, objects)}.so"
-    for old in folder.iterdir():
-        if old not in (*objects, library):
+    link = ["-shared", f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
+    emulation = _library(compiler, folder, "emulation")
+    made = [emulation, *(_library(compiler, folder, name) for name in names)]
+
+    def start(name: str, sources: Sequence[str], library: Path) -> tuple[Path, Path, subprocess.Popen[str]]:
+        for old in folder.glob(f"lib{name}-*.so"):
             old.unlink()
-    if not library.exists():
-        command = [compiler, "-shared", *map(str, objects), "-o", str(library)]
-        command += [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-4000:]
-    return library
+        unit = folder / f"unit_{name}.cpp"
+        unit.write_text("".join(f'#include "{file}"\n' for file in ("cuda_emulation.h", *sources)))
+        unfinished = library.with_suffix(".unfinished")
+        others = [] if name == "emulation" else [str(emulation), f"-Wl,-rpath,{folder}"]
+        command = [compiler, *FLAGS, *include, str(unit), *others, *link, "-o", str(unfinished)]
+        return unfinished, library, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    units = {"emulation": ["emulation.cpp"]}, {name: SOURCES[name] for name in names}
+    for group in units:
+        running = [
+            start(name, sources, library)
+            for name, sources in group.items()
+            if not (library := _library(compiler, folder, name)).exists()
+        ]
+        for unfinished, library, process in running:
+            errors = process.communicate()[1]
+            assert process.returncode == 0, errors[-4000:]
+            unfinished.rename(library)
+    return made
 
 
-def load(cache: pytest.Cache) -> torch._ops._OpNamespace:
-    """Return ``torch.ops.equistride_emulated``: the operators of csrc's CUDA sources, for tensors of the CPU.
+def load(cache: pytest.Cache, names: Sequence[str]) -> torch._ops._OpNamespace:
+    """Return ``torch.ops.equistride_emulated``: the operators of these of csrc's CUDA sources, for tensors of the CPU.
 
     Compiled once for a state of the sources, and kept in pytest's cache.
     """
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++: the CUDA sources were not run on the host")
-    if not _libraries:
-        torch.ops.load_library(str(_build(compiler, cache.mkdir("cuda_emulation"))))
-        schemas = operators.Library("equistride_emulated", "FRAGMENT")
-        for name in OPERATORS:
-            schema = str(getattr(torch.ops.equistride, name).default._schema)
-            schemas.define(schema.removeprefix("equistride::"))
-        _libraries.append(schemas)
+    wanted = [name for name in names if name not in _loaded]
+    if wanted:
+        libraries = _build(compiler, cache.mkdir("cuda_emulation"), wanted)
+        for name, library in zip(["emulation", *wanted], libraries, strict=True):
+            if name in _loaded:
+                continue
+            torch.ops.load_library(str(library))
+            schemas = operators.Library("equistride_emulated", "FRAGMENT")
+            for operator in OPERATORS.get(name, []):
+                schema = str(getattr(torch.ops.equistride, operator).default._schema)
+                schemas.define(schema.removeprefix("equistride::"))
+            _loaded[name] = schemas
     return torch.ops.equistride_emulated
 
 
@@ -104,6 +119,18 @@ def between_nan(tensor: Tensor) -> Tensor:
     memory = torch.full((tensor.numel() + 256,), torch.nan, dtype=tensor.dtype)
     memory[128:-128] = tensor.flatten()
     return memory[128:-128].view(tensor.shape)
+
+
+KERNELS = {"aten::fill_", "aten::copy_", "aten::sort", "aten::cumsum", "aten::add", "aten::index_add"}
+"""Of torch's operators, which call one another, those that are launches; views, empty memory and what calls these are none."""
+
+
+def launches_of(emulated: torch._ops._OpNamespace, call: Callable[[], object]) -> int:
+    """Kernels that a call launches: ours and torch's."""
+    before = emulated.launches()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    return int(emulated.launches()) - before + sum(event.name in KERNELS for event in profile.events())
 
 
 @contextmanager

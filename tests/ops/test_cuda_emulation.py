@@ -6,10 +6,8 @@ Inputs lie between NaN, so that a read beside them shows; new memory is NaN, so 
 from __future__ import annotations
 
 import pytest
-import structures
 import torch
 from emulation import between_nan, in_place_of_the_cpu
-from structures import Structure
 from test_tensor_product import CASES, TOLERANCE, Sample, deviation, edges, sample
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from equistride.models.trajcast import TrajCast, TrajCastConfig
 from equistride.nn.tensor_product import TensorProductConvolution
 
 CPU = torch.ops.equistride
+EMULATES = ("convolution",)
 ORDERS = [0, 1, 7]
 """Threads and blocks in their order, in the reverse, threads at random."""
 MORE = {
@@ -211,51 +210,6 @@ def test_bad_arguments_are_refused_as_on_the_cpu(emulated: torch._ops._OpNamespa
         emulated.tensor_product(at.at.x, at.at.y, at.at.weights[:, 1:], at.at.edge_index, *at.spec, 13)
     with pytest.raises(ValueError, match="must be Wigner 3j symbols"):
         emulated.tensor_product(*at.at, at.spec[0], [c + 0.1 for c in at.spec[1]], 13)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(
-    ("structure", "cutoff"), [pytest.param(s, c, id=s.name.replace(" ", "-")) for s, c in structures.awkward()]
-)
-def test_neighbors_equal_the_cpu(
-    structure: Structure, cutoff: float, dtype: torch.dtype, emulated: torch._ops._OpNamespace
-) -> None:
-    """Lists edge for edge, vectors bit for bit, gradients to rounding; in any order of the threads."""
-    inputs = structure.tensors(dtype)
-    expected = CPU.neighbors(*inputs, cutoff)
-    edges = expected[0].size(1)
-    rooms = [(edges + more, extra) for more, extra in ((0, 2), (37, 6), (-1, 4)) if edges > 0]
-    padded = [CPU.neighbors_padded(*inputs, cutoff, *room) for room in rooms]
-    vectors = CPU.edge_vectors(*inputs[:2], *expected)
-    grad = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    gradients = CPU.edge_vectors_backward(grad, *expected, len(inputs[0]))
-    # Of some 60 gradients an atom, 10^4 on the cell; with one atom they cancel.
-    tolerance = 1e-13 if dtype is torch.float64 else 1e-5
-    for order in ORDERS[::2]:
-        emulated.set_order(order)
-        assert all(map(torch.equal, emulated.neighbors(*inputs, cutoff), expected))
-        for room, wanted in zip(rooms, padded, strict=True):
-            assert all(map(torch.equal, emulated.neighbors_padded(*inputs, cutoff, *room), wanted))
-        assert torch.equal(emulated.edge_vectors(*inputs[:2], *expected), vectors)
-        for ours, theirs in zip(
-            emulated.edge_vectors_backward(grad, *expected, len(inputs[0])), gradients, strict=True
-        ):
-            assert torch.allclose(ours, theirs, rtol=0, atol=tolerance * max(1.0, float(grad.norm())))
-
-
-def test_bad_structures_are_named_as_on_the_cpu(emulated: torch._ops._OpNamespace) -> None:
-    positions, cell, pbc = structures.quartz((2, 2, 2)).tensors()
-    for bad, box, says in [
-        (positions * float("nan"), cell, "positions must be finite"),
-        (positions, cell * 0, "the cell must have independent, finite vectors"),
-        (positions, cell * 1e-5, "reaches over too many periodic images"),
-    ]:
-        with pytest.raises(ValueError, match=says):
-            emulated.neighbors(bad, box, pbc, 5.0)
-        edges, shifts, summary = emulated.neighbors_padded(bad, box, pbc, 5.0, 50, 4)
-        assert summary[1] > 0  # and all places are padding
-        assert bool((edges >= len(bad)).all())
-        assert not shifts.any()
 
 
 def test_threads_that_do_not_meet_are_noticed(emulated: torch._ops._OpNamespace) -> None:

@@ -20,6 +20,7 @@ from equistride.data.quartz import quartz
 from equistride.models.esen_fused import fuse
 
 CPU = torch.ops.equistride
+EMULATES = ("edge_block",)
 LARGE = 227 << 10
 """Bytes of an H200's shared memory for a block, as the emulation begins with."""
 

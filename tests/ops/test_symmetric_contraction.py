@@ -19,6 +19,7 @@ from equistride.nn.symmetric_contraction import (
 )
 
 CPU = torch.ops.equistride
+EMULATES = ("contraction",)
 CASES = {  # largest degree, degrees of the output, channels, correlation
     "MP-0 medium": (3, (0, 1), 19, 3),
     "four factors": (2, (0, 1, 2), 5, 4),

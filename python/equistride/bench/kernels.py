@@ -70,6 +70,12 @@ def graph_of(system: str, dtype: torch.dtype, cutoff: float = CUTOFF, device: st
     return Graph(atoms, positions, cell, species, edge_index, shifts, vectors)
 
 
+def padded_list_arguments(graph: Graph, cutoff: float = CUTOFF) -> tuple[Tensor, Tensor, Tensor, float, int, int]:
+    """Return what ``neighbors_padded`` takes for the list of a periodic system as a captured step makes it: 4 % of room."""
+    pbc = torch.ones(3, dtype=torch.bool, device=graph.positions.device)
+    return graph.positions, graph.cell, pbc, cutoff, graph.edges + graph.edges // 25, 2
+
+
 def radial_table(columns: int, dtype: torch.dtype, cutoff: float = CUTOFF) -> RadialTable:
     """Return a radial network of 8 Bessel functions, 64-64-64 hidden, as TrajCast's, of random weights, tabulated to 1e-5."""
     torch.manual_seed(1)

@@ -14,6 +14,9 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
+TOGETHER, SHORT = 20, 1e-2
+"""Calls between a pair of events, and the seconds below which a call is short."""
+
 Average = Callable[[list[float]], float]
 Result = TypeVar("Result")
 
@@ -73,27 +76,47 @@ def cpu_time(call: Callable[[], object], repeats: int, average: Average = statis
 
 
 def event_time(call: Callable[[], object], repeats: int) -> float:
-    """Return the median seconds of a call on the GPU, between events, after two calls to warm up."""
-    times = []
-    for _ in range(repeats + 2):
+    """Return the median seconds of a call on the GPU after one to warm up, between events.
+
+    Of short calls :data:`TOGETHER` lie between one pair of events: the host takes 5 to 10 us to launch one, which the GPU spends
+    on the one before.
+    """
+
+    def elapsed(calls: int) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        call()
+        for _ in range(calls):
+            call()
         end.record()
         end.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3)
-    return statistics.median(times[2:])
+        return float(begin.elapsed_time(end)) / 1e3 / calls
+
+    call()
+    calls = TOGETHER if elapsed(1) < SHORT else 1
+    return statistics.median(elapsed(calls) for _ in range(max(1, repeats)))
 
 
-def kernel_time(call: Callable[[], object], repeats: int) -> float:
-    """Return the seconds that the kernels of a call take on the GPU, added up: what is left if nothing waited between them."""
+class KernelTime(NamedTuple):
+    """A kernel's ``name``, how often a call launches it, and the ``seconds`` of all these launches."""
+
+    name: str
+    launches: float
+    seconds: float
+
+
+def kernel_times(call: Callable[[], object], repeats: int) -> list[KernelTime]:
+    """Return the kernels of a call on the GPU, the longest first; their sum is what is left if nothing waited between them."""
     call()
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(repeats):
             call()
         torch.cuda.synchronize()
-    return sum(kernel.self_device_time_total for kernel in profile.key_averages()) * 1e-6 / repeats
+    kernels = [
+        KernelTime(kernel.key, kernel.count / repeats, kernel.self_device_time_total * 1e-6 / repeats)
+        for kernel in profile.key_averages()
+    ]
+    return sorted(kernels, key=lambda kernel: -kernel.seconds)
 
 
 def captured(call: Callable[[], Result]) -> tuple[Callable[[], None], Result]:

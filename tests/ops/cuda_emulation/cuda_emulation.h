@@ -35,7 +35,9 @@ struct float4 {
 };
 using cudaStream_t = const void *;
 
+#pragma GCC visibility push(default) // of the library that the others are linked with
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+#pragma GCC visibility pop
 
 namespace c10::cuda {
 struct CUDAGuard {
@@ -48,6 +50,7 @@ namespace emulation {
 
 using Location = std::source_location;
 
+#pragma GCC visibility push(default)
 // Memory of a size known at launch is NaN at the start of every block.
 void run(dim3 grid, dim3 block, const std::function<void()> &thread, int64_t bytes = 0);
 void *memory_of_block();
@@ -56,6 +59,7 @@ int64_t memory_limit();
 const uint64_t *meet(const char *what, unsigned mask, uint64_t gives, const Location &at);
 void wait_for_block(const Location &at);
 int lane();
+#pragma GCC visibility pop
 
 template <class T> uint64_t to_bits(T value) {
     uint64_t bits = 0;
@@ -114,6 +118,12 @@ template <class T>
 T __shfl_down_sync(unsigned mask, T value, int step, const emulation::Location &at = emulation::Location::current()) {
     const uint64_t *all = emulation::meet("__shfl_down_sync", mask, emulation::to_bits(value), at);
     return emulation::lane() + step < 32 ? emulation::from_bits<T>(all[emulation::lane() + step]) : value;
+}
+
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, int step, const emulation::Location &at = emulation::Location::current()) {
+    const uint64_t *all = emulation::meet("__shfl_up_sync", mask, emulation::to_bits(value), at);
+    return emulation::lane() >= step ? emulation::from_bits<T>(all[emulation::lane() - step]) : value;
 }
 
 // One thread runs at a time, so an atomic operation is an ordinary one.

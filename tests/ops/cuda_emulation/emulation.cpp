@@ -38,7 +38,7 @@ std::vector<uint64_t> given; // what the lanes of each warp gave when they last 
 size_t current = 0;
 jmp_buf scheduler;
 const std::function<void()> *thread_body = nullptr;
-int64_t order = 0;
+int64_t order = 0, launches = 0;
 std::mutex one_launch;
 
 struct alignas(128) Line {
@@ -175,6 +175,7 @@ void run(dim3 grid, dim3 block, const std::function<void()> &thread, int64_t byt
     const std::lock_guard guard(one_launch);
     if (bytes > limit)
         throw std::runtime_error("a block asks for " + std::to_string(bytes) + " bytes of shared memory");
+    ++launches;
     memory.resize(size_t(bytes) / sizeof(Line) + 1);
     const size_t threads = block.x, blocks = size_t(grid.x) * grid.y;
     while (fibers.size() < threads)
@@ -208,5 +209,7 @@ TORCH_LIBRARY_FRAGMENT(equistride_emulated, m) {
     // 0: threads and blocks in their order, 1: in the reverse, above: threads in a random order of this seed.
     m.def("set_order(int order) -> ()", [](int64_t order) { emulation::order = order; });
     m.def("set_memory(int bytes) -> ()", [](int64_t bytes) { emulation::limit = bytes; });
+    // Kernels launched so far.
+    m.def("launches() -> int", [] { return emulation::launches; });
     m.def("run_uneven() -> ()", [] { equistride::launch(uneven, 1, 64, nullptr); });
 }
