@@ -1,8 +1,8 @@
 #include "threads.h"
+#include "team.h"
 
 #include <ATen/Parallel.h>
 #include <algorithm>
-#include <cmath>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -13,6 +13,10 @@ extern "C" int MKL_Set_Num_Threads_Local(int) __attribute__((weak));
 
 namespace equistride {
 namespace {
+
+/// Of a step, in floating-point operations of its products, from which torch's operators are worth a team.
+constexpr double WORK_OF_A_TEAM = 1LL << 32;
+constexpr int PIECES_OF_A_THREAD = 4;
 
 thread_local int given = 0; // to torch on this thread, as the outermost Threads found it; 0 where there is none
 
@@ -27,16 +31,20 @@ void use(int threads) {
 
 } // namespace
 
-Threads::Threads(double work) : work_(work), outermost_(given == 0) {
-    at::internal::lazy_init_num_threads(); // or this library's first at::parallel_for would, and take it all back
+Threads::Threads(double work, bool team) : outermost_(given == 0) {
+    at::internal::lazy_init_num_threads(); // or this library's first use of torch's threads would, and take it all back
     before_ = at::get_num_threads();
     if (outermost_)
         given = before_;
-    count_ = work < 2 * WORK_OF_A_THREAD || at::in_parallel_region() ? 1 : given;
-    use(count_);
+    const bool alone = at::in_parallel_region() || Team::inside();
+    count_ = alone ? 1 : static_cast<int>(std::clamp(work / WORK_OF_A_THREAD, 1.0, static_cast<double>(given)));
+    const int torchs = team && !alone ? given : 1;
+    use(torchs);
     if (MKL_Set_Num_Threads_Local)
-        library_before_ = MKL_Set_Num_Threads_Local(count_ == 1 ? 1 : 0);
+        library_before_ = MKL_Set_Num_Threads_Local(torchs == 1 ? 1 : 0);
 }
+
+Threads::Threads(double work) : Threads(work, false) {}
 
 Threads::~Threads() {
     use(before_);
@@ -46,10 +54,22 @@ Threads::~Threads() {
         given = 0;
 }
 
-std::int64_t Threads::grain(std::int64_t items) const {
-    if (count_ == 1)
-        return std::max<std::int64_t>(items, 1);
-    return static_cast<std::int64_t>(std::ceil(static_cast<double>(items) * WORK_OF_A_THREAD / work_));
+void Threads::share(std::int64_t begin, std::int64_t end, std::int64_t pieces, const Piece &piece) const {
+    if (begin >= end)
+        return;
+    pieces = std::clamp<std::int64_t>(pieces, 1, end - begin);
+    if (count_ == 1 || pieces == 1) {
+        piece(begin, end);
+        return;
+    }
+    const auto edge = [&](std::int64_t k) { return begin + (end - begin) * k / pieces; };
+    Team::get().work(count_, pieces, [&](std::int64_t k) { piece(edge(k), edge(k + 1)); });
 }
+
+void Threads::share(std::int64_t begin, std::int64_t end, const Piece &piece) const {
+    share(begin, end, count_ == 1 ? 1 : PIECES_OF_A_THREAD * count_, piece);
+}
+
+TorchThreads::TorchThreads(double work) : Threads(work, work >= WORK_OF_A_TEAM) {}
 
 } // namespace equistride

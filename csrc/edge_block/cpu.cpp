@@ -8,7 +8,6 @@
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <algorithm>
@@ -220,7 +219,7 @@ template <class F> void chunks(const Edges &edges, int64_t from, int64_t until, 
 
 template <class Real> void forward_all(const Input<Real> &in, Real *out, Real *kept, int64_t num_kept) {
     const int64_t receivers = int64_t(in.edges.first.size()) - 1;
-    at::parallel_for(0, receivers, in.threads.grain(receivers), [&](int64_t from, int64_t until) {
+    in.threads.share(0, receivers, [&](int64_t from, int64_t until) {
         Chunk<Real> chunk(in, num_kept);
         chunks(in.edges, from, until, num_kept, [&](int64_t begin, int64_t count) {
             Real *state = begin < num_kept ? kept + begin * in.shape.state : chunk.scratch_state();
@@ -255,10 +254,10 @@ template <class Real> struct Backward {
                 ++until;
             const int64_t end = in.edges.first[size_t(until)];
             waiting.resize(std::max(waiting.size(), size_t((end - begin) * width)));
-            at::parallel_for(from, until, in.threads.grain(receivers), [&](int64_t a, int64_t b) {
+            in.threads.share(from, until, [&](int64_t a, int64_t b) {
                 range(a, b, waiting.data() + (in.edges.first[size_t(a)] - begin) * width);
             });
-            at::parallel_for(0, width, std::max<int64_t>(16, width / threads),
+            in.threads.share(0, width, std::min<int64_t>(threads, width / 16),
                              [&](int64_t a, int64_t b) { serve(begin, end - begin, waiting.data(), a, b); });
             from = until;
         }

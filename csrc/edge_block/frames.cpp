@@ -4,7 +4,6 @@
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <algorithm>
 
@@ -34,7 +33,7 @@ Tensor bond_frames_cpu(const Tensor &vectors, int64_t l_max) {
     AT_DISPATCH_FLOATING_TYPES(vectors.scalar_type(), "bond_frames", [&] {
         const scalar_t *in = from.const_data_ptr<scalar_t>();
         scalar_t *out = frames.mutable_data_ptr<scalar_t>();
-        at::parallel_for(0, edges, threads.grain(edges), [&](int64_t begin, int64_t end) {
+        threads.share(0, edges, [&](int64_t begin, int64_t end) {
             Batch<scalar_t> batch[MAX_FRAME];
             for (int64_t e = begin; e < end && l_max > 0; e += BATCH) {
                 const int count = int(std::min<int64_t>(BATCH, end - e));

@@ -3,7 +3,6 @@
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <algorithm>
 #include <cmath>
@@ -21,7 +20,7 @@ template <class F> void over_edges(const RadialSplines &in, F &&call) {
         const scalar_t *r = lengths.const_data_ptr<scalar_t>(), *table = tables.const_data_ptr<scalar_t>();
         const int64_t *kind = pair.const_data_ptr<int64_t>();
         const EdgeKernels<scalar_t> &kernels = choose_edge_kernels<scalar_t>();
-        at::parallel_for(0, lengths.size(0), threads.grain(lengths.size(0)), [&](int64_t begin, int64_t end) {
+        threads.share(0, lengths.size(0), [&](int64_t begin, int64_t end) {
             for (int64_t e = begin; e < end; ++e) {
                 TORCH_CHECK_INDEX(kind[e] >= 0 && kind[e] < kinds, "pair must name tables below ", kinds, "; found ",
                                   kind[e], " at edge ", e);

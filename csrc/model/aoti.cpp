@@ -119,7 +119,7 @@ private:
         if (current_exchange())
             exchange.emplace(*current_exchange());
         const ExchangeScope scope(exchange ? &*exchange : nullptr);
-        const Threads threads(static_cast<double>(edge_index.size(1)) * work_of_an_edge_);
+        const TorchThreads threads(static_cast<double>(edge_index.size(1)) * work_of_an_edge_);
         const std::int64_t n = species.size(0);
         const at::Tensor ends = at::tensor({n, n + 1, n + 1, n}, at::kLong).view({2, EXTRA});
         std::vector<at::Tensor> inputs = {at::cat({vectors, bond_}), at::cat({species, at::zeros(EXTRA, at::kLong)}),

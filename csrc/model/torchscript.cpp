@@ -129,7 +129,7 @@ private:
         const c10::InferenceMode no_inference{false};
         const c10::AutoGradMode mode;
         const torch::jit::GraphOptimizerEnabledGuard no_profiling{false};
-        const Threads threads;
+        const TorchThreads threads;
     };
 
     double work(const at::Tensor &edge_index) const {

@@ -5,7 +5,6 @@
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 
 namespace equistride {
 
@@ -49,8 +48,8 @@ template <class Key> void write_shifts(const Bins &bins, const Key *keys, int co
     }
 }
 
-template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, double cutoff) {
-    const Found<Key> found(bins, cutoff);
+template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, double cutoff, const Threads &threads) {
+    const Found<Key> found(bins, cutoff, threads);
     std::vector<int64_t> first(size_t(bins.atoms) + 1, 0);
     for (size_t i = 0; i < size_t(bins.atoms); ++i)
         first[i + 1] = first[i] + found.count[i];
@@ -58,7 +57,7 @@ template <class Key> std::tuple<Tensor, Tensor> list_pairs(const Bins &bins, dou
     const Tensor edge_index = at::empty({2, edges}, at::kLong), shifts = at::empty({edges, 3}, at::kInt);
     int64_t *receiver = edge_index.mutable_data_ptr<int64_t>(), *sender = receiver + edges;
     int32_t *shift = shifts.mutable_data_ptr<int32_t>();
-    at::parallel_for(0, bins.atoms, 1, [&](int64_t begin, int64_t end) {
+    threads.share(0, bins.atoms, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const Key *keys = found.row(i);
             const int count = found.count[size_t(i)];
@@ -78,7 +77,7 @@ std::tuple<Tensor, Tensor> neighbors_cpu(const Tensor &positions, const Tensor &
                                          double cutoff) {
     const Bins bins = read_bins(positions, cell, pbc, cutoff);
     const Threads threads(double(bins.atoms) * WORK_OF_AN_ATOM);
-    return fits_int32(bins) ? list_pairs<int32_t>(bins, cutoff) : list_pairs<int64_t>(bins, cutoff);
+    return fits_int32(bins) ? list_pairs<int32_t>(bins, cutoff, threads) : list_pairs<int64_t>(bins, cutoff, threads);
 }
 
 PaddedList neighbors_padded_cpu(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff,

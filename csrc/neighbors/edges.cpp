@@ -3,7 +3,6 @@
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <algorithm>
 #include <vector>
 
@@ -35,7 +34,7 @@ Tensor edge_vectors_cpu(const Tensor &positions, const Tensor &cell, const Tenso
     AT_DISPATCH_FLOATING_TYPES(at.scalar_type(), "edge_vectors", [&] {
         const scalar_t *r = at.const_data_ptr<scalar_t>(), *h = rows.const_data_ptr<scalar_t>();
         scalar_t *out = vectors.mutable_data_ptr<scalar_t>();
-        at::parallel_for(0, edges, threads.grain(edges), [&](int64_t begin, int64_t end) {
+        threads.share(0, edges, [&](int64_t begin, int64_t end) {
             for (int64_t e = begin; e < end; ++e) {
                 const scalar_t s[3] = {scalar_t(shift[3 * e]), scalar_t(shift[3 * e + 1]), scalar_t(shift[3 * e + 2])};
                 for (int x = 0; x < 3; ++x)
@@ -63,7 +62,7 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const T
         const scalar_t *g = dense.const_data_ptr<scalar_t>();
         scalar_t *on_atoms = grad_positions.mutable_data_ptr<scalar_t>();
         // A thread owns a range of atoms and reads every edge: each atom's terms come in the order of the edges.
-        at::parallel_for(0, num_atoms, num_atoms / threads.count() + 1, [&](int64_t begin, int64_t end) {
+        threads.share(0, num_atoms, threads.count(), [&](int64_t begin, int64_t end) {
             for (int64_t e = 0; e < edges; ++e) {
                 const int64_t i = receiver[e], j = sender[e];
                 if (j >= begin && j < end)
@@ -74,7 +73,7 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const T
                         on_atoms[3 * i + x] -= g[3 * e + x];
             }
         });
-        at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+        threads.share(0, chunks, [&](int64_t begin, int64_t end) {
             for (int64_t c = begin; c < end; ++c)
                 for (int64_t e = c * CHUNK; e < std::min(edges, (c + 1) * CHUNK); ++e)
                     for (int k = 0; k < 3; ++k)

@@ -1,6 +1,5 @@
 #include "neighbors/search.h"
 
-#include <ATen/Parallel.h>
 #include <algorithm>
 #include <c10/util/Exception.h>
 #include <limits>
@@ -159,7 +158,7 @@ template Bins::Bins(const float *, int64_t, const Lattice &, double);
 template Bins::Bins(const double *, int64_t, const Lattice &, double);
 
 template <class Key>
-Found<Key>::Found(const Bins &bins, double cutoff)
+Found<Key>::Found(const Bins &bins, double cutoff, const Threads &shared)
     : part(size_t(bins.atoms)), count(size_t(bins.atoms)), begin(size_t(bins.atoms)) {
     const Grid &grid = bins.grid;
     const RunFinder finder(bins, cutoff);
@@ -173,9 +172,9 @@ Found<Key>::Found(const Bins &bins, double cutoff)
 
     // One thread takes whole parts, and no result depends on which.
     const int64_t rows = int64_t(grid.bins[grid.v]) * grid.bins[grid.w];
-    const int64_t threads = at::get_num_threads(), parts = threads == 1 ? 1 : std::min<int64_t>(rows, 4 * threads);
+    const int64_t threads = shared.count(), parts = threads == 1 ? 1 : std::min<int64_t>(rows, 4 * threads);
     keys.resize(size_t(parts));
-    at::parallel_for(0, parts, 1, [&](int64_t part_begin, int64_t part_end) {
+    shared.share(0, parts, parts, [&](int64_t part_begin, int64_t part_end) {
         std::vector<Run> runs;
         Buffer<Key> loose;
         for (int64_t number = part_begin; number < part_end; ++number) {

@@ -2,6 +2,7 @@
 #pragma once
 #include "neighbors/grid.h"
 #include "neighbors/scan.h"
+#include "threads.h"
 
 #include <memory>
 #include <vector>
@@ -47,7 +48,7 @@ template <class Key> struct Found {
     std::vector<int32_t> part, count;
     std::vector<int64_t> begin;
 
-    Found(const Bins &bins, double cutoff);
+    Found(const Bins &bins, double cutoff, const Threads &shared);
     const Key *row(int64_t i) const { return keys[part[i]].data.get() + begin[i]; }
 };
 

@@ -5,7 +5,6 @@
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <algorithm>
@@ -117,21 +116,20 @@ template <class Real> struct Problem {
     // Rows of the output, or of the gradient of x, added to `out`.
     void rows(typename ContractionKernels<Real>::Kernel kernel, const Tensor &out) const {
         const Threads threads = work();
-        at::parallel_for(0, x.size(0), std::max<int64_t>(ATOMS, threads.grain(x.size(0))),
-                         [&](int64_t begin, int64_t end) {
-                             fours(begin, end, out.mutable_data_ptr<Real>(), out.size(1),
-                                   [&](const ContractionStep<Real> &step, int64_t) {
-                                       for (int64_t c = 0; c < channels; c += kernels.lanes)
-                                           kernel(step, c);
-                                   });
-                         });
+        threads.share(0, x.size(0), [&](int64_t begin, int64_t end) {
+            fours(begin, end, out.mutable_data_ptr<Real>(), out.size(1),
+                  [&](const ContractionStep<Real> &step, int64_t) {
+                      for (int64_t c = 0; c < channels; c += kernels.lanes)
+                          kernel(step, c);
+                  });
+        });
     }
 
     // Added to `out`, each channel by one thread, so that every sum has one order.
     void gradient_of_table(const Tensor &out) const {
         const int64_t vectors = (channels + kernels.lanes - 1) / kernels.lanes;
         const Threads threads = work();
-        at::parallel_for(0, vectors, threads.grain(vectors), [&](int64_t begin, int64_t end) {
+        threads.share(0, vectors, threads.count(), [&](int64_t begin, int64_t end) {
             fours(0, x.size(0), nullptr, 0, [&](ContractionStep<Real> &step, int64_t z) {
                 step.grad_table = out.mutable_data_ptr<Real>() + z * out.stride(0);
                 for (int64_t v = begin; v < end; ++v)

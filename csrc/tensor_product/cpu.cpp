@@ -5,7 +5,6 @@
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 
 namespace equistride {
 
@@ -107,8 +106,7 @@ void forward_receivers(const Input<Real> &in, const Weights &source, int64_t beg
 
 template <class Real, class Weights>
 void forward_all(const Input<Real> &in, const Weights &source, int64_t receivers, Real *out) {
-    at::parallel_for(0, receivers, in.threads.grain(receivers),
-                     [&](int64_t begin, int64_t end) { forward_receivers(in, source, begin, end, out); });
+    in.threads.share(0, receivers, [&](int64_t begin, int64_t end) { forward_receivers(in, source, begin, end, out); });
 }
 
 // Null where a gradient is not wanted. The gradient of the weights is that of the lengths where a table gives them.
@@ -195,11 +193,11 @@ void backward_all(const Input<Real> &in, const Weights &source, const Real *grad
     Buffer<Real> waiting(to.x == nullptr ? 0 : std::min(slab, in.edges.count) * width);
     for (int64_t begin = 0; begin < in.edges.count; begin += slab) {
         const int64_t end = std::min(begin + slab, in.edges.count);
-        at::parallel_for(begin, end, EDGE_BLOCK, [&](int64_t from, int64_t until) {
+        in.threads.share(begin, end, [&](int64_t from, int64_t until) {
             backward_edges(in, source, grad, to, from, until, waiting.data() + (from - begin) * width);
         });
         if (to.x != nullptr)
-            at::parallel_for(0, senders, 1, [&](int64_t from, int64_t until) {
+            in.threads.share(0, senders, threads, [&](int64_t from, int64_t until) {
                 for (int64_t e = begin; e < end; ++e) {
                     const int64_t s = in.edges.sender[e];
                     if (s < from || s >= until)
