@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 SIZE = 64
 """Bytes of a signature."""
-MAKE_KEYS = "make keys with `openssl genpkey -algorithm ed25519 -out KEY.pem` and `openssl pkey -in KEY.pem -pubout -out PUBLIC.pem`"
+MAKE_KEYS = (
+    "make keys with `openssl genpkey -algorithm ed25519 -out KEY.pem` and "
+    "`openssl pkey -in KEY.pem -pubout -out PUBLIC.pem`"
+)
 
 
 def signature_file(path: Path) -> Path:

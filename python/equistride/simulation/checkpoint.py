@@ -1,4 +1,4 @@
-"""Checkpoints of a simulation: written beside the last, synced, renamed; two are kept, each with its SHA-256."""
+"""Checkpoints of a simulation: written whole; two are kept, each with its SHA-256."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from equistride.errors import EquistrideError, tell
+from equistride.writing import write
 
 NAMES = ("checkpoint", "checkpoint.previous")
 HEAD = 1 << 20
@@ -42,14 +43,9 @@ class Checkpoint:
         last, previous = (folder / name for name in NAMES)
         facts = {"step": self.step, "settings": self.settings, "sizes": self.sizes}
         head = json.dumps(facts | {"sha256": hashlib.sha256(json.dumps(facts).encode() + self.state).hexdigest()})
-        new = folder / f"{NAMES[0]}.new"
-        with new.open("wb") as f:
-            f.write(head.encode() + b"\n" + self.state)
-            f.flush()
-            os.fsync(f.fileno())
         if last.exists():
             os.replace(last, previous)
-        os.replace(new, last)
+        write(last, head.encode() + b"\n" + self.state)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

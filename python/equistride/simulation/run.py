@@ -6,14 +6,14 @@ import hashlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import write
+from ase.io import write as write_atoms
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation, force_temperature
 from openmm.app import PDBFile
 
@@ -26,6 +26,7 @@ from equistride.simulation.checkpoint import Checkpoint, read_checkpoint
 from equistride.simulation.engine import Engine, Moment
 from equistride.simulation.files import Table, Trajectory, trajectory_path
 from equistride.simulation.settings import Settings
+from equistride.writing import locked, whole_file
 
 CHUNK = 10
 """Most steps between looks at the wish to stop."""
@@ -100,10 +101,11 @@ def simulate(
         engine.restore(past.state, past.step)
     elif engine.leads:
         _fresh(folder, [*names.values()])
-    if settings.ensemble == "minimise":
-        return _minimise(engine, metadata, atoms, settings, folder)
-    sizes = past.sizes if past is not None else {"table": 0, "trajectory": 0}
-    return _loop(engine, metadata, atoms, settings, folder, said, past.step if past else 0, sizes, names, report)
+    with locked(folder) if engine.leads else nullcontext():
+        if settings.ensemble == "minimise":
+            return _minimise(engine, metadata, atoms, settings, folder)
+        sizes = past.sizes if past is not None else {"table": 0, "trajectory": 0}
+        return _loop(engine, metadata, atoms, settings, folder, said, past.step if past else 0, sizes, names, report)
 
 
 def _fitting(settings: Settings, metadata: Metadata) -> Settings:
@@ -219,7 +221,7 @@ def _loop(
     if engine.leads:
         topology, positions = topology_from_ase(_for_openmm(atoms))
         pdb = folder / "structure.pdb"
-        with pdb.open("w") as f:
+        with whole_file(pdb) as partial, partial.open("w") as f:
             PDBFile.writeFile(topology, positions, f)
         energies, box = metadata.kind == "potential", bool(atoms.pbc.any())
         files["table"] = Table(names["table"], energies, box, sizes["table"])
@@ -274,5 +276,6 @@ def _minimise(engine: Engine, metadata: Metadata, atoms: Atoms, settings: Settin
     if engine.leads:
         frame = Atoms(atoms.numbers, moment.positions, cell=moment.cell, pbc=atoms.pbc)
         frame.info.update(energy=moment.potential, largest_force=force)
-        write(path, frame, format="extxyz")
+        with whole_file(path) as partial:
+            write_atoms(partial, frame, format="extxyz")
     return Result(settings, 0, False, moment, 0.0, {"structure": path}, metadata, engine.leads)
