@@ -20,7 +20,7 @@ BELOW_NN = BELOW_GRAPH | {"nn"}
 BELOW_MODELS = BELOW_NN | {"models"}
 BELOW_ARTIFACT = BELOW_MODELS | {"artifact"}
 ABOVE_ARTIFACT = {
-    "data", "importers", "properties", "conservation", "trajectories", "engines", "training", "bench",
+    "data", "importers", "properties", "conservation", "trajectories", "engines", "training", "bench", "simulation",
 }  # fmt: skip
 ALLOWED = {
     "cell": set(),
@@ -44,13 +44,14 @@ ALLOWED = {
     "engines": BELOW_ARTIFACT | {"data", "_openmm"},
     "training": BELOW_ARTIFACT | {"importers", "data"},
     "bench": BELOW_ARTIFACT | {"data", "engines", "conservation"},
+    "simulation": BELOW_ARTIFACT | {"engines", "lammps"},
     "cli": {*BELOW_ARTIFACT, *ABOVE_ARTIFACT},
 }
-"""What a room may import beside itself and the leaves: cli -> bench, trajectories, properties, conservation, engines,
+"""What a room may import beside itself and the leaves: cli -> bench, simulation, trajectories, properties, conservation, engines,
 training -> importers -> artifact -> models -> nn -> graph; labelled frames and structures (data) serve what lies above
 them. Of those that describe runs and crystals, trajectories -> conservation -> properties; engines know no importer."""
 ENGINE_PACKAGES = {"openmm", "lammps", "openmmtorch", "openmmml"}
-ENGINE_ROOMS = {"engines", "cli", "bench", "data"}
+ENGINE_ROOMS = {"engines", "cli", "bench", "data", "simulation"}
 """Rooms that may import an engine: data runs LAMMPS as a reference."""
 
 
@@ -195,7 +196,7 @@ ONCE = {
     "positions that are moved before they are rounded": (r"\.floor\(\)", "csrc/evaluation/placement.cpp"),
     "angular momentum": (r"at::linalg_eigh", "csrc/model/momenta.cpp"),
     "gradient to forces": (r"index_add\(0, edge_index\[|edge_vectors_backward\"", "csrc/model/frame.cpp"),
-    "gradient to virial": (r"\.t\(\)\s*\.matmul\(gradient\)", "csrc/model/frame.cpp"),
+    "gradient to virial": (r"equistride::edge_virial\"", "csrc/model/frame.cpp"),
     "ghosts": (r"enum class Ghosts", "lammps_plugin/ghosts.h"),
     "guard": (r"(class|struct) (\w+ )?\w*Guard \{", "csrc/propagation/guard.h"),
     "thermostat": (r"(class|struct) (\w+ )?\w*Thermostat \{", "csrc/propagation/thermostat.h"),
