@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 namespace equistride {
 namespace {
@@ -64,9 +65,16 @@ Observed observe(const torch::jit::Module &module, bool potential) {
     const char *const method = potential ? "atomic_energies" : "free_stride";
     const bool divides = module.find_method(method).has_value();
     const bool direct = module.find_method("energies_and_forces").has_value();
-    bool capped = false, watched = false, keeps = true;
+    bool capped = false, watched = false, keeps = true, narrows = false;
+    std::unordered_set<const void *> inner; // parts that get a choice of the edges and may have a shorter cutoff
     for (const torch::jit::Module &part : module.modules()) {
-        if (part.hasattr("cutoff") && part.attr("cutoff").isDouble())
+        if (part.hasattr("narrows") && part.attr("narrows").toBool()) {
+            narrows = true;
+            for (const torch::jit::Module &below : part.children())
+                for (const torch::jit::Module &each : below.modules())
+                    inner.insert(each._ivalue().get());
+        }
+        if (part.hasattr("cutoff") && part.attr("cutoff").isDouble() && !inner.contains(part._ivalue().get()))
             seen.cutoffs.push_back(number(part, "cutoff"));
         if (part.hasattr("checked")) {
             watched = true;
@@ -90,9 +98,9 @@ Observed observe(const torch::jit::Module &module, bool potential) {
     seen.decomposable = divides && !direct;
     seen.uncertainty = module.find_method("uncertainty").has_value();
     seen.batched = potential && seen.decomposable;
-    // A cap on neighbours counts them, and older exports of propagators look at lengths and speeds whatever they are
-    // told: both wait for a GPU.
-    seen.padded = seen.decomposable && !capped && (potential || watched);
+    // A cap on neighbours counts them, a choice of the edges has no size beforehand, and older exports of propagators
+    // look at lengths and speeds whatever they are told: all wait for a GPU.
+    seen.padded = seen.decomposable && !capped && !narrows && (potential || watched);
     seen.angular_momentum = !potential && seen.decomposable && keeps;
     for (const torch::jit::Method &each : module.get_methods()) { // with the functions that they call
         const auto graph = inlined(each);

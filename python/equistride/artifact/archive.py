@@ -93,7 +93,13 @@ def script_of(path: str | Path) -> Any:
     return open_script(Path(path).read_bytes(), str(path))
 
 
-def save(module: nn.Module, metadata: Metadata, path: Path, container: Container = "torchscript") -> Metadata:
+def save(
+    module: nn.Module,
+    metadata: Metadata,
+    path: Path,
+    container: Container = "torchscript",
+    spacing: float | None = None,
+) -> Metadata:
     """Write a model with its metadata and reference frame; the file appears whole or not at all.
 
     Parameters
@@ -106,6 +112,8 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
     container
         ``"torchscript"``, or ``"aoti"``: compiled for the CPU of this machine, and tested before the file appears. Then the
         module must be a conservative potential or a propagator, and not scripted.
+    spacing
+        Distance of neighbours in the reference frame [A]; by the cutoff where not given.
 
     Returns
     -------
@@ -125,7 +133,7 @@ def save(module: nn.Module, metadata: Metadata, path: Path, container: Container
         part.pack()
     reference = reference_json(
         module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed,
-        counts=metadata.counts,
+        counts=metadata.counts, spacing=spacing,
     )  # fmt: skip
     if container == "aoti":
         content, metadata = _compile(module, metadata, reference)

@@ -55,15 +55,16 @@ def reference_velocities(num_atoms: int, max_speed: float) -> Tensor:
 
 def reference_json(
     model: nn.Module, num_species: int, cutoff: float, dtype: str, *, max_speed: float | None = None,
-    counts: Sequence[int] | None = None,
+    counts: Sequence[int] | None = None, spacing: float | None = None,
 ) -> str:  # fmt: skip
     """Return ``reference.json``: the frame, its outputs and the tolerance.
 
     The model must be in double precision: the outputs stored are exact, and a load in float32 is held to a float32 tolerance.
     A propagator has a ``max_speed`` [A/fs]; what it gives is small beside 1, and the tolerance is a share of it. Far from its
     training data it may throw atoms, beside which the others would not be seen: of several densities that which it throws
-    least is taken.
+    least is taken. ``spacing`` [A] is the distance of the sites, where it shall not follow from the cutoff.
     """
+    known = None if spacing is None else (spacing / cutoff,)
 
     def outputs_at(spacing: float) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         positions, species, cell = reference_structure(num_species, cutoff, spacing, counts)
@@ -72,7 +73,7 @@ def reference_json(
         moving = () if max_speed is None else (velocities,)
         return positions, velocities, species, cell, model(positions, *moving, species, cell, edges, shifts)
 
-    tried = [outputs_at(spacing) for spacing in (SPACINGS[:1] if max_speed is None else SPACINGS)]
+    tried = [outputs_at(spacing) for spacing in known or (SPACINGS[:1] if max_speed is None else SPACINGS)]
     positions, velocities, species, cell, outputs = min(tried, key=lambda one: float(one[-1][0].abs().max()))
     frame: dict[str, object] = {"positions": positions.tolist(), "species": species.tolist(), "cell": cell.tolist()}
     names = ["atomic_energies", "forces", "virial"]

@@ -40,3 +40,12 @@ ContainerOption = Annotated[
     ),
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Potentials: torch's own operators alone, slower on a CPU.")]
+D3 = Annotated[
+    str, typer.Option("--d3", help="Add D3(BJ) dispersion with the parameters of this functional, as pbe (tad-dftd3).")
+]
+D3Cutoff = Annotated[
+    float | None,
+    typer.Option(
+        "--d3-cutoff", help="Where dispersion ends [A]; 40 bohr by default. The cost grows with its third power."
+    ),
+]

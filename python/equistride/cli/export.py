@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from equistride.cli import dispersion
 from equistride.cli.artifact_options import (
+    D3,
     AllowNonconservative,
     ContainerOption,
+    D3Cutoff,
     Description,
     Licence,
     Output,
@@ -59,7 +62,9 @@ def _refuse_artifact(path: Path) -> None:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm) an artifact.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm and --d3) an artifact.")
+    ],
     output: Output,
     dtype: Precision = "float32",
     target: Annotated[
@@ -85,6 +90,8 @@ def export(
     allow_nonconservative: AllowNonconservative = False,
     plain: Plain = False,
     container: ContainerOption = "torchscript",
+    d3: D3 = "",
+    d3_cutoff: D3Cutoff = None,
     tables: Annotated[
         float,
         typer.Option(
@@ -102,9 +109,17 @@ def export(
             "--fused is for --for openmm",
             hint="leave it out: artifacts are fused where the model can be, but for --plain",
         )
+    dispersion.check(d3, d3_cutoff, container)
+    if d3 and target is not Target.artifact:
+        raise EquistrideError("--d3 is for artifacts", hint="add it first, then write a TorchForce of that file")
     if target is Target.artifact:
         from equistride.artifact.export import export as write
+        from equistride.artifact.metadata import metadata_of
 
+        if d3 and metadata_of(checkpoint) is not None:
+            found = dispersion.add(checkpoint, output, d3, d3_cutoff)
+            typer.echo(f"{output}: {found.architecture} {found.kind}, {found.description}, {found.dtype}")
+            return
         _refuse_artifact(checkpoint)
         metadata = write(
             checkpoint,
@@ -120,6 +135,8 @@ def export(
             shortest=shortest,
             container=container,  # type: ignore[arg-type]
         )
+        if d3:
+            metadata = dispersion.add(output, output, d3, d3_cutoff)
         made_for = metadata.compiled
         typer.echo(
             f"{output}: {metadata.architecture} {metadata.kind}, {metadata.num_parameters:,} parameters, {metadata.dtype}"

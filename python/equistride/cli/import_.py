@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from equistride.cli import dispersion
 from equistride.cli.artifact_options import (
+    D3,
     AllowNonconservative,
     ContainerOption,
+    D3Cutoff,
     Description,
     Licence,
     Output,
@@ -146,14 +149,19 @@ def sevennet(
     licence: Licence = "",
     plain: Plain = False,
     container: ContainerOption = "torchscript",
+    d3: D3 = "",
+    d3_cutoff: D3Cutoff = None,
 ) -> None:
     """Turn a checkpoint of SevenNet into an artifact; SevenNet is not needed, and no code of the file runs."""
     from equistride.importers.sevennet import import_sevennet
 
+    dispersion.check(d3, d3_cutoff, container)
     metadata = import_sevennet(
         checkpoint, output, elements=symbols_of(elements), modal=modal, dtype=dtype, description=description,
         licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
+    if d3:
+        metadata = dispersion.add(output, output, d3, d3_cutoff)
     _say(output, metadata)
 
 
@@ -173,6 +181,8 @@ def nequip(
     licence: Licence = "",
     plain: Plain = False,
     container: ContainerOption = "torchscript",
+    d3: D3 = "",
+    d3_cutoff: D3Cutoff = None,
 ) -> None:
     """Turn a checkpoint or package of NequIP into an artifact; NequIP is not needed, and no code of the file runs."""
     from equistride.importers.nequip import import_nequip
@@ -183,10 +193,13 @@ def nequip(
         if not value.strip().lstrip("-").isdigit():
             raise EquistrideError("a field needs a whole number", expected="as level=2", found=text)
         fields[name.strip()] = int(value)
+    dispersion.check(d3, d3_cutoff, container)
     metadata = import_nequip(
         checkpoint, output, elements=symbols_of(elements), species=symbols_of(species), fields=fields, dtype=dtype,
         description=description, licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
+    if d3:
+        metadata = dispersion.add(output, output, d3, d3_cutoff)
     _say(output, metadata)
 
 
@@ -201,12 +214,17 @@ def mace(
     licence: Licence = "",
     plain: Plain = False,
     container: ContainerOption = "torchscript",
+    d3: D3 = "",
+    d3_cutoff: D3Cutoff = None,
 ) -> None:
     """Turn a model of MACE into an artifact; mace-torch is not needed, and no code of the file runs."""
     from equistride.importers.mace import import_mace
 
+    dispersion.check(d3, d3_cutoff, container)
     metadata = import_mace(
         model, output, elements=symbols_of(elements), head=head, dtype=dtype, description=description, licence=licence,
         fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
+    if d3:
+        metadata = dispersion.add(output, output, d3, d3_cutoff)
     _say(output, metadata)

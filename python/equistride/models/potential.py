@@ -22,7 +22,41 @@ def forces_from_edges(gradient: Tensor, edge_index: Tensor, num_atoms: int) -> T
     return forces.index_add(0, edge_index[1], -gradient)
 
 
-class ConservativePotential(nn.Module):
+class GradientPotential(nn.Module):
+    """A potential whose forces and virial are one gradient of its ``atomic_energies(vectors, species, edge_index)``.
+
+    Notes
+    -----
+    The forces come from the gradient to the edge vectors, g_ij = dE/dr_ij: F_i = sum_j g_ij - sum_j g_ji, and the virial is
+    -sum r_ij (x) g_ij, which is the strain derivative and needs no other pass.
+    """
+
+    def forward(
+        self, positions: Tensor, species: Tensor, cell: Tensor, edge_index: Tensor, shifts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return atomic energies [N] (eV, float64), forces [N, 3] (eV/A) and virial [3, 3] (eV).
+
+        Parameters
+        ----------
+        positions [N, 3], cell [3, 3]
+            A.
+        species [N]
+            int64 indices into the species list.
+        edge_index [2, E], shifts [E, 3]
+            Neighbour list: receiver, sender; whole lattice vectors from the one to the other.
+        """
+        vectors = edge_vectors(positions, cell, edge_index, shifts).detach().requires_grad_(True)
+        energies = self.atomic_energies(vectors, species, edge_index)  # type: ignore[operator]
+        gradient = torch.autograd.grad([energies.sum()], [vectors])[0]
+        if gradient is None:
+            raise RuntimeError("the energy does not depend on the edges")
+        vectors = vectors.detach()
+        forces = forces_from_edges(gradient, edge_index, positions.size(0))
+        virial = -torch.matmul(vectors.t(), gradient)
+        return energies.detach(), forces, virial
+
+
+class ConservativePotential(GradientPotential):
     """A potential: E = sum of atomic energies, forces = -dE/dr, virial = -dE/d(strain), all by one gradient.
 
     Parameters
@@ -37,11 +71,6 @@ class ConservativePotential(nn.Module):
         Energy of one unit of the network's output [eV].
     references
         Energy of each element [eV], added to its atoms.
-
-    Notes
-    -----
-    The forces come from the gradient to the edge vectors, g_ij = dE/dr_ij: F_i = sum_j g_ij - sum_j g_ji, and the virial is
-    -sum r_ij (x) g_ij, which is the strain derivative and needs no other pass.
     """
 
     references: list[float]
@@ -70,30 +99,6 @@ class ConservativePotential(nn.Module):
         each = [torch.full([1], e, dtype=torch.float64, device=out.device) for e in self.references]
         references = torch.cat(each)
         return out * self.scale + references.index_select(0, species)
-
-    def forward(
-        self, positions: Tensor, species: Tensor, cell: Tensor, edge_index: Tensor, shifts: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return atomic energies [N] (eV, float64), forces [N, 3] (eV/A) and virial [3, 3] (eV).
-
-        Parameters
-        ----------
-        positions [N, 3], cell [3, 3]
-            A.
-        species [N]
-            int64 indices into the species list.
-        edge_index [2, E], shifts [E, 3]
-            Neighbour list: receiver, sender; whole lattice vectors from the one to the other.
-        """
-        vectors = edge_vectors(positions, cell, edge_index, shifts).detach().requires_grad_(True)
-        energies = self.atomic_energies(vectors, species, edge_index)
-        gradient = torch.autograd.grad([energies.sum()], [vectors])[0]
-        if gradient is None:
-            raise RuntimeError("the energy does not depend on the edges")
-        vectors = vectors.detach()
-        forces = forces_from_edges(gradient, edge_index, positions.size(0))
-        virial = -torch.matmul(vectors.t(), gradient)
-        return energies.detach(), forces, virial
 
 
 class DirectPotential(ConservativePotential):
