@@ -1,4 +1,4 @@
-// The convolution on the CPU: walk over the receivers (forward) or the edges (backward), block by block.
+// The convolution on the CPU: walk over the receivers, block by block.
 #include "instruction_set.h"
 #include "tensor_product/plan.h"
 #include "tensor_product/sources.h"
@@ -17,7 +17,7 @@ template const Kernels<double> &choose_kernels();
 
 namespace {
 
-constexpr int GRAD_BLOCK = 8;                    // edges whose gradients stay in cache together
+constexpr int64_t PORTION = 4096;                // edges that are taken one block of x after the other
 constexpr int64_t SLAB_BYTES = int64_t(4) << 20; // gradients of edges that wait for their senders
 
 template <class Real> struct Input {
@@ -114,87 +114,149 @@ template <class Real> struct Output {
     Real *x, *y, *weights;
 };
 
-// Gradients of a range of edges. `edge_x` [edges, x_width] takes what each edge gives to its sender.
-template <class Real, class Weights>
-void backward_edges(const Input<Real> &in, const Weights &source, const Real *grad, const Output<Real> &to,
-                    int64_t begin, int64_t end, Real *edge_x) {
-    constexpr bool stored = std::is_same_v<Weights, StoredWeights<Real>>;
-    const Plan<Real> &plan = in.plan;
-    const int64_t lanes = in.kernels.lanes, row = stored ? 0 : plan.weights_width;
-    Block<Real> block(in);
-    Buffer<Real> grad_matrix(plan.entries * lanes * GRAD_BLOCK), on_y(plan.y_width * lanes * GRAD_BLOCK),
-        evaluated(row * GRAD_BLOCK), on_evaluated(row * GRAD_BLOCK);
-    const Real *weights[GRAD_BLOCK];
-    Real *on_x[GRAD_BLOCK], *on_weights[GRAD_BLOCK];
-    SplineRow<Real> splines[GRAD_BLOCK];
-    for (int64_t e = begin; e < end;) {
-        const int64_t t = in.edges.receiver[e], stop = std::min(end, in.edges.first[size_t(t) + 1]);
-        const int64_t next = std::min(e + EDGE_BLOCK, stop), origin = e;
-        const Real *on_out = grad + t * plan.out_width;
-        block.read(e, next);
-        for (; e < next; e += GRAD_BLOCK) {
-            const int edges = int(std::min<int64_t>(GRAD_BLOCK, next - e));
-            for (int k = 0; k < edges; ++k) {
-                if (to.x != nullptr)
-                    on_x[k] = edge_x + (e + k - begin) * plan.x_width;
-                if constexpr (stored) {
-                    weights[k] = source.row(e + k);
-                    on_weights[k] = to.weights + (to.weights == nullptr ? 0 : (e + k) * plan.weights_width);
-                } else {
-                    splines[k] = source.at(e + k);
-                    in.kernels.spline(splines[k], 0, row, evaluated.data() + k * row);
-                    weights[k] = evaluated.data() + k * row;
-                    on_weights[k] = on_evaluated.data() + k * row;
-                }
+// What GRAD_BLOCK edges of one receiver give, one block of x after the other.
+template <class Real, class Weights> class BackwardBlock {
+public:
+    BackwardBlock(const Input<Real> &in, const Weights &source, const Real *grad, const Output<Real> &to)
+        : in_(in), source_(source), grad_(grad), to_(to), sums_width_((in.plan.y_width + 1) * in.kernels.lanes),
+          turned_(in.plan.turned_width), weights_(stored ? 0 : 2 * widest() * GRAD_BLOCK),
+          on_x_(in.plan.x_width * GRAD_BLOCK), sums_(sums_width_ * GRAD_BLOCK),
+          totals_((in.plan.y_width + 1) * GRAD_BLOCK), splines_(stored ? 0 : PORTION) {}
+
+    // At most PORTION edges. `give`(e): where what edge e gives to its sender is added.
+    template <class F> void portion(int64_t begin, int64_t end, F &&give) {
+        if constexpr (!stored)
+            for (int64_t e = begin; e < end; ++e) {
+                splines_[size_t(e - begin)] = source_.at(e);
+                if (to_.weights != nullptr)
+                    to_.weights[e] = 0;
             }
-            if (to.x != nullptr)
-                std::fill_n(on_x[0], edges * plan.x_width, Real(0));
-            if (to.y != nullptr)
-                std::fill_n(on_y.data(), edges * plan.y_width * lanes, Real(0));
-            for (const Group &group : plan.groups) {
-                const int64_t stride = group.entries * lanes;
-                if (to.y != nullptr)
-                    std::fill_n(grad_matrix.data(), edges * stride, Real(0));
-                for (size_t p = group.first_path; p < group.last_path; ++p) {
-                    const Path &path = plan.paths[p];
-                    in.kernels.backward[path.l1][path.l2][path.l3](
-                        {block.x + (e - origin), weights, path.x, path.weights, path.out_stride, stride,
-                         source.ahead(e + edges), edges, int(path.channels), int(2 * path.l1 + 1),
-                         block.matrix(group) + (e - origin), on_out + path.out, to.x == nullptr ? nullptr : on_x,
-                         to.weights == nullptr ? nullptr : on_weights, to.y == nullptr ? nullptr : grad_matrix.data()});
-                }
-                if (to.y != nullptr)
-                    for (int k = 0; k < edges; ++k)
-                        in.kernels.uncouple(plan.by_harmonic.data() + group.first_term,
-                                            int64_t(group.last_term - group.first_term),
-                                            grad_matrix.data() + k * stride, on_y.data() + k * plan.y_width * lanes);
+        if (to_.y != nullptr)
+            std::fill_n(to_.y + begin * in_.plan.y_width, (end - begin) * in_.plan.y_width, Real(0));
+        for (const Family &family : in_.plan.families)
+            for (int64_t e = begin; e < end;) {
+                const int64_t t = in_.edges.receiver[e], stop = std::min(end, in_.edges.first[size_t(t) + 1]);
+                turn(family, grad_ + t * in_.plan.out_width);
+                for (; e < stop; e += GRAD_BLOCK)
+                    block(family, begin, e, int(std::min<int64_t>(GRAD_BLOCK, stop - e)), give);
+                e = stop;
             }
-            for (int k = 0; k < edges; ++k) {
-                if (to.y != nullptr)
-                    in.kernels.add_lanes(on_y.data() + k * plan.y_width * lanes, plan.y_width,
-                                         to.y + (e + k) * plan.y_width);
-                if constexpr (!stored)
-                    if (to.weights != nullptr)
-                        to.weights[e + k] = in.kernels.spline_slope(splines[k], row, on_weights[k]);
+    }
+
+private:
+    static constexpr bool stored = std::is_same_v<Weights, StoredWeights<Real>>;
+
+    int64_t widest() const {
+        int64_t channels = 0;
+        for (const Path &path : in_.plan.paths)
+            channels = std::max(channels, path.channels);
+        return channels;
+    }
+
+    void turn(const Family &family, const Real *on_out) {
+        for (size_t p = family.first_path; p < family.last_path; ++p) {
+            const TurnedPath<Real> &turned = in_.plan.turned_paths[p];
+            in_.kernels.turn(turned.terms.data(), int64_t(turned.terms.size()), on_out + turned.path.out,
+                             turned.path.out_stride, int(turned.path.channels), turned_.data() + turned.turned);
+        }
+    }
+
+    template <class F> void block(const Family &family, int64_t begin, int64_t e, int edges, const F &give) {
+        const Plan<Real> &plan = in_.plan;
+        const int64_t lanes = in_.kernels.lanes;
+        const Real *x[GRAD_BLOCK], *y[GRAD_BLOCK], *weights[GRAD_BLOCK], *slopes[GRAD_BLOCK];
+        Real *on_weights[GRAD_BLOCK];
+        for (int k = 0; k < edges; ++k) {
+            x[k] = in_.x + in_.edges.sender[e + k] * plan.x_width;
+            y[k] = in_.y + (e + k) * plan.y_width;
+            if constexpr (stored) {
+                weights[k] = source_.row(e + k);
+                on_weights[k] = to_.weights + (to_.weights == nullptr ? 0 : (e + k) * plan.weights_width);
             }
         }
-        e = next;
+        std::fill_n(sums_.data(), edges * sums_width_, Real(0));
+        for (size_t p = family.first_path; p < family.last_path; ++p) {
+            const TurnedPath<Real> &turned = plan.turned_paths[p];
+            const Path &path = turned.path;
+            if constexpr (!stored)
+                for (int k = 0; k < edges; ++k) {
+                    Real *const into = weights_.data() + 2 * k * path.channels;
+                    in_.kernels.spline_slope(splines_[size_t(e - begin) + size_t(k)], path.weights, path.channels, into,
+                                             into + path.channels);
+                    weights[k] = into;
+                    slopes[k] = into + path.channels;
+                }
+            in_.kernels.backward[path.l1][path.l2][path.l3]({x,
+                                                             y,
+                                                             weights,
+                                                             stored ? nullptr : slopes,
+                                                             path.x,
+                                                             path.y,
+                                                             stored ? path.weights : 0,
+                                                             source_.ahead(e + edges),
+                                                             edges,
+                                                             int(path.channels),
+                                                             int(path.l1),
+                                                             int(path.l2),
+                                                             p == family.first_path,
+                                                             turned_.data() + turned.turned,
+                                                             to_.x == nullptr ? nullptr : on_x_.data(),
+                                                             stored && to_.weights != nullptr ? on_weights : nullptr,
+                                                             sums_.data(),
+                                                             sums_width_,
+                                                             path.y * lanes,
+                                                             plan.y_width * lanes});
+        }
+        in_.kernels.add_lanes(sums_.data(), edges * (plan.y_width + 1), totals_.data());
+        const Path &first = plan.turned_paths[family.first_path].path;
+        const int64_t width = (2 * first.l1 + 1) * first.channels;
+        for (int k = 0; k < edges; ++k) {
+            const Real *const total = totals_.data() + k * (plan.y_width + 1);
+            if (to_.y != nullptr)
+                for (int64_t m = 0; m < plan.y_width; ++m)
+                    to_.y[(e + k) * plan.y_width + m] += total[m];
+            if constexpr (!stored)
+                if (to_.weights != nullptr)
+                    to_.weights[e + k] += total[plan.y_width];
+            if (to_.x != nullptr)
+                in_.kernels.add(on_x_.data() + k * width, width, give(e + k) + first.x);
+        }
     }
-}
 
-// Slab by slab: first what each edge gives, then each sender takes its terms, in the order of the edges. So no sum
-// depends on the number of threads.
+    const Input<Real> &in_;
+    const Weights &source_;
+    const Real *const grad_;
+    const Output<Real> &to_;
+    const int64_t sums_width_;
+    Buffer<Real> turned_, weights_, on_x_, sums_, totals_;
+    std::vector<SplineRow<Real>> splines_;
+};
+
+// On one thread each edge gives to its sender at once. On many, slab by slab: first what each edge gives, then each
+// sender takes its terms. Both in the order of the edges, so that no sum depends on the number of threads.
 template <class Real, class Weights>
 void backward_all(const Input<Real> &in, const Weights &source, const Real *grad, const Output<Real> &to,
                   int64_t senders) {
     const int64_t width = in.plan.x_width, threads = in.threads.count();
+    if (threads == 1) {
+        BackwardBlock<Real, Weights> block(in, source, grad, to);
+        for (int64_t e = 0; e < in.edges.count; e += PORTION)
+            block.portion(e, std::min(e + PORTION, in.edges.count),
+                          [&](int64_t at) { return to.x + in.edges.sender[at] * width; });
+        return;
+    }
     const int64_t fitting = SLAB_BYTES / int64_t(sizeof(Real)) / width;
-    const int64_t slab = threads == 1 ? EDGE_BLOCK : std::max<int64_t>(EDGE_BLOCK * threads, fitting);
+    const int64_t slab = std::max<int64_t>(EDGE_BLOCK * threads, fitting);
     Buffer<Real> waiting(to.x == nullptr ? 0 : std::min(slab, in.edges.count) * width);
     for (int64_t begin = 0; begin < in.edges.count; begin += slab) {
         const int64_t end = std::min(begin + slab, in.edges.count);
         in.threads.share(begin, end, [&](int64_t from, int64_t until) {
-            backward_edges(in, source, grad, to, from, until, waiting.data() + (from - begin) * width);
+            BackwardBlock<Real, Weights> block(in, source, grad, to);
+            if (to.x != nullptr)
+                std::fill_n(waiting.data() + (from - begin) * width, (until - from) * width, Real(0));
+            for (int64_t e = from; e < until; e += PORTION)
+                block.portion(e, std::min(e + PORTION, until),
+                              [&](int64_t at) { return waiting.data() + (at - begin) * width; });
         });
         if (to.x != nullptr)
             in.threads.share(0, senders, threads, [&](int64_t from, int64_t until) {
@@ -202,10 +264,7 @@ void backward_all(const Input<Real> &in, const Weights &source, const Real *grad
                     const int64_t s = in.edges.sender[e];
                     if (s < from || s >= until)
                         continue;
-                    const Real *give = waiting.data() + (e - begin) * width;
-                    Real *take = to.x + s * width;
-                    for (int64_t k = 0; k < width; ++k)
-                        take[k] += give[k];
+                    in.kernels.add(waiting.data() + (e - begin) * width, width, to.x + s * width);
                 }
             });
     }

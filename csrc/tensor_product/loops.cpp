@@ -95,73 +95,160 @@ template <class Real, int L1, int L2, int L3> void forward(const ForwardStep<Rea
         CHANNELS(width, channel, part) { forward_channels<Real, L1, L2, L3, width>(step, channel, part); });
 }
 
+template <class Real> struct BackwardRows {
+    const Real *x, *weights, *slopes, *turned;
+    Real *on_x, *on_weights;
+};
+
+// One edge and a vector of channels. With w the weight, x and y what the edge joins, and T the turned gradient:
+//     to x: w sum_m2 T y,   to y: w sum_m1 T x,   to w: sum_m1 m2 x T y.
+// The weight multiplies on the side with fewer orders.
 template <class Real, int L1, int L2, int L3, int WIDTH>
-INLINE void backward_channels(const BackwardStep<Real> &step, int channel, int part) {
-    constexpr int V = WIDTH > 0 ? WIDTH : 1, D1 = L1 == DENSE ? 1 : 2 * L1 + 1, D3 = 2 * L3 + 1;
+INLINE void backward_channels(const BackwardStep<Real> &step, const BackwardRows<Real> &at, int channel, int part,
+                              const Vector<Real> (&y)[2 * L2 + 1], Vector<Real> (&on_y)[2 * L2 + 1],
+                              Vector<Real> &on_length) {
+    constexpr int D1 = 2 * L1 + 1, D2 = 2 * L2 + 1;
     using Vec = Vector<Real>;
     const Channels<Real, WIDTH> lanes{part};
-    Vec g[D3][V];
-    each<D3>(EACH(i) { each<V>(EACH(v) { g[i][v] = lanes.get(step.grad + i * step.grad_stride + channel, v); }); });
-    for (int e = 0; e < step.edges; ++e) {
-        const Real *x = step.x[e] + step.x_at + channel, *m = step.matrix + e;
-        Real *on_x = step.grad_x == nullptr ? nullptr : step.grad_x[e] + step.x_at + channel;
-        Real *on_m = step.grad_matrix == nullptr ? nullptr : step.grad_matrix + e * step.matrix_stride;
-        const Real *weights = step.weights[e] + step.weights_at + channel;
-        Real *on_weights = step.grad_weights == nullptr ? nullptr : step.grad_weights[e] + step.weights_at + channel;
-        // Lines that are about to be written are fetched too: a store that misses holds up all stores behind it.
-        if (step.ahead != 0) {
-            fetch<V>(weights + step.ahead);
-            if (on_weights != nullptr)
-                fetch<V>(on_weights + step.ahead);
-        }
-        Vec w[V], on_w[V] = {};
-        each<V>(EACH(v) { w[v] = lanes.get(weights, v); });
-        const auto row = EACH(r) {
-            Vec xr[V], a[V] = {};
-            each<V>(EACH(v) { xr[v] = lanes.get(x + r * step.channels, v); });
-            each<D3>(EACH(i) {
-                if constexpr (L1 == DENSE || fills(L1, L2, L3, r, i)) {
-                    const Real factor = m[(r * D3 + i) * EDGE_BLOCK];
-                    each<V>(EACH(v) { a[v] += factor * g[i][v]; });
+    const int64_t stride = step.channels;
+    const Real *const x = at.x + channel, *const turned = at.turned + channel;
+    Real *const on_x = at.on_x == nullptr ? nullptr : at.on_x + channel;
+    const Vec w = lanes.get(at.weights + channel, 0);
+    Vec on_w = {};
+    if constexpr (D1 <= D2) {
+        each<D1>(EACH(r) {
+            const Vec xr = lanes.get(x + r * stride, 0), scaled = w * xr;
+            Vec a = {};
+            each<D2>(EACH(m) {
+                if constexpr (turns(L1, L2, L3, r - L1, m - L2)) {
+                    const Vec t = lanes.get(turned + (r * D2 + m) * stride, 0);
+                    a += y[m] * t;
+                    on_y[m] += scaled * t;
                 }
             });
-            each<V>(EACH(v) { on_w[v] += a[v] * xr[v]; });
+            on_w += xr * a;
             if (on_x != nullptr)
-                each<V>(EACH(v) {
-                    lanes.put(on_x + r * step.channels, v, lanes.get(on_x + r * step.channels, v) + w[v] * a[v]);
-                });
-            if (on_m != nullptr) {
-                each<V>(EACH(v) { xr[v] *= w[v]; });
-                each<D3>(EACH(i) {
-                    if constexpr (L1 == DENSE || fills(L1, L2, L3, r, i)) {
-                        Real *entry = on_m + (r * D3 + i) * Simd<Real>::lanes;
-                        Vec s = load(entry);
-                        each<V>(EACH(v) { s += xr[v] * g[i][v]; });
-                        store(entry, s);
-                    }
-                });
-            }
-        };
-        if constexpr (L1 == DENSE) {
-            for (int r = 0; r < step.rows; ++r) {
-                row(std::integral_constant<int, 0>{});
-                x += step.channels;
-                m += D3 * EDGE_BLOCK;
-                on_x = on_x == nullptr ? nullptr : on_x + step.channels;
-                on_m = on_m == nullptr ? nullptr : on_m + D3 * Simd<Real>::lanes;
-            }
-        } else {
-            each<D1>(row);
-        }
-        if (on_weights != nullptr)
-            each<V>(EACH(v) { lanes.put(on_weights, v, on_w[v]); });
+                lanes.put(on_x + r * stride, 0, step.fresh ? w * a : lanes.get(on_x + r * stride, 0) + w * a);
+        });
+    } else {
+        Vec scaled[D2], b[D2] = {};
+        each<D2>(EACH(m) { scaled[m] = w * y[m]; });
+        each<D1>(EACH(r) {
+            const Vec xr = lanes.get(x + r * stride, 0);
+            Vec sum = on_x == nullptr || step.fresh ? Vec{} : lanes.get(on_x + r * stride, 0);
+            each<D2>(EACH(m) {
+                if constexpr (turns(L1, L2, L3, r - L1, m - L2)) {
+                    const Vec t = lanes.get(turned + (r * D2 + m) * stride, 0);
+                    sum += scaled[m] * t;
+                    b[m] += xr * t;
+                }
+            });
+            if (on_x != nullptr)
+                lanes.put(on_x + r * stride, 0, sum);
+        });
+        each<D2>(EACH(m) {
+            on_y[m] += w * b[m];
+            on_w += y[m] * b[m];
+        });
     }
+    if (at.slopes != nullptr)
+        on_length += lanes.get(at.slopes + channel, 0) * on_w;
+    else if (at.on_weights != nullptr)
+        lanes.put(at.on_weights + channel, 0, on_w);
+}
+
+template <class Real> INLINE BackwardRows<Real> backward_rows(const BackwardStep<Real> &step, int e) {
+    return {step.x[e] + step.x_at,
+            step.weights[e] + step.weights_at,
+            step.slopes == nullptr ? nullptr : step.slopes[e],
+            step.turned,
+            step.grad_x == nullptr ? nullptr : step.grad_x + int64_t(e) * (2 * step.l1 + 1) * step.channels,
+            step.grad_weights == nullptr ? nullptr : step.grad_weights[e] + step.weights_at};
+}
+
+// Lines that are about to be written are fetched too: a store that misses holds up all stores behind it.
+template <class Real> INLINE void fetch_ahead(const BackwardStep<Real> &step, const BackwardRows<Real> &at) {
+    if (step.ahead != 0)
+        for (int channel = 0; channel < step.channels; channel += 64 / int(sizeof(Real))) {
+            __builtin_prefetch(at.weights + step.ahead + channel, 0, 2);
+            if (at.on_weights != nullptr)
+                __builtin_prefetch(at.on_weights + step.ahead + channel, 0, 2);
+        }
 }
 
 template <class Real, int L1, int L2, int L3> void backward(const BackwardStep<Real> &step) {
-    over_channels<Real, vectors_together(2 * L3 + 6, 0)>(
-        step.channels,
-        CHANNELS(width, channel, part) { backward_channels<Real, L1, L2, L3, width>(step, channel, part); });
+    constexpr int D2 = 2 * L2 + 1, LANES = Simd<Real>::lanes;
+    using Vec = Vector<Real>;
+    for (int e = 0; e < step.edges; ++e) {
+        const BackwardRows<Real> at = backward_rows(step, e);
+        fetch_ahead(step, at);
+        Real *const sums = step.sums + e * step.sums_stride, *const to_y = sums + step.sums_at,
+                    *const to_length = sums + step.sums_length;
+        Vec y[D2], on_y[D2], on_length = load(to_length);
+        each<D2>(EACH(m) {
+            y[m] = Vec{} + step.y[e][step.y_at + m];
+            on_y[m] = load(to_y + m * LANES);
+        });
+        over_channels<Real, 1>(
+            step.channels, CHANNELS(width, channel, part) {
+                backward_channels<Real, L1, L2, L3, width>(step, at, channel, part, y, on_y, on_length);
+            });
+        each<D2>(EACH(m) { store(to_y + m * LANES, on_y[m]); });
+        store(to_length, on_length);
+    }
+}
+
+// The same for degrees that are known at run time only.
+template <class Real> void backward_dense(const BackwardStep<Real> &step) {
+    constexpr int LANES = Simd<Real>::lanes;
+    using Vec = Vector<Real>;
+    const int d1 = 2 * step.l1 + 1, d2 = 2 * step.l2 + 1;
+    for (int e = 0; e < step.edges; ++e) {
+        const BackwardRows<Real> at = backward_rows(step, e);
+        const Real *const y = step.y[e] + step.y_at;
+        Real *const sums = step.sums + e * step.sums_stride, *const to_y = sums + step.sums_at,
+                    *const to_length = sums + step.sums_length;
+        over_channels<Real, 1>(
+            step.channels, CHANNELS(width, channel, part) {
+                const Channels<Real, width> lanes{part};
+                const Vec w = lanes.get(at.weights + channel, 0);
+                Vec on_w = {};
+                for (int r = 0; r < d1; ++r) {
+                    const int64_t row = int64_t(r) * step.channels + channel;
+                    const Vec xr = lanes.get(at.x + row, 0), scaled = w * xr;
+                    Vec a = {};
+                    for (int m = 0; m < d2; ++m) {
+                        const Vec t = lanes.get(at.turned + (r * d2 + m) * step.channels + channel, 0);
+                        a += y[m] * t;
+                        store(to_y + m * LANES, load(to_y + m * LANES) + scaled * t);
+                    }
+                    on_w += xr * a;
+                    if (at.on_x != nullptr)
+                        lanes.put(at.on_x + row, 0, step.fresh ? w * a : lanes.get(at.on_x + row, 0) + w * a);
+                }
+                if (at.slopes != nullptr)
+                    store(to_length, load(to_length) + lanes.get(at.slopes + channel, 0) * on_w);
+                else if (at.on_weights != nullptr)
+                    lanes.put(at.on_weights + channel, 0, on_w);
+            });
+    }
+}
+
+template <class Real>
+void turn(const TurnTerm<Real> *terms, int64_t count, const Real *grad, int64_t stride, int channels, Real *turned) {
+    for (const TurnTerm<Real> *term = terms; term != terms + count; ++term) {
+        const Real *const a = grad + term->m3[0] * stride, *const b = grad + term->m3[1] * stride;
+        const Real value = term->value[0], other = term->value[1];
+        Real *const to = turned + int64_t(term->entry) * channels;
+        over_channels<Real, 1>(
+            channels, CHANNELS(width, channel, part) {
+                const Channels<Real, width> lanes{part};
+                Vector<Real> sum = value * lanes.get(a + channel, 0);
+                if (other != 0)
+                    sum += other * lanes.get(b + channel, 0);
+                lanes.put(to + channel, 0, sum);
+            });
+    }
 }
 
 template <class Real>
@@ -176,19 +263,50 @@ void couple(const Term<Real> *terms, int64_t count, const Real *y, Real *matrix,
         });
 }
 
-template <class Real> void uncouple(const Term<Real> *terms, int64_t count, const Real *grad_matrix, Real *sums) {
-    for (const Term<Real> *term = terms, *end = terms + count; term != end;) {
-        Real *const sum = sums + term->harmonic * Simd<Real>::lanes;
-        Vector<Real> total = load(sum);
-        for (const int32_t harmonic = term->harmonic; term != end && term->harmonic == harmonic; ++term)
-            total += term->value * load(grad_matrix + term->entry * Simd<Real>::lanes);
-        store(sum, total);
-    }
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define EQUISTRIDE_SHUFFLES
+// Of blocks of 2 HALF lanes in a and b, the sums of their halves: first a's blocks, then b's.
+template <class Real, int HALF, int... K>
+INLINE Vector<Real> fold(Vector<Real> a, Vector<Real> b, std::integer_sequence<int, K...>) {
+    constexpr auto from = [](int k, int half) {
+        constexpr int lanes = Simd<Real>::lanes, blocks = lanes / (2 * HALF);
+        const int block = k / HALF;
+        return block / blocks * lanes + block % blocks * 2 * HALF + half * HALF + k % HALF;
+    };
+    return __builtin_shufflevector(a, b, from(K, 0)...) + __builtin_shufflevector(a, b, from(K, 1)...);
 }
 
+// Of lanes / HALF vectors, blocks of HALF lanes that are left to add; HALF 1: lane k is the sum of vector k.
+template <class Real, int HALF> INLINE Vector<Real> fold_all(const Real *vectors) {
+    constexpr int lanes = Simd<Real>::lanes;
+    constexpr std::make_integer_sequence<int, lanes> all{};
+    if constexpr (HALF == lanes / 2)
+        return fold<Real, HALF>(load(vectors), load(vectors + lanes), all);
+    else
+        return fold<Real, HALF>(fold_all<Real, 2 * HALF>(vectors),
+                                fold_all<Real, 2 * HALF>(vectors + lanes / (2 * HALF) * lanes), all);
+}
+#endif
+#endif
+
 template <class Real> void add_lanes(const Real *vectors, int64_t count, Real *out) {
-    for (int64_t k = 0; k < count; ++k)
-        out[k] = sum<Real>(load(vectors + k * Simd<Real>::lanes));
+    constexpr int lanes = Simd<Real>::lanes;
+    int64_t k = 0;
+#if defined(EQUISTRIDE_SHUFFLES)
+    for (; k + lanes <= count; k += lanes)
+        store(out + k, fold_all<Real, 1>(vectors + k * lanes));
+#endif
+    for (; k < count; ++k)
+        out[k] = sum<Real>(load(vectors + k * lanes));
+}
+
+template <class Real> void add(const Real *from, int64_t count, Real *to) {
+    over_channels<Real, 1>(
+        int(count), CHANNELS(width, k, part) {
+            const Channels<Real, width> lanes{part};
+            lanes.put(to + k, 0, lanes.get(to + k, 0) + lanes.get(from + k, 0));
+        });
 }
 
 template <class Real> void spline(const SplineRow<Real> &at, int64_t begin, int64_t count, Real *weights) {
@@ -201,30 +319,31 @@ template <class Real> void spline(const SplineRow<Real> &at, int64_t begin, int6
         weights[k] = (at.basis[0] * a[k] + at.basis[1] * b[k]) + (at.basis[2] * c[k] + at.basis[3] * d[k]);
 }
 
-template <class Real> Real spline_slope(const SplineRow<Real> &at, int64_t count, const Real *grad) {
-    const Real *a = at.row, *b = a + at.stride, *c = b + at.stride, *d = c + at.stride;
-    Vector<Real> total = {};
-    int64_t k = 0;
-    for (; k + Simd<Real>::lanes <= count; k += Simd<Real>::lanes)
-        total += load(grad + k) * ((at.slope[0] * load(a + k) + at.slope[1] * load(b + k)) +
-                                   (at.slope[2] * load(c + k) + at.slope[3] * load(d + k)));
-    Real rest = sum<Real>(total);
-    for (; k < count; ++k)
-        rest += grad[k] * ((at.slope[0] * a[k] + at.slope[1] * b[k]) + (at.slope[2] * c[k] + at.slope[3] * d[k]));
-    return rest;
+template <class Real>
+void spline_slope(const SplineRow<Real> &at, int64_t begin, int64_t count, Real *weights, Real *slopes) {
+    const Real *a = at.row + begin, *b = a + at.stride, *c = b + at.stride, *d = c + at.stride;
+    over_channels<Real, 1>(
+        int(count), CHANNELS(width, k, part) {
+            const Channels<Real, width> lanes{part};
+            const Vector<Real> ak = lanes.get(a + k, 0), bk = lanes.get(b + k, 0), ck = lanes.get(c + k, 0),
+                               dk = lanes.get(d + k, 0);
+            lanes.put(weights + k, 0, (at.basis[0] * ak + at.basis[1] * bk) + (at.basis[2] * ck + at.basis[3] * dk));
+            lanes.put(slopes + k, 0, (at.slope[0] * ak + at.slope[1] * bk) + (at.slope[2] * ck + at.slope[3] * dk));
+        });
 }
 
 template <class Real, int L3> constexpr void fill_dense(Kernels<Real> &kernels) {
     for (int l1 = 0; l1 < DEGREES; ++l1)
         for (int l2 = 0; l2 < DEGREES; ++l2) {
             kernels.forward[l1][l2][L3] = forward<Real, DENSE, DENSE, L3>;
-            kernels.backward[l1][l2][L3] = backward<Real, DENSE, DENSE, L3>;
+            kernels.backward[l1][l2][L3] = backward_dense<Real>;
         }
 }
 
 template <class Real, int L1, int L2, int L3> constexpr void fill_sparse(Kernels<Real> &kernels) {
     if constexpr (L3 <= L1 + L2 && L3 >= L1 - L2 && L3 >= L2 - L1) {
-        kernels.forward[L1][L2][L3] = forward<Real, L1, L2, L3>;
+        if constexpr (L1 < 3 && L2 < 3 && L3 < 3)
+            kernels.forward[L1][L2][L3] = forward<Real, L1, L2, L3>;
         kernels.backward[L1][L2][L3] = backward<Real, L1, L2, L3>;
     }
 }
@@ -233,12 +352,13 @@ template <class Real> constexpr Kernels<Real> make_kernels() {
     Kernels<Real> kernels{};
     kernels.lanes = Simd<Real>::lanes;
     kernels.couple = couple<Real>;
-    kernels.uncouple = uncouple<Real>;
+    kernels.turn = turn<Real>;
     kernels.add_lanes = add_lanes<Real>;
+    kernels.add = add<Real>;
     kernels.spline = spline<Real>;
     kernels.spline_slope = spline_slope<Real>;
     each<DEGREES>([&](auto l3) { fill_dense<Real, l3>(kernels); });
-    each<27>([&](auto k) { fill_sparse<Real, k / 9, k / 3 % 3, k % 3>(kernels); });
+    each<64>([&](auto k) { fill_sparse<Real, k / 16, k / 4 % 4, k % 4>(kernels); });
     return kernels;
 }
 

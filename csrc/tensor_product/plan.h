@@ -13,16 +13,27 @@ namespace equistride {
 // Paths that differ in the blocks of x and of the output only: they share a matrix M[m1, m3].
 struct Group {
     size_t first_path, last_path;
-    int64_t entry, entries; // of M, among the entries of all groups
-    size_t first_term, last_term;
+    int64_t entry; // first of M, among the entries of all groups
+};
+
+// Paths that read one block of x, as the backward takes them.
+struct Family {
+    size_t first_path, last_path;
+};
+template <class Real> struct TurnedPath {
+    Path path;
+    int64_t turned; // first of its numbers among those of its family
+    std::vector<TurnTerm<Real>> terms;
 };
 
 template <class Real> struct Plan {
     std::vector<Path> paths; // group by group; so the blocks of x of one degree stay in cache
     std::vector<Group> groups;
     int64_t entries = 0;
-    std::vector<Term<Real>> terms;       // in the order of the entries
-    std::vector<Term<Real>> by_harmonic; // of a group, in the order of the harmonics, with entries counted from its own
+    std::vector<Term<Real>> terms;
+    std::vector<TurnedPath<Real>> turned_paths; // family by family
+    std::vector<Family> families;
+    int64_t turned_width = 0; // numbers that the largest family needs
     int64_t x_width, y_width, weights_width, out_width;
 
     Plan(const Paths &from, ArrayRef<double> couplings, int64_t x_columns, int64_t y_columns)
@@ -38,6 +49,7 @@ template <class Real> struct Plan {
                 add_group(p, couplings.data() + paths[p].couplings);
             groups.back().last_path = p + 1;
         }
+        add_families(from.all, couplings.data());
     }
 
     // Of an edge, going forward, as Threads wants it.
@@ -50,15 +62,45 @@ template <class Real> struct Plan {
 
 private:
     void add_group(size_t p, const double *coefficients) {
-        const size_t first_term = terms.size();
         const int64_t first = entries;
         add_terms(paths[p], coefficients);
-        groups.push_back({p, p, first, entries - first, first_term, terms.size()});
-        std::vector<Term<Real>> own(terms.begin() + int64_t(first_term), terms.end());
-        for (Term<Real> &term : own)
-            term.entry -= int32_t(first);
-        std::stable_sort(own.begin(), own.end(), [](const auto &a, const auto &b) { return a.harmonic < b.harmonic; });
-        by_harmonic.insert(by_harmonic.end(), own.begin(), own.end());
+        groups.push_back({p, p, first});
+    }
+
+    void add_families(std::vector<Path> by_x, const double *couplings) {
+        const auto block = [](const Path &path) { return std::make_tuple(path.x, path.l1, path.channels); };
+        std::stable_sort(by_x.begin(), by_x.end(), [&](const Path &a, const Path &b) { return block(a) < block(b); });
+        int64_t width = 0;
+        for (size_t p = 0; p < by_x.size(); ++p) {
+            const Path &path = by_x[p];
+            if (p == 0 || block(path) != block(by_x[p - 1])) {
+                families.push_back({p, p});
+                width = 0;
+            }
+            families.back().last_path = p + 1;
+            turned_paths.push_back({path, width, turn_terms(path, couplings + path.couplings)});
+            width += (2 * path.l1 + 1) * (2 * path.l2 + 1) * path.channels;
+            turned_width = std::max(turned_width, width);
+        }
+    }
+
+    // For given m1 and m2 no more than two m3 couple.
+    static std::vector<TurnTerm<Real>> turn_terms(const Path &path, const double *coefficients) {
+        std::vector<TurnTerm<Real>> out;
+        const int l1 = int(path.l1), l2 = int(path.l2), l3 = int(path.l3), d2 = 2 * l2 + 1, d3 = 2 * l3 + 1;
+        for (int entry = 0; entry < (2 * l1 + 1) * d2; ++entry) {
+            if (std::max({l1, l2, l3}) <= LOOPS_DEGREE && !turns(l1, l2, l3, entry / d2 - l1, entry % d2 - l2))
+                continue;
+            TurnTerm<Real> term{entry, {0, 0}, {0, 0}};
+            for (int m3 = 0, found = 0; m3 < d3; ++m3)
+                if (const double value = coefficients[entry * d3 + m3]; value != 0) {
+                    TORCH_INTERNAL_ASSERT(found < 2);
+                    term.m3[found] = m3;
+                    term.value[found++] = Real(value);
+                }
+            out.push_back(term);
+        }
+        return out;
     }
 
     void add_terms(const Path &path, const double *coefficients) {
