@@ -39,16 +39,16 @@ def crystal() -> Atoms:
 
 @pytest.mark.parametrize("engine", ["openmm", "lammps", "ase"])
 def test_engines_agree(engine: str, tmp_path: Path) -> None:
-    """NVE of one start: positions after 20 fs agree to the rounding of float64 and of the engines' units, 1e-9 A."""
+    """NVE of one start: after 20 fs positions agree to 5e-8 A, for the engines' constants of nature agree to 1e-7."""
     settings = Settings(engine=engine, ensemble="nve", time_fs=20, every=10, trajectory="extxyz", precision="float64")
     result = simulate(POTENTIAL, crystal(), settings, tmp_path / engine)
     expected = simulate(POTENTIAL, crystal(), Settings(engine="ase", ensemble="nve", time_fs=20, every=10,
                                                        precision="float64"), tmp_path / "other")  # fmt: skip
     assert result.step == 20
     assert not result.stopped
-    assert np.abs(result.last.positions - expected.last.positions).max() < 1e-9
+    assert np.abs(result.last.positions - expected.last.positions).max() < 5e-8
     assert result.last.potential + result.last.kinetic == pytest.approx(
-        expected.last.potential + expected.last.kinetic, abs=1e-6
+        expected.last.potential + expected.last.kinetic, abs=5e-6
     )
     frames = read_trajectory(result.files["trajectory"])
     assert frames.time.tolist() == [10.0, 20.0]
@@ -93,8 +93,9 @@ def test_lammps_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["openmm", "lammps"])
-def test_constant_pressure(engine: str, tmp_path: Path) -> None:
+def test_constant_pressure(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The box moves, by less than 5 % in 60 fs."""
+    monkeypatch.setattr("equistride.simulation.openmm.BAROSTAT_EVERY", 5)
     settings = Settings(engine=engine, ensemble="npt", time_fs=60, every=20, pressure=5e4)
     result = simulate(POTENTIAL, crystal(), settings, tmp_path)
     change = np.linalg.det(result.last.cell) / crystal().get_volume() - 1

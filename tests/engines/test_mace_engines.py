@@ -18,17 +18,19 @@ from equistride.artifact.export import save_potential
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_structure import topology_from_ase
-from equistride.models.mace import MACE, MACEConfig
+from equistride.models.mace import MACE
+from equistride.models.mace_config import MACEConfig
 from equistride.models.potential import ConservativePotential
 from equistride.units import ANGSTROM_PER_NM, KJ_MOL_PER_EV
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers, vectors between them, densities, a distance transform and a nuclear repulsion; random weights, float64."""
+    """A layer with densities, one with a gate, vectors between, a distance transform, a nuclear repulsion; random, float64."""
     config = MACEConfig(
-        cutoff=3.5, channels=6, l_max=2, l_features=1, radial_widths=(8,), density=True, transform="agnesi",
-        transform_parameters=(1.0805, 4.5791, 0.9183), repulsion_exponent=6, residual=(False, True),
+        cutoff=3.5, channels=6, l_max=2, l_features=1, radial_widths=(8,), divisors=("density", "nonlinear"), transform="agnesi",
+        transform_parameters=(1.0805, 4.5791, 0.9183), repulsion_exponent=6, residual=(False, True), envelope_last=True,
+        sent_channels=((5,), (4, 3)),
     )  # fmt: skip
     torch.manual_seed(4)
     numbers = [8, 14]

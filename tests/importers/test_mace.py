@@ -20,11 +20,12 @@ from equistride.cli.main import app
 from equistride.engines.ase import EquistrideCalculator
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
-from equistride.importers import mace
+from equistride.importers import mace_file
 from equistride.importers.foreign import Record
 from equistride.importers.mace import import_mace, potential_of
 from equistride.importers.nequip_artifact import loaded
-from equistride.models.mace import MACE, MACEConfig
+from equistride.models.mace import MACE
+from equistride.models.mace_config import MACEConfig
 from equistride.models.potential import ConservativePotential
 from equistride.models.serving import plain, serving
 
@@ -59,7 +60,7 @@ def test_numbers_are_those_of_mace(name: str, head: str, shared_data: Path) -> N
     potential, config = potential_of(path, head=head)
     for form in (potential, serving(potential, "float64"), plain(potential)):
         assert max(deviations(form, at, head).values()) < 1e-12
-    assert (config.transform, config.density) == (("none", False) if name == "mace-a" else ("agnesi", True))
+    assert (config.transform, config.divisors[0]) == (("none", "number") if name == "mace-a" else ("agnesi", "density"))
 
 
 @pytest.mark.parametrize(("name", "head"), HEADS[:2])
@@ -116,7 +117,7 @@ def test_splines_of_all_transforms(transform: str) -> None:
     """Also with the envelope after the network, and a length that depends on the pair."""
     parameters = {"none": (), "agnesi": (1.0805, 4.5791, 0.9183), "soft": (4.0,)}[transform]
     config = MACEConfig(
-        cutoff=4.0, channels=4, l_max=2, radial_widths=(8,), density=True, transform=transform,  # type: ignore[arg-type]
+        cutoff=4.0, channels=4, l_max=2, radial_widths=(8,), divisors=("density", "density"), transform=transform,  # type: ignore[arg-type]
         transform_parameters=parameters, envelope_last=True, correlation=(2, 3), avg_num_neighbors=(8.0, 8.0),
     )  # fmt: skip
     torch.manual_seed(0)
@@ -143,12 +144,11 @@ class Changed:
     ("change", "reason"),
     [
         (lambda root: root.state.update(use_so3=True), "use_so3"),
-        (lambda root: root.state.update(embedding_specs={"total_charge": {}}), "embedding_specs"),
-        (lambda root: root.state["_modules"].update(joint_embedding=Record()), "joint_embedding"),
+        (lambda root: root.state["_modules"].update(les=Record()), r"a part that the import does not know \(les\)"),
         (
             lambda root: setattr(type(next(iter(root.attribute("interactions").state["_modules"].values()))), "origin",
-                                 "mace.modules.blocks.RealAgnosticResidualNonLinearInteractionBlock"),
-            "RealAgnosticResidualNonLinearInteractionBlock",
+                                 "mace.modules.blocks.RealAgnosticAttResidualInteractionBlock"),
+            "RealAgnosticAttResidualInteractionBlock",
         ),
         (lambda root: setattr(type(root), "origin", "mace.modules.models.EnergyDipolesMACE"), "is a EnergyDipolesMACE"),
         (lambda root: setattr(type(root), "origin", "torch.nn.Linear"), "not a model of MACE; .* found torch.nn.Linear"),
@@ -163,9 +163,9 @@ def test_other_networks_are_refused_by_name(
     change: Any, reason: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = golden(shared_data, "mace-a")
-    root = mace.read_file(path, "")
+    root = mace_file.read_file(path, "")
     change(root)
-    monkeypatch.setattr(mace, "read_file", lambda *_: root)
+    monkeypatch.setattr(mace_file, "read_file", lambda *_: root)
     with pytest.raises(EquistrideError, match=reason):
         potential_of(path)
 

@@ -16,14 +16,19 @@ from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
-from equistride.models.mace import MACEConfig
+from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
 from equistride.models.serving import fused as runs_fused
 from equistride.models.serving import plain, serving
 
 PotentialConfig = ESENConfig | EquiformerConfig | NequIPConfig | MACEConfig
-CONFIGS: dict[str, type[PotentialConfig]] = {"esen": ESENConfig, "equiformer": EquiformerConfig, "nequip": NequIPConfig}
+CONFIGS: dict[str, type[PotentialConfig]] = {
+    "esen": ESENConfig,
+    "equiformer": EquiformerConfig,
+    "nequip": NequIPConfig,
+    "mace": MACEConfig,
+}
 PUBLICATION = {
     "esen": "arXiv:2502.12147",
     "equiformer": "arXiv:2206.11990",
@@ -68,6 +73,7 @@ def is_propagator(facts: Any) -> bool:
 _CONSERVING = {
     "esen": "fine-tune it with model.forces=gradient, model.max_neighbors=null and model.envelope=polynomial",
     "equiformer": "train it with model.smooth=true",
+    "mace": "train it with --apply_cutoff=False",
 }
 """How to train a network that conserves energy."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -212,6 +213,7 @@ def mace(
     dtype: Precision = "float32",
     description: Description = "",
     licence: Licence = "",
+    allow_nonconservative: AllowNonconservative = False,
     plain: Plain = False,
     container: ContainerOption = "torchscript",
     d3: D3 = "",
@@ -221,9 +223,13 @@ def mace(
     from equistride.importers.mace import import_mace
 
     dispersion.check(d3, d3_cutoff, container)
+    if not licence and sys.stdin.isatty():
+        licence = typer.prompt(
+            "Licence of the weights, which no file of MACE says (ASL: not to be passed on)", default=""
+        )
     metadata = import_mace(
         model, output, elements=symbols_of(elements), head=head, dtype=dtype, description=description, licence=licence,
-        fused=not plain, container=container,  # type: ignore[arg-type]
+        allow_nonconservative=allow_nonconservative, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
     if d3:
         metadata = dispersion.add(output, output, d3, d3_cutoff)

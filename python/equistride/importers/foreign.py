@@ -62,10 +62,11 @@ class Record:
 
     origin = ""
 
-    def __new__(cls, *_: Any, **__: Any) -> Record:
-        """Make an empty object, whatever the arguments."""
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Record:
+        """Make an empty object that keeps the arguments."""
         made = super().__new__(cls)
-        made.arguments, made.keywords, made.state, made.entries, made.members = (), {}, {}, {}, []
+        made.state, made.entries, made.members = {}, {}, []
+        made.arguments, made.keywords = arguments, keywords  # of classes that are made by __new__ alone, too
         return made
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:

@@ -16,7 +16,8 @@ from equistride import __version__
 from equistride.artifact.export import save_potential
 from equistride.artifact.metadata import Container, Metadata, check_precision
 from equistride.errors import EquistrideError
-from equistride.models.mace import MACE, MACEConfig
+from equistride.models.mace import MACE
+from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig, NequIPLayer
 from equistride.models.potential import ConservativePotential
 
@@ -88,7 +89,7 @@ def loaded(
 def save_imported(
     potential: ConservativePotential, config: NequIPConfig | MACEConfig, source: Path, output: Path, *,
     program: str, version: str, description: str, licence: str, references: list[str], dtype: str, fused: bool,
-    container: Container, weights: Mapping[str, Any],
+    container: Container, weights: Mapping[str, Any], system: dict[str, float] | None = None,
 ) -> Metadata:  # fmt: skip
     """Write an imported potential as an artifact whose metadata say where it came from.
 
@@ -100,7 +101,7 @@ def save_imported(
         The checkpoint and the artifact.
     program, version, weights
         What wrote it; facts of the weights beside file, hash and licence.
-    description, licence, references, dtype, fused, container
+    description, licence, references, dtype, fused, container, system
         As for :func:`equistride.artifact.export.save_potential`.
     """
     check_precision(dtype)
@@ -114,7 +115,7 @@ def save_imported(
     }
     return save_potential(
         potential, config, output, dtype=dtype, fused=fused, description=description, licence=licence,
-        references=references, container=container, weights={**origin, **weights},
+        references=references, container=container, weights={**origin, **weights}, system=system,
         provenance={
             "imported_by": f"equistride {__version__}, torch {torch.__version__}",
             "checkpoint": Path(source).name,

@@ -32,11 +32,15 @@ class ScalarNetwork(nn.Module):
         Inputs, hidden layers, outputs.
     activation
         One of :data:`ACTIVATIONS`.
+    biases
+        All layers but the first add a bias.
     """
 
-    def __init__(self, widths: list[int], activation: str = "silu") -> None:
+    def __init__(self, widths: list[int], activation: str = "silu", biases: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(ScaledLinear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
+        self.layers = nn.ModuleList(
+            ScaledLinear(fan_in, fan_out, biases and k > 0) for k, (fan_in, fan_out) in enumerate(pairwise(widths))
+        )
         self.last = len(self.layers) - 1
         self.activation, self.factor = activation, ACTIVATIONS[activation]
 
@@ -60,13 +64,16 @@ class ScalarNetwork(nn.Module):
 
 
 class ScaledLinear(nn.Module):
-    """``x @ weight / sqrt(fan in)``; weight [fan in, fan out]."""
+    """``x @ weight / sqrt(fan in)``, plus a bias where it has one; weight [fan in, fan out]."""
 
-    def __init__(self, fan_in: int, fan_out: int) -> None:
+    def __init__(self, fan_in: int, fan_out: int, bias: bool = False) -> None:
         super().__init__()
         self.scale = 1.0 / math.sqrt(fan_in)
         self.weight = nn.Parameter(torch.randn(fan_in, fan_out))
+        self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, fan in] to [N, fan out]."""
-        return torch.matmul(x, self.weight * self.scale)
+        out = torch.matmul(x, self.weight * self.scale)
+        bias = self.bias
+        return out if bias is None else out + bias

@@ -47,7 +47,12 @@ class ASEEngine:
         else:
             friction = FRICTION / (1e3 * units.fs)
             self._dynamics = Langevin(
-                self._atoms, step, temperature_K=settings.temperature, friction=friction, rng=self._random
+                self._atoms,
+                step,
+                temperature_K=settings.temperature,
+                friction=friction,
+                rng=self._random,
+                fixcm=False,
             )
 
     def step(self, steps: int) -> None:

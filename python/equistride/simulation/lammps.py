@@ -90,6 +90,11 @@ class LammpsEngine:
         )
         if made != self._count:
             raise EquistrideError("LAMMPS lost atoms as it took the structure", expected=self._count, found=made)
+        # LAMMPS moves atoms into the box and keeps no count of that
+        moved = (
+            (atoms.positions - self._gather("x", 1)) @ np.linalg.inv(cell) if self._box else np.zeros((self._count, 3))
+        )
+        self._images = np.round(moved)
 
     def _act(self) -> None:
         """Say masses, model and movers, which no restart holds."""
@@ -129,7 +134,7 @@ class LammpsEngine:
         cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
         positions = gather("x", 1)
         if self._box:
-            positions = positions + gather("image", 0) @ cell
+            positions = positions + (gather("image", 0) + self._images) @ cell
         potential = np.nan if self._strides else float(self._lammps.get_thermo("pe"))
         kinetic = float(self._lammps.get_thermo("ke"))
         box = cell if self._box else np.zeros((3, 3))
