@@ -2,26 +2,32 @@
 
 Run in an environment with sevenn 0.13 and nequip 0.19 (``pip install sevenn==0.13.0 nequip==0.19.1``):
 
-    python benchmarks/nequip_golden.py tests/data/nequip [LIGHTNING_CHECKPOINT NEQUIP_PACKAGE]
+    python benchmarks/nequip_golden.py tests/data/nequip
 
 ``sevennet-c`` has both parities, self-connections by species and biases; ``sevennet-d`` XPLOR, features of lower degree than the
 harmonics, mixed self-connections and a network for the read-out; ``nequip-b`` channels by degree, cutoffs by pair, neighbours,
-scales and shifts by type. 3j symbols are exact, weights are float32's. A Lightning checkpoint of nequip-train and its package
-are cut down to what an import reads: without optimiser, loops, paths and source.
+scales and shifts by type. ``nequip-a`` is trained for two epochs by nequip-train, with averaged weights, trainable roots, both
+parities, ZBL and a network for the read-out, on alloys with the effective-medium theory of ASE; its checkpoint and its package
+are cut down to what an import reads: without optimiser, loops, paths and source. 3j symbols are exact, weights are float32's.
 """
 
 from __future__ import annotations
 
 import copy
+import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.emt import EMT
+from ase.io import write
 from e3nn.o3 import wigner_3j
 
 COMMON: dict[str, Any] = {"use_modality": False, "_model_type": "E3_equivariant_model"}
@@ -48,6 +54,47 @@ NEQUIP: dict[str, Any] = {
     "radial_mlp_depth": 1, "radial_mlp_width": 12, "avg_num_neighbors": {"Al": 11.5, "Au": 17.0, "Cu": 14.0},
     "per_type_energy_scales": {"Al": 31.0, "Au": 22.0, "Cu": 26.0},
     "per_type_energy_shifts": {"Al": -3.0, "Au": -2.5, "Cu": -3.3},
+}  # fmt: skip
+
+
+TYPES = ["Al", "Au", "Cu"]
+TRAINED: dict[str, Any] = {
+    "seed": 7, "model_dtype": "float32", "type_names": TYPES, "r_max": 4.0, "num_bessels": 8, "bessel_trainable": True,
+    "polynomial_cutoff_p": 6, "num_layers": 3, "l_max": 2, "parity": True, "num_features": 6, "radial_mlp_depth": 2,
+    "radial_mlp_width": 10, "readout_mlp_hidden_layers_depth": 1, "readout_mlp_hidden_layers_width": 8,
+    "avg_num_neighbors": "${training_data_stats:num_neighbors_mean}",
+    "per_type_energy_scales": "${training_data_stats:forces_rms}",
+    "per_type_energy_shifts": "${training_data_stats:per_atom_energy_mean}",
+    "pair_potential": {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": TYPES},
+}  # fmt: skip
+RUN: dict[str, Any] = {
+    "run": ["train"],
+    "data": {
+        "_target_": "nequip.data.datamodule.ASEDataModule", "seed": 1,
+        "split_dataset": {"file_path": "train.xyz", "train": 8, "val": 2, "test": 2},
+        "transforms": [
+            {"_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper", "model_type_names": TYPES},
+            {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": TRAINED["r_max"]},
+        ],
+        "train_dataloader": {"_target_": "torch.utils.data.DataLoader", "batch_size": 4},
+        "val_dataloader": {"_target_": "torch.utils.data.DataLoader", "batch_size": 2},
+        "stats_manager": {"_target_": "nequip.data.CommonDataStatisticsManager", "type_names": TYPES},
+    },
+    "trainer": {
+        "_target_": "lightning.Trainer", "accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False, "logger": False,
+        "callbacks": [
+            {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": "${hydra:runtime.output_dir}",
+             "save_last": True},
+        ],
+    },
+    "training_module": {
+        "_target_": "nequip.train.EMALightningModule", "ema_decay": 0.9,
+        "loss": {"_target_": "nequip.train.EnergyForceLoss", "coeffs": {"total_energy": 1.0, "forces": 1.0}},
+        "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"total_energy_mae": 1.0}},
+        "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
+        "model": {"_target_": "nequip.model.NequIPGNNModel", **TRAINED},
+    },
+    "global_options": {"allow_tf32": False},
 }  # fmt: skip
 
 
@@ -128,9 +175,34 @@ def sevennet(folder: Path, name: str) -> None:
     OnehotEmbedding.forward = plain
 
 
+def evaluated(model: torch.nn.Module, path: Path, r_max: float, structures: dict[str, Atoms]) -> None:
+    """Write the outputs of a NequIP model in float64, its 3j symbols exact."""
+    from nequip.data import compute_neighborlist_, from_dict
+
+    exact_symbols(model)
+    out: dict[str, Any] = {}
+    for label, atoms in structures.items():
+        types = torch.tensor([TYPES.index(s) for s in atoms.get_chemical_symbols()])
+        data = {"pos": torch.tensor(atoms.positions), "atom_types": types, "pbc": torch.tensor(atoms.pbc)}
+        if atoms.pbc.any():
+            data["cell"] = torch.tensor(atoms.cell.array)
+        found = model(compute_neighborlist_(from_dict(data), r_max))
+        virial = found["virial"].detach().numpy().reshape(3, 3) if atoms.pbc.any() else np.full((3, 3), np.nan)
+        energies = found["atomic_energy"].detach().numpy().ravel()
+        stored(out, label, atoms, energies, found["forces"].detach().numpy(), virial)
+    np.savez_compressed(path, **out)
+
+
+def metals() -> dict[str, Atoms]:
+    """Return an alloy and a cluster without a box."""
+    alloy = bulk("Cu", "fcc", 3.8, cubic=True)
+    alloy.symbols[0], alloy.symbols[2] = "Au", "Al"
+    cluster = Atoms("AuCuAlCu", [[0, 0, 0], [2.4, 0.1, 0], [1.1, 2.2, 0.3], [0.9, 0.7, 2.3]])
+    return {"alloy": shaken(alloy, 0.1, 1), "cluster": shaken(cluster, 0.05, 4)}
+
+
 def nequip(folder: Path) -> None:
     """Write a NequIP network, as a checkpoint of nequip-train, and its outputs."""
-    from nequip.data import compute_neighborlist_, from_dict
     from nequip.model import NequIPGNNModel
     from nequip.utils.global_state import set_global_state
 
@@ -144,21 +216,43 @@ def nequip(folder: Path) -> None:
     torch.save({"state_dict": weights, "hyper_parameters": hyper}, folder / "nequip-b.ckpt")
     model = NequIPGNNModel(**(NEQUIP | {"model_dtype": "float64"}))
     model.load_state_dict(state)
-    exact_symbols(model)
-    alloy = bulk("Cu", "fcc", 3.8, cubic=True)
-    alloy.symbols[0], alloy.symbols[2] = "Au", "Al"
-    cluster = Atoms("AuCuAlCu", [[0, 0, 0], [2.4, 0.1, 0], [1.1, 2.2, 0.3], [0.9, 0.7, 2.3]])
-    out: dict[str, Any] = {}
-    for label, atoms in {"alloy": shaken(alloy, 0.1, 1), "cluster": shaken(cluster, 0.05, 4)}.items():
-        types = torch.tensor([NEQUIP["type_names"].index(s) for s in atoms.get_chemical_symbols()])
-        data = {"pos": torch.tensor(atoms.positions), "atom_types": types, "pbc": torch.tensor(atoms.pbc)}
-        if atoms.pbc.any():
-            data["cell"] = torch.tensor(atoms.cell.array)
-        found = model(compute_neighborlist_(from_dict(data), NEQUIP["r_max"]))
-        virial = found["virial"].detach().numpy().reshape(3, 3) if atoms.pbc.any() else np.full((3, 3), np.nan)
-        energies = found["atomic_energy"].detach().numpy().ravel()
-        stored(out, label, atoms, energies, found["forces"].detach().numpy(), virial)
-    np.savez_compressed(folder / "nequip-b.npz", **out)
+    evaluated(model, folder / "nequip-b.npz", NEQUIP["r_max"], metals())
+
+
+def trained(folder: Path) -> None:
+    """Train a NequIP by its own program, package it, and write both files and the outputs of its averaged weights."""
+    from nequip.model import ModelFromCheckpoint, NequIPGNNModel
+    from nequip.utils.global_state import set_global_state
+
+    frames = []
+    for k in range(12):
+        atoms = bulk("Cu", "fcc", 3.8, cubic=True)
+        atoms.symbols[k % 4], atoms.symbols[(k + 1 + k // 4) % 4] = "Au", "Al"
+        frames.append(shaken(atoms, 0.12, 100 + k))
+        atoms.calc = EMT()
+        atoms.get_forces()
+    programs = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        write(work / "train.xyz", frames)
+        (work / "run.yaml").write_text(yaml.safe_dump(RUN, sort_keys=False))
+        train = [programs / "nequip-train", "-cp", work, "-cn", "run", f"hydra.run.dir={work / 'out'}"]
+        subprocess.run(train, cwd=work, check=True)
+        checkpoint, package = work / "out" / "last.ckpt", work / "model.nequip.zip"
+        subprocess.run([programs / "nequip-package", "build", checkpoint, package], cwd=work, check=True)
+        cut_down(checkpoint, package, folder)
+        set_global_state()
+        hyper = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["model"]
+        state = ModelFromCheckpoint(str(checkpoint))["sole_model"].state_dict()
+    arguments = {key: value for key, value in hyper.items() if key != "_target_"} | {"model_dtype": "float64"}
+    model = NequIPGNNModel(**arguments)
+    model.load_state_dict(state)
+    rows = shaken(bulk("Al", "fcc", 4.05, cubic=True).repeat((2, 1, 1)), 0.1, 2)
+    rows.symbols[3] = "Cu"
+    slab = shaken(fcc111("Au", (2, 2, 2), vacuum=6.0), 0.08, 3)
+    slab.symbols[5], slab.pbc = "Al", (True, True, False)
+    structures = {**metals(), "al8": rows, "slab": slab}
+    evaluated(model, folder / "nequip-a.npz", TRAINED["r_max"], structures)
 
 
 def cut_down(checkpoint: Path, package: Path, folder: Path) -> None:
@@ -189,5 +283,4 @@ if __name__ == "__main__":
     for each in SEVENNET:
         sevennet(target, each)
     nequip(target)
-    if len(sys.argv) > 3:
-        cut_down(Path(sys.argv[2]), Path(sys.argv[3]), target)
+    trained(target)
