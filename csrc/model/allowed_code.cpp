@@ -52,7 +52,8 @@ constexpr std::array ALLOWED = {
     "aten::zeros aten::zeros_like",
 
     // Precision, place and layout.
-    "aten::clone aten::contiguous aten::copy_ aten::cpu aten::cuda aten::double aten::float aten::to aten::type_as",
+    "aten::alias aten::clone aten::contiguous aten::copy_ aten::cpu aten::cuda aten::double aten::float aten::to "
+    "aten::type_as",
 
     // Shapes.
     "aten::broadcast_tensors aten::broadcast_to aten::cartesian_prod aten::cat aten::chunk aten::concat "
@@ -67,7 +68,7 @@ constexpr std::array ALLOWED = {
     "aten::embedding aten::gather aten::index aten::index_add aten::index_add_ aten::index_copy aten::index_put "
     "aten::index_put_ aten::index_select aten::masked_fill aten::masked_fill_ aten::masked_select aten::nonzero "
     "aten::one_hot aten::scatter aten::scatter_ aten::scatter_add aten::scatter_add_ aten::scatter_reduce "
-    "aten::searchsorted aten::take_along_dim aten::where",
+    "aten::scatter_reduce_ aten::searchsorted aten::take_along_dim aten::where",
 
     // Element by element.
     "aten::abs aten::acos aten::acosh aten::add aten::add_ aten::addcdiv aten::addcmul aten::asin aten::asinh "
@@ -77,7 +78,8 @@ constexpr std::array ALLOWED = {
     "aten::hypot aten::lerp aten::lgamma aten::log aten::log10 aten::log1p aten::log2 aten::maximum aten::minimum "
     "aten::mul aten::mul_ aten::multiply aten::nan_to_num aten::neg aten::pow aten::reciprocal aten::remainder "
     "aten::round aten::rsqrt aten::rsub aten::sigmoid aten::sign aten::sin aten::sinc aten::sinh aten::sqrt "
-    "aten::square aten::sub aten::sub_ aten::subtract aten::tan aten::tanh aten::true_divide aten::trunc aten::zero_",
+    "aten::special_erf aten::special_expm1 aten::square aten::sub aten::sub_ aten::subtract aten::tan aten::tanh "
+    "aten::true_divide aten::trunc aten::zero_",
 
     // Comparisons and logic.
     "aten::__and__ aten::__or__ aten::__xor__ aten::all aten::allclose aten::any aten::bitwise_and aten::bitwise_not "
@@ -87,8 +89,8 @@ constexpr std::array ALLOWED = {
 
     // Sums, extremes and order.
     "aten::amax aten::amin aten::argmax aten::argmin aten::argsort aten::bincount aten::cumprod aten::cumsum "
-    "aten::logsumexp aten::max aten::mean aten::min aten::norm aten::prod aten::sort aten::std aten::sum aten::topk "
-    "aten::var",
+    "aten::logsumexp aten::max aten::mean aten::median aten::min aten::norm aten::prod aten::sort aten::std aten::sum "
+    "aten::topk aten::unique_consecutive aten::var",
 
     // Linear algebra.
     "aten::addbmm aten::addmm aten::addmv aten::baddbmm aten::bmm aten::cdist aten::cross aten::det aten::dot "
@@ -97,10 +99,12 @@ constexpr std::array ALLOWED = {
     "aten::tensordot aten::trace",
 
     // Layers of networks.
-    "aten::bilinear aten::celu aten::celu_ aten::dropout aten::dropout_ aten::elu aten::elu_ aten::gelu "
-    "aten::hardsigmoid aten::hardswish aten::hardtanh aten::hardtanh_ aten::layer_norm aten::leaky_relu "
-    "aten::leaky_relu_ aten::linear aten::log_sigmoid aten::log_softmax aten::mish aten::relu aten::relu_ aten::selu "
-    "aten::selu_ aten::silu aten::silu_ aten::softmax aten::softplus"};
+    "aten::batch_norm aten::bilinear aten::celu aten::celu_ aten::dropout aten::dropout_ aten::elu aten::elu_ "
+    "aten::gelu aten::glu aten::group_norm aten::hardshrink aten::hardsigmoid aten::hardswish aten::hardtanh "
+    "aten::hardtanh_ aten::instance_norm aten::layer_norm aten::leaky_relu aten::leaky_relu_ aten::linear "
+    "aten::log_sigmoid aten::log_softmax aten::mish aten::prelu aten::relu aten::relu6 aten::relu_ aten::rms_norm "
+    "aten::selu aten::selu_ aten::sigmoid_ aten::silu aten::silu_ aten::softmax aten::softplus aten::softshrink "
+    "aten::tanh_ aten::threshold"};
 
 const std::unordered_set<c10::Symbol> &allowed() {
     static const auto made = [] {

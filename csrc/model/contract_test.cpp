@@ -107,7 +107,12 @@ int verify_contract(Model &model, Container &container, Contract &contract, cons
     for (const auto &[what, found] :
          {std::pair{"capabilities.padded", spare}, std::pair{"capabilities.batched", second}})
         refuse_unless(found <= tolerance, name, what, c10::str("no: other atoms change outputs by ", found), "yes");
-    return contract.global_sums > 0 ? 0 : reach_of(model, container, contract.message_passing_steps + 2);
+    if (contract.global_sums > 0)
+        return 0;
+    int length = contract.message_passing_steps + 2, reach = reach_of(model, container, length);
+    for (int longer = 0; reach >= length && longer < 5; longer++) // whose end it sees: that is not how far it looks
+        reach = reach_of(model, container, length *= 2);          // at last further than metadata may declare
+    return reach;
 }
 
 } // namespace equistride

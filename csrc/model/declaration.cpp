@@ -53,6 +53,12 @@ int count_exchanges(const torch::jit::Block &block) {
     return count;
 }
 
+/// Whether a part lies in a module of somebody else, whose lengths may have another unit.
+bool is_foreign(const std::string &path) {
+    const std::string inside = "." + path + ".";
+    return inside.find(".foreign.") != std::string::npos;
+}
+
 double number(const torch::jit::Module &part, const char *name) { return part.attr(name).toDouble(); }
 
 std::string text(double value) { return c10::str(value, " A"); }
@@ -67,14 +73,15 @@ Observed observe(const torch::jit::Module &module, bool potential) {
     const bool direct = module.find_method("energies_and_forces").has_value();
     bool capped = false, watched = false, keeps = true, narrows = false;
     std::unordered_set<const void *> inner; // parts that get a choice of the edges and may have a shorter cutoff
-    for (const torch::jit::Module &part : module.modules()) {
+    for (const auto &[path, part] : module.named_modules()) {
         if (part.hasattr("narrows") && part.attr("narrows").toBool()) {
             narrows = true;
             for (const torch::jit::Module &below : part.children())
                 for (const torch::jit::Module &each : below.modules())
                     inner.insert(each._ivalue().get());
         }
-        if (part.hasattr("cutoff") && part.attr("cutoff").isDouble() && !inner.contains(part._ivalue().get()))
+        if (!is_foreign(path) && part.hasattr("cutoff") && part.attr("cutoff").isDouble() &&
+            !inner.contains(part._ivalue().get()))
             seen.cutoffs.push_back(number(part, "cutoff"));
         if (part.hasattr("checked")) {
             watched = true;

@@ -28,6 +28,10 @@ KJ_PER_KCAL = 4.184
 """1 kcal (thermochemical) in kJ."""
 EV_PER_KCAL_MOL = KJ_PER_KCAL * EV_PER_KJ_MOL
 """1 kcal/mol in eV."""
+HARTREE = 27.211386245988
+"""1 hartree in eV."""
+BOHR = 0.529177210903
+"""1 bohr in angstrom."""
 ANGSTROM_PER_NM = 10.0
 """1 nm in angstrom."""
 FS_PER_PS = 1000.0

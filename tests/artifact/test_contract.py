@@ -169,8 +169,47 @@ def test_a_look_at_all_atoms_is_found_by_trying(tmp_path: Path) -> None:
         with pytest.raises(EquistrideError, match=rf"capabilities.{claim}; expected no: other atoms change outputs"):
             load(lie)
     hidden = edited(tmp_path / "mean.pt", tmp_path / "lie.pt", lambda f: f["capabilities"].update(decomposable=True))
-    with pytest.raises(EquistrideError, match="message_passing_steps; expected 3 or more"):
+    with pytest.raises(EquistrideError, match="message_passing_steps; expected 96 or more"):
         load(hidden)
+
+
+class Deep(torch.nn.Module):
+    """Nine sums over neighbours that follow one another, and a length of its own that is no cutoff of ours."""
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+
+    def forward(self, vectors: torch.Tensor, species: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+        weights = (1.0 - vectors.square().sum(1) / 9.0).clamp(min=0.0).square()
+        x = torch.ones_like(species).to(vectors.dtype)
+        for _ in range(9):
+            x = torch.zeros_like(x).index_add(0, edge_index[0], x.index_select(0, edge_index[1]) * weights)
+        return x
+
+
+class Around(torch.nn.Module):
+    def __init__(self, foreign: torch.nn.Module) -> None:
+        super().__init__()
+        self.foreign = foreign
+
+    def forward(self, vectors: torch.Tensor, species: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+        return self.foreign(vectors, species, edge_index)
+
+
+def test_all_steps_are_counted_and_foreign_lengths_left_alone(tmp_path: Path) -> None:
+    """Where a module says nothing of its steps, the trial walks as far as it looks; ``foreign`` parts have their own units."""
+    network = Around(Deep(0.3))  # nm
+    save(
+        ConservativePotential(network, SPECIES, 3.0, 1.0, [0.0, 0.0]), toy_metadata(SPECIES, 3.0), tmp_path / "deep.pt"
+    )
+    assert load(tmp_path / "deep.pt").metadata.message_passing_steps == 9
+    short = edited(tmp_path / "deep.pt", tmp_path / "short.pt", steps(1))
+    with pytest.raises(EquistrideError, match="message_passing_steps; expected 9 or more"):
+        load(short)
+    own = ConservativePotential(Deep(0.3), SPECIES, 3.0, 1.0, [0.0, 0.0])
+    with pytest.raises(EquistrideError, match=r"the cutoff; expected 0\.3"):
+        save(own, toy_metadata(SPECIES, 3.0), tmp_path / "own.pt")
 
 
 def test_what_is_not_declared_is_not_used(artifacts: dict[str, Path], tmp_path: Path) -> None:

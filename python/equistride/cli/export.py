@@ -1,4 +1,4 @@
-"""``equistride export``: from a checkpoint to the file that engines load."""
+"""``equistride export``: from a checkpoint, or a module of one's own, to the file that engines load."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def _refuse_artifact(path: Path) -> None:
 
 
 def export(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm and --d3) an artifact.")
-    ],
     output: Output,
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm and --d3) an artifact.")
+    ] = None,
     dtype: Precision = "float32",
     target: Annotated[
         Target, typer.Option("--for", help="artifact: every engine of ours; openmm: a stock TorchForce.")
@@ -102,8 +102,65 @@ def export(
     shortest: Annotated[
         float, typer.Option(min=0.0, help="For propagators: shortest bond that the splines cover, A.")
     ] = 0.5,
+    module: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE:BUILD", help="A network of one's own: package.module or file.py, and what makes it."
+        ),
+    ] = None,
+    species: Annotated[str | None, typer.Option(help="With --module: elements in its order, H,C,O.")] = None,
+    cutoff: Annotated[float | None, typer.Option(help="With --module: of its neighbours, A.")] = None,
+    types: Annotated[str | None, typer.Option(help="With --module: what it is given for each element, 0,1,2.")] = None,
+    energy: Annotated[str, typer.Option(help="With --module: its unit (eV, meV, kcal/mol, kJ/mol, Ha).")] = "eV",
+    length: Annotated[str, typer.Option(help="With --module: its unit (A, nm, bohr).")] = "A",
+    references: Annotated[
+        str | None, typer.Option(help="With --module: energy of each element to be added to its atoms, eV.")
+    ] = None,
+    result: Annotated[str | None, typer.Option(help="With --module: key of the energy in what it returns.")] = None,
+    toward: Annotated[
+        str | None, typer.Option(help="With --module: where edge vectors point, sender or receiver.")
+    ] = None,
 ) -> None:
     """Write a trained potential or propagator as one file with its metadata and a self-test."""
+    if (checkpoint is None) == (module is None):
+        raise EquistrideError(
+            "what to export is not clear", expected="a checkpoint, or --module PLACE:BUILD",
+            found="neither" if module is None else "both", hint="give one of them",
+        )  # fmt: skip
+    if module is not None:
+        if target is not Target.artifact:
+            raise EquistrideError(
+                "--module writes artifacts", found="--for openmm",
+                hint="leave it out, and give the artifact to `equistride export --for openmm`",
+            )  # fmt: skip
+        from equistride.artifact import export_module
+        from equistride.cli.own import built, numbers
+
+        metadata = export_module(
+            built(module),
+            output,
+            species=species.split(",") if species else None,
+            cutoff=cutoff,
+            types=numbers(types, int, "--types"),
+            energy=energy,
+            length=length,
+            references=numbers(references, float, "--references"),
+            result=int(result) if result is not None and result.isdigit() else result,
+            toward=toward,  # type: ignore[arg-type]
+            dtype=dtype,
+            container=container,  # type: ignore[arg-type]
+            description=description,
+            licence=licence,
+            cite=reference,
+            allow_nonconservative=allow_nonconservative,
+        )
+        steps = metadata.message_passing_steps
+        reach = "all atoms, on one process" if metadata.global_sums else f"{steps} sums over neighbours"
+        typer.echo(
+            f"{output}: {metadata.architecture}, {metadata.num_parameters:,} parameters, {metadata.dtype}, {reach}"
+        )
+        return
+    assert checkpoint is not None
     if fused and target is Target.artifact:
         raise EquistrideError(
             "--fused is for --for openmm",
