@@ -61,6 +61,25 @@ def _refuse_artifact(path: Path) -> None:
     )
 
 
+OTHERS = {
+    "target": "--for openmm",
+    "structure": "--structure",
+    "fused": "--fused",
+    "accuracy": "--accuracy",
+    "plain": "--plain",
+}
+
+
+def _refuse_others(**given: object) -> None:
+    """Refuse options that say nothing of a module."""
+    for name, value in given.items():
+        if value:
+            raise EquistrideError(
+                "--module writes artifacts of a network as it is", found=OTHERS[name],
+                hint="leave it out; `equistride export --for openmm` takes the artifact",
+            )  # fmt: skip
+
+
 def export(
     output: Output,
     checkpoint: Annotated[
@@ -128,11 +147,10 @@ def export(
             found="neither" if module is None else "both", hint="give one of them",
         )  # fmt: skip
     if module is not None:
-        if target is not Target.artifact:
-            raise EquistrideError(
-                "--module writes artifacts", found="--for openmm",
-                hint="leave it out, and give the artifact to `equistride export --for openmm`",
-            )  # fmt: skip
+        _refuse_others(
+            target=target is not Target.artifact, structure=structure, fused=fused, accuracy=accuracy, plain=plain
+        )
+        dispersion.check(d3, d3_cutoff, container)
         from equistride.artifact import export_module
         from equistride.cli.own import built, numbers
 
@@ -154,6 +172,8 @@ def export(
             cite=reference,
             allow_nonconservative=allow_nonconservative,
         )
+        if d3:
+            metadata = dispersion.add(output, output, d3, d3_cutoff)
         steps = metadata.message_passing_steps
         reach = "all atoms, on one process" if metadata.global_sums else f"{steps} sums over neighbours"
         typer.echo(
@@ -161,6 +181,11 @@ def export(
         )
         return
     assert checkpoint is not None
+    for name, value in (("species", species), ("cutoff", cutoff), ("types", types), ("references", references),
+                        ("result", result), ("toward", toward),
+                        ("energy", energy if energy != "eV" else None), ("length", length if length != "A" else None)):  # fmt: skip
+        if value is not None:
+            raise EquistrideError(f"--{name} is for --module", hint="leave it out: a checkpoint says it itself")
     if fused and target is Target.artifact:
         raise EquistrideError(
             "--fused is for --for openmm",
