@@ -181,9 +181,9 @@ def export(
         )
         return
     assert checkpoint is not None
-    for name, value in (("species", species), ("cutoff", cutoff), ("types", types), ("references", references),
-                        ("result", result), ("toward", toward),
-                        ("energy", energy if energy != "eV" else None), ("length", length if length != "A" else None)):  # fmt: skip
+    units = {"energy": None if energy == "eV" else energy, "length": None if length == "A" else length}
+    own = {"species": species, "cutoff": cutoff, "types": types, "references": references, "result": result}
+    for name, value in (own | units | {"toward": toward}).items():
         if value is not None:
             raise EquistrideError(f"--{name} is for --module", hint="leave it out: a checkpoint says it itself")
     if fused and target is Target.artifact:
