@@ -58,16 +58,15 @@ public:
         stream_.synchronize();
         // What the warm-up used cannot be had during the capture, which has a pool of its own.
         c10::cuda::CUDACachingAllocator::emptyCache();
-        bool ended = false;
         graph_.capture_begin(pool_, cudaStreamCaptureModeThreadLocal); // other threads may go on with theirs
         try {
             work([this] { mark_.record(stream_, /*inside=*/true); });
-            ended = true;
-            graph_.capture_end();
         } catch (...) {
-            abandon(ended);
+            quietly([this] { end(); });
             throw;
         }
+        end();
+        graph_.instantiate(); // apart, so that from here on the graph has the pool, whatever fails
     }
 
     ~Captured() override { (void)cudaStreamSynchronize(stream_); } // its memory goes with the graph
@@ -92,22 +91,26 @@ public:
     void join() override { after_.delay(c10::cuda::getCurrentCUDAStream(device_.index())); }
 
 private:
-    // End the capture, which is void. Torch then still believes that it allocates for it: tell it otherwise.
-    void abandon(bool ended) noexcept {
-        if (!ended)
-            quietly([this] { graph_.capture_end(); });
-        (void)cudaGetLastError();
-        const c10::DeviceIndex index = stream_.device_index();
-        quietly([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(index, pool_); });
-        quietly([&] { c10::cuda::CUDACachingAllocator::releasePool(index, pool_); });
-        quietly([&] { forget_pinned(at::getHostAllocator(at::kCUDA), pool_); });
+    // Where a capture was void, torch still believes that it allocates for it, and its graph will not give the pool
+    // back. Where it was not, also one whose work failed half way, the graph has the pool and gives it back once.
+    void end() {
+        try {
+            graph_.capture_end();
+        } catch (...) {
+            (void)cudaGetLastError();
+            const c10::DeviceIndex index = stream_.device_index();
+            quietly([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(index, pool_); });
+            quietly([&] { c10::cuda::CUDACachingAllocator::releasePool(index, pool_); });
+            quietly([&] { forget_pinned(at::getHostAllocator(at::kCUDA), pool_); });
+            throw;
+        }
     }
 
     c10::Device device_;
     c10::cuda::CUDAStream stream_;
     at::cuda::MempoolId_t pool_;
     Event before_, after_, mark_;
-    at::cuda::CUDAGraph graph_;
+    at::cuda::CUDAGraph graph_{/*keep_graph=*/true};
 };
 
 } // namespace

@@ -15,20 +15,10 @@ using OpenMM::Vec3;
 
 namespace equistride {
 
-/// OpenMM owns its listeners and may outlive the kernel, so the flag is shared.
-class CudaCalcEquistrideForceKernel::Reordered final : public OpenMM::ComputeContext::ReorderListener {
-public:
-    explicit Reordered(std::shared_ptr<bool> flag) : flag_(std::move(flag)) {}
-    void execute() override { *flag_ = true; }
-
-private:
-    std::shared_ptr<bool> flag_;
-};
-
 CudaCalcEquistrideForceKernel::CudaCalcEquistrideForceKernel(const std::string &name, const OpenMM::Platform &platform,
                                                              CudaContext &cu)
     : CalcEquistrideForceKernel(name, platform), cu_(cu), primary_(cu.getDevice()), positions_ready_(cu.getContext()),
-      torch_done_(primary_.get()), reordered_(std::make_shared<bool>(true)) {}
+      torch_done_(primary_.get()) {}
 
 CudaCalcEquistrideForceKernel::~CudaCalcEquistrideForceKernel() {
     {
@@ -69,11 +59,8 @@ void CudaCalcEquistrideForceKernel::initialize(ContextImpl &context, const Equis
     const ContextSelector selector(cu_);
     order_.initialize<int>(cu_, order.size(), "equistrideOrder");
     order_.upload(order);
-    if (!force.usesPeriodicBoundaryConditions()) {
-        cell_offsets_.initialize<OpenMM::mm_int4>(cu_, static_cast<std::size_t>(cu_.getPaddedNumAtoms()),
-                                                  "equistrideCells");
-        cu_.addReorderListener(new Reordered(reordered_));
-    }
+    if (!force.usesPeriodicBoundaryConditions())
+        cell_offsets_.initialize(cu_);
     CUmodule module = cu_.createModule(KERNEL_SOURCES, std::map<std::string, std::string>());
     copy_kernel_ = cu_.getKernel(module, "copyPositions");
     add_kernel_ = cu_.getKernel(module, "addForces");
@@ -109,16 +96,7 @@ double CudaCalcEquistrideForceKernel::execute(ContextImpl &context, bool include
 void CudaCalcEquistrideForceKernel::copy_positions(ContextImpl &context) {
     const ContextSelector selector(cu_);
     CUdeviceptr correction = cu_.getUseMixedPrecision() ? cu_.getPosqCorrection().getDevicePointer() : 0;
-    CUdeviceptr offsets = 0;
-    if (cell_offsets_.isInitialized()) {
-        if (*reordered_) {
-            std::vector<OpenMM::mm_int4> cells = cu_.getPosCellOffsets();
-            cells.resize(cell_offsets_.getSize());
-            cell_offsets_.upload(cells);
-            *reordered_ = false;
-        }
-        offsets = cell_offsets_.getDevicePointer();
-    }
+    CUdeviceptr offsets = cell_offsets_.is_initialized() ? cell_offsets_.get(cu_) : 0;
     Vec3 box[3];
     context.getPeriodicBoxVectors(box[0], box[1], box[2]);
     double3 rows[3];

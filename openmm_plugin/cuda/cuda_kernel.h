@@ -1,6 +1,7 @@
 // EquistrideForce on OpenMM's CUDA platform: positions and forces stay on the device.
 #pragma once
 
+#include "cuda/cell_offsets.h"
 #include "cuda/streams.h"
 #include "evaluator.h"
 #include "kernel.h"
@@ -25,7 +26,6 @@ public:
     double execute(OpenMM::ContextImpl &context, bool includeForces, bool includeEnergy) override;
 
 private:
-    class Reordered;
     void copy_positions(OpenMM::ContextImpl &context);
     Request make_request(OpenMM::ContextImpl &context, bool forces);
     void add_forces(); // with OpenMM's context current
@@ -40,8 +40,7 @@ private:
     at::Tensor positions_;                        // [n, 3] double, nm
     at::Tensor forces_;                           // [n, 3] double; kept until OpenMM's stream has read it
     OpenMM::CudaArray order_;                     // row of each atom in the model, -1 for atoms that it does not see
-    OpenMM::CudaArray cell_offsets_;              // of each slot; used where the model sees no box
-    std::shared_ptr<bool> reordered_;             // OpenMM has moved atoms between slots or cells
+    CellOffsets cell_offsets_;                    // used where the model sees no box
     CUfunction copy_kernel_ = nullptr, add_kernel_ = nullptr;
 };
 

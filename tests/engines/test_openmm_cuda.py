@@ -54,15 +54,21 @@ def test_some_of_the_atoms(artifact64: Path, crystal: Structure) -> None:
     assert_same(system, crystal.positions, "double")
 
 
-def test_a_model_without_a_box_in_a_system_with_one(artifact64: Path, crystal: Structure) -> None:
-    # OpenMM wraps atoms into the box because of the other force; the model must still see them as given.
-    system = create_system(artifact64, crystal.topology, backend="plugin", periodic=False)
+def beside_a_cutoff(artifact: Path, crystal: Structure) -> openmm.System:
+    """A model without a box beside a force for which OpenMM wraps atoms into the box."""
+    system = create_system(artifact, crystal.topology, backend="plugin", periodic=False)
     other = openmm.NonbondedForce()
     other.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
     other.setCutoffDistance(0.4)
     for _ in range(system.getNumParticles()):
         other.addParticle(0.0, 0.1, 0.0)
     system.addForce(other)
+    return system
+
+
+def test_a_model_without_a_box_in_a_system_with_one(artifact64: Path, crystal: Structure) -> None:
+    """The model must see atoms as they are given."""
+    system = beside_a_cutoff(artifact64, crystal)
     positions = crystal.positions + 2 * crystal.box[0]
     positions[5] += crystal.box[1]
     assert_same(system, positions, "double")
@@ -71,6 +77,37 @@ def test_a_model_without_a_box_in_a_system_with_one(artifact64: Path, crystal: S
     state = made.getState(positions=True)
     again = state.getPositions(asNumpy=True)._value * 10
     assert energy_forces(made)[0] == pytest.approx(energy_forces(on(system, again, "Reference"))[0], rel=1e-6)
+
+
+def test_positions_set_twice(artifact64: Path, crystal: Structure) -> None:
+    """OpenMM then forgets into which cells it moved atoms, and tells nobody who listens for a reordering."""
+    system = beside_a_cutoff(artifact64, crystal)
+    made = on(system, crystal.positions + 2 * crystal.box[0], "CUDA")
+    energy_forces(made)
+    for cells in (-1, 3):
+        moved = crystal.positions + cells * crystal.box[1]
+        moved[7] += crystal.box[2]
+        made.setPositions(moved / 10)
+        energy, forces = energy_forces(on(system, moved, "Reference"))
+        found = energy_forces(made)
+        assert found[0] == pytest.approx(energy, rel=TOLERANCE["double"])
+        assert np.abs(found[1] - forces).max() <= TOLERANCE["double"] * np.abs(forces).max()
+
+
+def test_a_barostat_that_goes_back(artifact64: Path, crystal: Structure) -> None:
+    """Trials that are refused put cells back without a word; energies afterwards are those of Reference."""
+    system = beside_a_cutoff(artifact64, crystal)
+    barostat = openmm.MonteCarloBarostat(1e5, 300.0, 1)  # so high a pressure that half of the trials fail
+    barostat.setRandomNumberSeed(3)
+    system.addForce(barostat)
+    made = on(system, crystal.positions + 2 * crystal.box[0], "CUDA")
+    for _ in range(5):
+        made.getIntegrator().step(4)
+        state = made.getState(positions=True)
+        again = state.getPositions(asNumpy=True)._value * 10
+        reference = on(system, again, "Reference")
+        reference.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
+        assert energy_forces(made)[0] == pytest.approx(energy_forces(reference)[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("periodic", [True, False])
