@@ -59,8 +59,9 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
     TORCH_CHECK_VALUE(words.size() >= first + types,
                       "the fix is wrong; expected `fix ID all equistride/propagate FILE` ",
                       "and an element for each of ", types, " atom types; found ", words.size() - 3, " words");
-    const std::vector<std::string> options(words.begin() + static_cast<std::ptrdiff_t>(first + types), words.end());
-    const bool trust = read_trust(options);
+    const Keywords options =
+        propagate_keywords({words.begin() + static_cast<std::ptrdiff_t>(first + types), words.end()});
+    const bool trust = trusted(options);
     const auto read = [&](const std::string &file) {
         const auto bytes = read_once(file, world);
         if (trust)

@@ -4,6 +4,7 @@
 #include "elements.h"
 #include "evaluation/placement.h"
 #include "host.h"
+#include "keywords.h"
 #include "settings.h"
 #include "words.h"
 
@@ -27,8 +28,6 @@ namespace {
 // A mass so far from an element's own is told: no isotope but those of hydrogen are as far apart.
 constexpr double OTHER_MASS = 0.2;
 constexpr char PAIR[] = "pair equistride";
-const std::vector<std::string> KEYWORDS = {"device", "ghost", "precision", "uncertainty_threshold",
-                                           "charge", "spin",  "check",     "trust"};
 
 } // namespace
 
@@ -60,38 +59,29 @@ void PairEquistride::settings(int count, char **words) {
 }
 
 void PairEquistride::read_settings(const std::vector<std::string> &words) {
-    device_ = ghost_choice_ = precision_ = "auto";
     threshold_.reset();
     charge_.reset();
     spin_.reset();
-    check_ = true;
-    trust_ = false;
     settings_ = words;
-    std::set<std::string> seen;
-    for (std::size_t k = 0; k < words.size(); k += 2) {
-        const std::string &keyword = words[k];
-        TORCH_CHECK_VALUE(std::find(KEYWORDS.begin(), KEYWORDS.end(), keyword) != KEYWORDS.end(), "the keyword ",
-                          keyword, " is not known; expected one of ", c10::Join(", ", KEYWORDS));
-        TORCH_CHECK_VALUE(seen.insert(keyword).second, "the keyword ", keyword, " is there twice; give it once");
-        TORCH_CHECK_VALUE(k + 1 < words.size(), "the keyword ", keyword, " has no value");
-        const std::string &word = words[k + 1];
-        if (keyword == "device")
-            device_ = one_of(DEVICE_CHOICES, keyword, word);
-        else if (keyword == "ghost")
-            ghost_choice_ = one_of(GHOST_CHOICES, keyword, word);
-        else if (keyword == "precision")
-            precision_ = one_of(PRECISION_CHOICES, keyword, word);
-        else if (keyword == "uncertainty_threshold")
-            threshold_ = number(keyword, word, 0);
-        else if (keyword == "charge")
-            charge_ = number(keyword, word);
-        else if (keyword == "spin")
-            spin_ = number(keyword, word, 0);
-        else if (keyword == "trust")
-            trust_ = one_of({"yes", "no"}, keyword, word) == "yes";
-        else
-            check_ = one_of({"on", "off"}, keyword, word) == "on";
-    }
+    const Keywords given(words, {{"device", 1},
+                                 {"ghost", 1},
+                                 {"precision", 1},
+                                 {"uncertainty_threshold", 1},
+                                 {"charge", 1},
+                                 {"spin", 1},
+                                 {"check", 1},
+                                 {"trust", 1}});
+    device_ = given.choice("device", DEVICE_CHOICES, "auto");
+    ghost_choice_ = given.choice("ghost", GHOST_CHOICES, "auto");
+    precision_ = given.choice("precision", PRECISION_CHOICES, "auto");
+    if (given.has("uncertainty_threshold"))
+        threshold_ = number("uncertainty_threshold", given.value("uncertainty_threshold"), 0);
+    if (given.has("charge"))
+        charge_ = number("charge", given.value("charge"));
+    if (given.has("spin"))
+        spin_ = number("spin", given.value("spin"), 0);
+    trust_ = trusted(given);
+    check_ = given.choice("check", {"on", "off"}, "on") == "on";
 }
 
 void PairEquistride::coeff(int count, char **words) {

@@ -19,55 +19,42 @@ double whole(const std::string &keyword, const std::string &word, double least) 
     return value;
 }
 
-// Keywords with their values.
-std::map<std::string, std::vector<std::string>> sorted(const std::vector<std::string> &words) {
-    static const std::map<std::string, std::size_t> COUNTS = {
-        {"temp", 3},    {"thermostat", 1}, {"friction", 1}, {"seed", 1},   {"guard", 2},     {"bound", 1}, {"mode", 1},
-        {"rescale", 1}, {"substep", 1},    {"ghost", 1},    {"device", 1}, {"precision", 1}, {"trust", 1}};
-    std::map<std::string, std::vector<std::string>> found;
-    for (std::size_t k = 0; k < words.size();) {
-        const auto known = COUNTS.find(words[k]);
-        TORCH_CHECK_VALUE(known != COUNTS.end(), "the keyword ", words[k],
-                          " is not known; expected temp, thermostat, friction, seed, guard, bound, mode, rescale, ",
-                          "substep, ghost, device, precision or trust");
-        TORCH_CHECK_VALUE(!found.count(words[k]), "the keyword ", words[k], " is there twice; give it once");
-        TORCH_CHECK_VALUE(k + known->second < words.size(), "the keyword ", words[k], " has too few values; expected ",
-                          known->second);
-        const auto first = words.begin() + static_cast<std::ptrdiff_t>(k) + 1;
-        found[words[k]] = {first, first + static_cast<std::ptrdiff_t>(known->second)};
-        k += 1 + known->second;
-    }
-    for (const char *keyword : {"thermostat", "friction"})
-        TORCH_CHECK_VALUE(!found.count(keyword) || found.count("temp"), "`", keyword,
-                          "` is the thermostat's, and there is none; add `temp`");
-    for (const char *keyword : {"bound", "mode", "rescale", "substep"})
-        TORCH_CHECK_VALUE(!found.count(keyword) || found.count("guard"), "`", keyword,
-                          "` is the guard's, and there is none; add `guard`");
-    return found;
-}
-
 } // namespace
 
-bool read_trust(const std::vector<std::string> &words) {
-    const auto given = sorted(words);
-    const auto trust = given.find("trust");
-    return trust != given.end() && one_of({"yes", "no"}, "trust", trust->second[0]) == "yes";
+Keywords propagate_keywords(const std::vector<std::string> &words) {
+    Keywords given(words, {{"temp", 3},
+                           {"thermostat", 1},
+                           {"friction", 1},
+                           {"seed", 1},
+                           {"guard", 2},
+                           {"bound", 1},
+                           {"mode", 1},
+                           {"rescale", 1},
+                           {"substep", 1},
+                           {"ghost", 1},
+                           {"device", 1},
+                           {"precision", 1},
+                           {"trust", 1}});
+    for (const char *keyword : {"thermostat", "friction"})
+        TORCH_CHECK_VALUE(!given.has(keyword) || given.has("temp"), "`", keyword,
+                          "` is the thermostat's, and there is none; add `temp`");
+    for (const char *keyword : {"bound", "mode", "rescale", "substep"})
+        TORCH_CHECK_VALUE(!given.has(keyword) || given.has("guard"), "`", keyword,
+                          "` is the guard's, and there is none; add `guard`");
+    return given;
 }
 
-PropagateOptions read_options(const std::vector<std::string> &words, double femtoseconds, double stride_fs) {
-    const auto given = sorted(words);
+PropagateOptions read_options(const Keywords &given, double femtoseconds, double stride_fs) {
     PropagateOptions options;
-    const auto has = [&](const char *keyword) { return given.count(keyword) > 0; };
-    const auto value = [&](const char *keyword, std::size_t k = 0) { return given.at(keyword)[k]; };
+    const auto has = [&](const char *keyword) { return given.has(keyword); };
+    const auto value = [&](const char *keyword, std::size_t k = 0) { return given.value(keyword, k); };
     if (has("temp")) {
         options.start = number("temp", value("temp", 0), 0);
         options.stop = number("temp", value("temp", 1), 0);
         const double tau = number("temp", value("temp", 2), 0) * femtoseconds;
         TORCH_CHECK_VALUE(options.start > 0 && options.stop > 0 && tau > 0,
                           "the thermostat needs temperatures and a time above 0, as in `temp 300 300 0.075`");
-        std::string kind = has("thermostat")
-                               ? one_of({"langevin+csvr", "langevin", "csvr"}, "thermostat", value("thermostat"))
-                               : "langevin+csvr";
+        std::string kind = given.choice("thermostat", {"langevin+csvr", "langevin", "csvr"}, "langevin+csvr");
         const double friction = has("friction") ? number("friction", value("friction"), 0) / femtoseconds : -1;
         TORCH_CHECK_VALUE(friction < 0 || kind == "langevin+csvr", "`friction` is that of langevin+csvr; found ", kind,
                           kind == "csvr" ? ", which has none; leave it out"
@@ -94,12 +81,9 @@ PropagateOptions read_options(const std::vector<std::string> &words, double femt
             options.guard.substep = number("substep", value("substep"), 0);
         options.guard.check();
     }
-    if (has("ghost"))
-        options.ghost = one_of(GHOST_CHOICES, "ghost", value("ghost"));
-    if (has("device"))
-        options.device = one_of(DEVICE_CHOICES, "device", value("device"));
-    if (has("precision"))
-        options.precision = one_of(PRECISION_CHOICES, "precision", value("precision"));
+    options.ghost = given.choice("ghost", GHOST_CHOICES, options.ghost);
+    options.device = given.choice("device", DEVICE_CHOICES, options.device);
+    options.precision = given.choice("precision", PRECISION_CHOICES, options.precision);
     return options;
 }
 

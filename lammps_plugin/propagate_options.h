@@ -1,6 +1,7 @@
 // What fix equistride/propagate is told after the elements.
 #pragma once
 
+#include "keywords.h"
 #include "propagation/guard.h"
 #include "propagation/thermostat.h"
 
@@ -15,12 +16,11 @@ struct PropagateOptions {
     std::string ghost = "auto", device = "auto", precision = "auto";
 };
 
-/// Whether the user trusts compiled models, which is known before a model is read.
-bool read_trust(const std::vector<std::string> &words);
+/// The words after the elements. Raises c10::ValueError for what is not known or does not go together.
+Keywords propagate_keywords(const std::vector<std::string> &words);
 
-/// Raises c10::ValueError for words that are not known or do not go together.
-/// @param words         those after the elements
+/// Raises c10::ValueError for values that cannot be.
 /// @param femtoseconds  of LAMMPS's unit of time
-PropagateOptions read_options(const std::vector<std::string> &words, double femtoseconds, double stride_fs);
+PropagateOptions read_options(const Keywords &given, double femtoseconds, double stride_fs);
 
 } // namespace equistride::lammps

@@ -15,7 +15,7 @@ from openmm import app, unit
 from propagated import atoms_of, bulk, context_of, molecule, moving
 from trajcast_systems import cluster
 
-from equistride.engines.openmm import Guard, TrajCastIntegrator, create_force, create_system
+from equistride.engines.openmm import Guard, PropagatorMark, TrajCastIntegrator, create_force, create_system
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.engines.openmm_topology import bare_system
 from equistride.errors import EquistrideError
@@ -138,7 +138,9 @@ def test_a_minimization_would_move_nothing(file: Path, random_artifact64: Path) 
     said = r"without forces, so that there are none to ask for, and minimizeEnergy would move nothing; .*of a potential"
     reporting = create_system(file, topology)
     reporting.addForce(create_force(random_artifact64, topology, backend="plugin"))
-    for system, options in ((create_system(file, topology), {}), (reporting, {"ignore_forces": True})):
+    own = bare_system(topology)
+    own.addForce(PropagatorMark())
+    for system, options in ((own, {}), (create_system(file, topology), {}), (reporting, {"ignore_forces": True})):
         integrator = TrajCastIntegrator(file, topology, **options)
         run = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
         run.context.setPositions(positions)

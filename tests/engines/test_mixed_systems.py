@@ -102,8 +102,8 @@ def test_a_link_atom_is_hydrogen_on_the_bond(hco: Path) -> None:
 
 
 def test_molecules_stay_whole(hco: Path) -> None:
-    """Bonds of the topology are molecules for OpenMM, also of a System from XML."""
-    topology, positions = ethanols(2, box=16.0)
+    """Bonds of the topology are molecules for OpenMM, also of a System from XML, and beside a PythonForce."""
+    topology, positions = ethanols(2, box=20.0)
     system = create_system(hco, topology, backend="plugin")
     force = next(Force.cast(f) for f in system.getForces() if Force.isinstance(f))
     assert force.getBonds() == [(b.atom1.index, b.atom2.index) for b in topology.bonds()]
@@ -118,6 +118,16 @@ def test_molecules_stay_whole(hco: Path) -> None:
     for bonds in ([(0, 0)], [(-1, 2)]):
         with pytest.raises(EquistrideError, match="a bond joins two particles of the System"):
             force.setBonds(bonds)
+    single = range(9)
+    by_openmm_ml = MLPotential("equistride", modelPath=hco, backend="python")
+    for made in (
+        create_system(hco, topology, backend="python"),
+        by_openmm_ml.createSystem(topology),
+        by_openmm_ml.createMixedSystem(topology, force_field(topology), single),
+        by_openmm_ml.createMixedSystem(topology, force_field(topology), single, interpolate=True),
+    ):
+        running = context(made, positions - positions[0])
+        assert sorted(map(sorted, running.getMolecules())) == [list(range(9)), list(range(9, 18))]
     force.setBonds([(0, 18)])
     with pytest.raises(openmm.OpenMMException, match=r"bond of the force is not in the System.*less than 18; found 18"):
         context(system, positions)
@@ -276,6 +286,10 @@ def test_constraints_of_a_region(hco: Path, backend: str) -> None:
     kept = mixed(hco, range(9), constrain=True, removeConstraints=False, backend="plugin")
     with pytest.raises(openmm.OpenMMException, match=r"is constrained.*in a mixed System openmm-ml frees the atoms"):
         context(kept, ETHANOL)
+    kept = mixed(hco, range(9), constrain=True, removeConstraints=False, backend="python")
+    running = context(kept, ETHANOL)  # OpenMM shows a PythonForce no System before it is evaluated
+    with pytest.raises(openmm.OpenMMException, match=r"particles 0 and 3 is constrained, and the model sees both"):
+        running.getState(energy=True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -381,9 +395,10 @@ def test_the_harvester_has_the_charge_of_the_context(tmp_path: Path) -> None:
     combine(paths, tmp_path / "ions.pt")
     topology, _ = ethanols()
     system = create_system(tmp_path / "ions.pt", topology, charge=-1, spin=2)
-    harvest(system, topology, Harvester(tmp_path / "h.xyz", 1e-9, 1))
-    frame = ase.io.read(tmp_path / "h.xyz")
-    for charge, same in ((-1, True), (0, False)):
-        model = load(tmp_path / "ions.pt", charge=charge, spin=2 if same else 1)
-        energy = float(model.compute(frame.positions, frame.get_chemical_symbols()).atomic_energies.sum())
-        assert bool(abs(frame.get_potential_energy() - energy) < 1e-5) is same
+    for name, chosen in (("all.xyz", None), ("chosen.xyz", range(9))):
+        harvest(system, topology, Harvester(tmp_path / name, 1e-9, 1, atoms=chosen))
+        frame = ase.io.read(tmp_path / name)
+        for charge, same in ((-1, True), (0, False)):
+            model = load(tmp_path / "ions.pt", charge=charge, spin=2 if same else 1)
+            energy = float(model.compute(frame.positions, frame.get_chemical_symbols()).atomic_energies.sum())
+            assert bool(abs(frame.get_potential_energy() - energy) < 1e-5) is same

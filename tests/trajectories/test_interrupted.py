@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from pathlib import Path
 
 import ase.io
@@ -12,6 +13,7 @@ from ase import Atoms
 from typer.testing import CliRunner
 
 from equistride.cli.main import app
+from equistride.data.engine_files import _dcd_header
 from equistride.data.trajectories import Source, read_motion
 from equistride.errors import EquistrideError, Notice
 from equistride.trajectories.readers import read_trajectory
@@ -39,19 +41,47 @@ ITEM: ATOMS id element x y z vx vy vz
 
 
 def write_binary(path: Path) -> None:
-    from mdtraj.formats import DCDTrajectoryFile, TRRTrajectoryFile, XTCTrajectoryFile
+    from mdtraj.formats import DCDTrajectoryFile, NetCDFTrajectoryFile, TRRTrajectoryFile, XTCTrajectoryFile
 
     time, box = np.arange(FRAMES, dtype=np.float32), np.tile(3 * np.eye(3, dtype=np.float32), (FRAMES, 1, 1))
+    edges = {"cell_lengths": np.full((FRAMES, 3), 30.0), "cell_angles": np.full((FRAMES, 3), 90.0)}
     if path.suffix == ".dcd":
         with DCDTrajectoryFile(str(path), "w") as handle:
-            handle.write(10 * PATH, cell_lengths=np.full((FRAMES, 3), 30.0), cell_angles=np.full((FRAMES, 3), 90.0))
+            handle.write(10 * PATH, **edges)
+    elif path.suffix == ".nc":
+        with NetCDFTrajectoryFile(str(path), "w") as handle:
+            handle.write(10 * PATH, time=time, **edges)
     else:
         kind = XTCTrajectoryFile if path.suffix == ".xtc" else TRRTrajectoryFile
         with kind(str(path), "w") as handle:
             handle.write(PATH, time=time, box=box)
 
 
-@pytest.mark.parametrize("ending", [".xtc", ".trr", ".dcd"])
+def test_a_header_of_dcd_in_the_other_order_of_bytes(tmp_path: Path) -> None:
+    """Read in the order of this machine it would announce 335,544,320 frames, and the file would seem cut."""
+    path = tmp_path / "run.dcd"
+    title = b"Created by OpenMM".ljust(80)
+    for order in "<>":
+        block = struct.pack(f"{order}i4s3i", 84, b"CORD", 20, 0, 5) + bytes(24) + struct.pack(f"{order}f", 0.02)
+        path.write_bytes(block.ljust(96, b"\0") + title.rjust(104))
+        frames, every = _dcd_header(path)
+        assert frames == 20
+        assert every == pytest.approx(5 * 0.02 * 48.88821)
+
+
+def test_hdf5_that_was_cut_is_refused_with_the_reason(tmp_path: Path) -> None:
+    from mdtraj.formats import HDF5TrajectoryFile
+
+    with HDF5TrajectoryFile(str(tmp_path / "run.h5"), "w") as handle:
+        handle.write(PATH, time=np.arange(FRAMES, dtype=np.float32))
+    content = (tmp_path / "run.h5").read_bytes()
+    for kept in (len(content) // 2, 100, 0):
+        (tmp_path / "cut.h5").write_bytes(content[:kept])
+        with pytest.raises(EquistrideError, match=r"cut\.h5 cannot be opened as HDF5.*let long runs write XTC"):
+            read_trajectory(tmp_path / "cut.h5")
+
+
+@pytest.mark.parametrize("ending", [".xtc", ".trr", ".dcd", ".nc"])
 def test_a_file_that_breaks_off(tmp_path: Path, ending: str, recwarn: pytest.WarningsRecorder) -> None:
     write_binary(tmp_path / f"run{ending}")
     whole = read_trajectory(tmp_path / f"run{ending}", topology=SYMBOLS, interval=2.0)
@@ -59,7 +89,7 @@ def test_a_file_that_breaks_off(tmp_path: Path, ending: str, recwarn: pytest.War
     assert not [w for w in recwarn if issubclass(w.category, Notice)]
     content = (tmp_path / f"run{ending}").read_bytes()
     (tmp_path / f"cut{ending}").write_bytes(content[: int(0.54 * len(content))])
-    with pytest.warns(Notice, match=rf"cut\{ending} breaks off after (10|11) whole frames"):
+    with pytest.warns(Notice, match=rf"cut\{ending} breaks off after (8|10|11) whole frames"):
         part = read_trajectory(tmp_path / f"cut{ending}", topology=SYMBOLS, interval=2.0)
     np.testing.assert_array_equal(part.positions, whole.positions[: part.frames])
     (tmp_path / f"none{ending}").write_bytes(content[: 60 if ending != ".dcd" else 200])

@@ -16,6 +16,11 @@ from equistride.errors import EquistrideError
 from equistride.nn.system import CHARGE_LIMIT, SPIN_LIMIT
 
 
+def no_system(what: str = "the model") -> EquistrideError:
+    """Return the refusal of a charge or spin by a model that knows neither."""
+    return EquistrideError(f"{what} knows no charge and no spin", hint="choose a model that was trained with them")
+
+
 def _checked(value: float, name: str, lowest: int, highest: int) -> float:
     if value != round(value) or not lowest <= value <= highest:
         raise EquistrideError(
@@ -48,9 +53,7 @@ def with_system(
     """
     metadata = Metadata.model_validate_json(open_native(path, verify=False).metadata())
     if not metadata.system:
-        raise EquistrideError(
-            f"the model of {path} knows no charge and no spin", hint="choose a model that was trained with them"
-        )
+        raise no_system(f"the model of {path}")
     if metadata.charge_spin == "fixed":
         raise EquistrideError(
             f"charge and spin are fixed in the model of {path}", found=metadata.system,

@@ -145,11 +145,9 @@ def _conservation(
     artifact: Path, system: Path, engine: Engine, dtype: Precision, given: dict[str, Any], *, quiet: bool
 ) -> Conservation:
     """Run the test with the settings given; time steps that are not are chosen by the fastest vibration."""
-    import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from equistride.artifact import load
     from equistride.artifact.structure import structure_of
     from equistride.conservation.nve import Setting, Verlet, conservation
     from equistride.conservation.probes import probe
@@ -161,8 +159,9 @@ def _conservation(
     Setting(**{"timestep": scaling_steps(1.0)[0]} | given)  # what is wrong with them is said before the work
     atoms = read_atoms(system)
     leave_out_system(atoms, system)
-    calculator = EquistrideCalculator(artifact, dtype=dtype.value)
-    frequency = highest_frequency(atoms, EquistrideCalculator(artifact, dtype="float64"))
+    precise = EquistrideCalculator(artifact, dtype="float64")
+    calculator = precise if dtype is Precision.float64 else EquistrideCalculator(artifact, dtype=dtype.value)
+    frequency = highest_frequency(atoms, precise)
     chosen = scaling_steps(frequency)
     steps: dict[str, Any] = {"timesteps": chosen, "timestep": chosen[1]}
     setting = Setting(**steps | given)
@@ -172,8 +171,7 @@ def _conservation(
         task = bar.add_task("velocity Verlet", total=setting.steps)
         result = conservation(atoms, calculator, verlet, setting, tick=lambda steps: bar.advance(task, steps))
         bar.add_task("probes", total=None)
-        precise = load(artifact, dtype=torch.float64)
-        result.findings = probe(precise, structure_of(atoms, precise))
+        result.findings = probe(precise.model, structure_of(atoms, precise.model))
     result.notes += too_long(frequency, {setting.timestep, *setting.timesteps})
     return result
 

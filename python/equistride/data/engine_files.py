@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ Kinds = tuple[NDArray[np.int64], Floats | None]
 """Atomic numbers [N] and masses [N] (amu, None for the standard ones)."""
 AMBER_VELOCITY = 20.455
 """Amber's unit of velocity is 1/20.455 ps; its files say so as a scale factor."""
+DCD_BLOCK = 84
+"""Bytes of the first block of a DCD file, its first number: it tells the order of bytes."""
 AKMA_TIME_FS = 48.88821
 """CHARMM's unit of time [fs], in which OpenMM writes the time step of a DCD file."""
 
@@ -140,7 +143,15 @@ def _box(lengths: Any, angles: Any) -> Floats | None:
 def _from_hdf5(path: Path, _: Topology, __: float | None) -> Frames:
     from mdtraj.formats import HDF5TrajectoryFile
 
-    with HDF5TrajectoryFile(str(path)) as handle:
+    try:
+        opened = HDF5TrajectoryFile(str(path))
+    except Exception as error:  # of PyTables, which is not asked for its types
+        raise EquistrideError(
+            f"{path.name} cannot be opened as HDF5", found=" ".join(str(error).split())[:200],
+            hint="HDF5 keeps its index anywhere, so that a file that was not closed or was cut cannot be read in part: let "
+            "long runs write XTC, DCD or NetCDF",
+        ) from error  # fmt: skip
+    with opened as handle:
         data, topology = handle.read(), handle.topology
     box = _box(data.cell_lengths, data.cell_angles)
     return _frames(_kinds(topology, path), data.coordinates, data.time, box, data.velocities)
@@ -162,20 +173,46 @@ def _from_trr(path: Path, topology: Topology, _: float | None) -> Frames:
     return _frames(kinds, positions, time, box, found["velocities"], found["forces"])
 
 
+class _Lengthened(io.BytesIO):
+    """A file that goes on with zeros beyond its end; where such reads began, and their sizes, are noted."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.beyond: list[tuple[int, int]] = []
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return super().read(size)
+        begun, found = self.tell(), super().read(size)
+        if len(found) < size:
+            self.beyond.append((begun, size))
+        return found.ljust(size, b"\0")
+
+
 def _from_netcdf(path: Path, topology: Topology, _: float | None) -> Frames:
+    """Frames are records at the end of the file, all of a size, so that those before a cut are whole."""
     from scipy.io import netcdf_file
 
-    with netcdf_file(str(path), mmap=False) as data:
+    content = path.read_bytes()
+    source = _Lengthened(content)
+    with netcdf_file(source, mmap=False) as data:
+        whole = len(data.variables["time"][:])
+        if source.beyond:
+            (begun, size), *more = source.beyond
+            whole = 0 if more or not whole or size % whole else (len(content) - begun) // (size // whole)
+            if whole < 1:
+                raise ValueError("the file ends before its first frame does")
+            tell_broken_off(path, whole)
         variables = data.variables
-        positions = np.array(variables["coordinates"][:], np.float64)
-        time = np.array(variables["time"][:], np.float64)
+        positions = np.array(variables["coordinates"][:whole], np.float64)
+        time = np.array(variables["time"][:whole], np.float64)
         velocities = None
         if "velocities" in variables:
             scale = float(getattr(variables["velocities"], "scale_factor", AMBER_VELOCITY))
-            velocities = np.array(variables["velocities"][:], np.float64) * scale / ANGSTROM_PER_NM
+            velocities = np.array(variables["velocities"][:whole], np.float64) * scale / ANGSTROM_PER_NM
         box = None
         if "cell_lengths" in variables:
-            lengths, angles = variables["cell_lengths"][:], variables["cell_angles"][:]
+            lengths, angles = variables["cell_lengths"][:whole], variables["cell_angles"][:whole]
             box = _box(np.array(lengths) / ANGSTROM_PER_NM, np.array(angles))
     kinds = _elements(path, topology, positions.shape[1])
     return _frames(kinds, positions / ANGSTROM_PER_NM, time, box, velocities)
@@ -188,11 +225,10 @@ def _from_dcd(path: Path, topology: Topology, interval_fs: float | None) -> Fram
     with DCDTrajectoryFile(str(path)) as handle:
         positions, lengths, angles = handle.read()
     kinds = _elements(path, topology, np.shape(positions)[1])
-    with path.open("rb") as header:
-        (announced,) = struct.unpack_from("<i", header.read(12), 8)
+    announced, told = _dcd_header(path)
     if len(positions) < announced:
         tell_broken_off(path, len(positions))
-    step = _dcd_interval(path) if interval_fs is None else interval_fs
+    step = told if interval_fs is None else interval_fs
     if step is None:
         raise EquistrideError(
             f"{path.name} does not tell the time between frames",
@@ -204,15 +240,15 @@ def _from_dcd(path: Path, topology: Topology, interval_fs: float | None) -> Fram
     return _frames(kinds, np.asarray(positions, np.float64) / ANGSTROM_PER_NM, time, box)
 
 
-def _dcd_interval(path: Path) -> float | None:
-    """Return the time between frames [fs] of the header, where OpenMM wrote it."""
+def _dcd_header(path: Path) -> tuple[int, float | None]:
+    """Return how many frames the header announces, and the time between them [fs] where OpenMM wrote it."""
     with path.open("rb") as handle:
-        head = handle.read(276)
-    if len(head) < 276 or head[4:8] != b"CORD" or b"OpenMM" not in head[96:276]:
-        return None
-    every = struct.unpack_from("<i", head, 16)[0]
-    step = struct.unpack_from("<f", head, 44)[0]
-    return float(every * step * AKMA_TIME_FS)
+        head = handle.read(276).ljust(276, b"\0")
+    order = "<" if struct.unpack_from("<i", head)[0] == DCD_BLOCK else ">"
+    frames, _, every = struct.unpack_from(f"{order}3i", head, 8)
+    if head[4:8] != b"CORD" or b"OpenMM" not in head[96:]:
+        return frames, None
+    return frames, float(every * struct.unpack_from(f"{order}f", head, 44)[0] * AKMA_TIME_FS)
 
 
 def _from_xtc(path: Path, topology: Topology, interval_fs: float | None) -> Frames:

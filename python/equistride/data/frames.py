@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from equistride.data.labels import CHARGES, SPINS, Labels, alike
+from equistride.data.labels import CHARGES, SPINS, Labels, differing
 from equistride.data.structures import read_images
 from equistride.errors import EquistrideError, tell
 from equistride.units import EV_PER_KCAL_MOL, EV_PER_KJ_MOL
@@ -152,14 +152,10 @@ def _energy_unit(arrays: Mapping[str, Any], path: Path, assumed: str | None) -> 
 
 def _named(arrays: Mapping[str, Any], names: Sequence[str], path: Path) -> Any:
     """Return the array under the first of its names that is there; say where two are there and differ."""
-    there = [name for name in names if name in arrays]
-    if not there:
-        return None
-    first = arrays[there[0]]
-    for other in there[1:]:
-        if not alike(arrays[other], first):
-            tell(f"{path}: the arrays '{there[0]}' and '{other}' differ; '{there[0]}' is taken")
-    return first
+    first, others = differing(arrays, names)
+    for other in others:
+        tell(f"{path}: the arrays '{first}' and '{other}' differ; '{first}' is taken")
+    return None if first is None else arrays[first]
 
 
 def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:

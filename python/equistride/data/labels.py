@@ -7,7 +7,7 @@ sees it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,10 @@ class Labels:
 
     def _first(self, place: str, found: Mapping[str, Any], plain: str) -> Any:
         """Return ``REF_plain``, or else ``plain``, or None; say where both are there and differ."""
-        chosen = found.get(f"REF_{plain}", found.get(plain))
-        if f"REF_{plain}" in found and plain in found and not alike(found[plain], chosen):
-            self._tell(f"'REF_{plain}' and '{plain}'", f"differ, in {place} for one; 'REF_{plain}' is learnt")
-        return chosen
+        first, others = differing(found, (f"REF_{plain}", plain))
+        if others:
+            self._tell(f"'{first}' and '{plain}'", f"differ, in {place} for one; '{first}' is learnt")
+        return None if first is None else found[first]
 
     def read(self, image: Any, place: str) -> dict[str, Any]:
         """Return energy [eV], forces [N, 3], virial [3, 3] (NaN where there is none), charge and spin (NaN) of an ASE image.
@@ -122,7 +122,7 @@ class Labels:
         if not image.pbc.all():
             self._tell(f"'{names[0]}'", "of frames without a box along all axes is not used")
             return nothing
-        virials = []
+        virials = {}
         for name in names:
             value = np.array(found[name], float)
             if value.size not in (6, 9):
@@ -135,21 +135,22 @@ class Labels:
                 value = virial_of_stress(value, image.cell.array)
             elif value.size == 6:
                 value = value[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
-            virials.append(value)
-        for name, other in zip(names[1:], virials[1:], strict=True):
-            if not alike(other, virials[0]):
-                self._tell(
-                    f"'{names[0]}' and '{name}'",
-                    f"differ, in {place} for one; '{names[0]}' is learnt (a virial is -volume x stress)",
-                )
-        return virials[0]
+            virials[name] = value
+        first, others = differing(virials, names)
+        for other in others:
+            self._tell(
+                f"'{first}' and '{other}'",
+                f"differ, in {place} for one; '{first}' is learnt (a virial is -volume x stress)",
+            )
+        return virials[names[0]]
 
     def _whole(self, found: Mapping[str, Any], what: str, names: tuple[str, ...], lowest: float, place: str) -> float:
         """Return a whole number of the frame, NaN where it has none."""
         given = {name: found[name] for name in names if np.size(found.get(name, ())) == 1}
-        if not given:
+        name, others = differing(given, names)
+        if name is None:
             return np.nan
-        name, value = next(iter(given.items()))
+        value = given[name]
         try:
             number = float(np.asarray(value).item())
         except (TypeError, ValueError):
@@ -160,9 +161,15 @@ class Labels:
                 expected="a whole number [e]" if what == "charge" else "a spin multiplicity 2 S + 1, 1 for a singlet",
                 found=value,
             )
-        if any(not alike(other, number) for other in given.values()):
+        if others:
             self._tell(" and ".join(map(repr, given)), f"differ, in {place} for one; '{name}' is taken")
         return number
+
+
+def differing(found: Mapping[str, Any], names: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the first of the names that is there (None: none is), and those after it under which something else stands."""
+    there = [name for name in names if name in found]
+    return next(iter(there), None), [name for name in there[1:] if not alike(found[name], found[there[0]])]
 
 
 def alike(one: Any, other: Any) -> bool:

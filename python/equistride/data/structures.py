@@ -92,9 +92,8 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
             _tell_guesses(atoms, path)
         if pdb.isotopes:
             masses = atoms.get_masses()
-            for row, mass in pdb.isotopes.items():
-                if first <= row < first + len(atoms):
-                    masses[row - first] = mass
+            for row in range(len(atoms)):
+                masses[row] = pdb.isotopes.get(first + row, masses[row])
             atoms.set_masses(masses)
         first += len(atoms)
         yield atoms

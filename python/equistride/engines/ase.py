@@ -13,6 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from equistride.artifact import load
 from equistride.artifact.model import Model
+from equistride.artifact.system import no_system
 from equistride.engines.charge_spin import Chooser, System, said_by, whole
 from equistride.errors import EquistrideError
 
@@ -139,9 +140,7 @@ class EquistrideCalculator(Calculator):
             )
         settings = {name: whole(name, value) for name, value in settings.items()}
         if settings and not self._chooser.knows and any(value is not None for value in settings.values()):
-            raise EquistrideError(
-                "the model knows no charge and no spin", hint="choose a model that was trained with them"
-            )
+            raise no_system()
         changed = super().set(**settings)
         if changed:
             self.reset()

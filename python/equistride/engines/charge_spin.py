@@ -11,9 +11,10 @@ import numpy as np
 from ase import Atoms
 
 from equistride.artifact import Model
+from equistride.data.labels import CHARGES, SPINS
 from equistride.errors import EquistrideError
 
-OTHER_NAMES = {"total_charge": "charge", "total_spin": "spin", "multiplicity": "spin", "spin_multiplicity": "spin"}
+OTHER_NAMES = {other: names[0] for names in (CHARGES, SPINS) for other in names[1:]}
 """Names that other programs give them in ``atoms.info``."""
 WHOLE = 0.01
 """How near to a whole number a sum of atoms' charges or magnetic moments must be: files round each to some digits."""

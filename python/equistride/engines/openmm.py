@@ -26,6 +26,7 @@ import openmm
 from openmm import app, unit
 
 from equistride.artifact.metadata import precision_name
+from equistride.artifact.system import no_system
 from equistride.engines.charge_spin import whole
 from equistride.engines.guard import Guard
 from equistride.engines.openmm_terms import check_terms
@@ -42,7 +43,7 @@ from equistride.engines.openmm_topology import (
 from equistride.errors import EquistrideError
 
 if TYPE_CHECKING:
-    from equistride.engines.openmm_force import Force
+    from equistride.engines.openmm_force import Force, PropagatorMark
     from equistride.engines.openmm_harvester import Harvester
     from equistride.engines.openmm_integrator import GuardReporter, TrajCastIntegrator
 
@@ -57,6 +58,7 @@ __all__ = [
     "Guard",
     "GuardReporter",
     "Harvester",
+    "PropagatorMark",
     "TrajCastIntegrator",
     "choose_backend",
     "create_force",
@@ -66,10 +68,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Whoever asks for these hears why the plugin cannot be had; the python backend works without it.
-    if name == "Force":
-        from equistride.engines.openmm_force import Force
+    if name in ("Force", "PropagatorMark"):
+        from equistride.engines import openmm_force
 
-        return Force
+        return getattr(openmm_force, name)
     if name == "Harvester":
         from equistride.engines.openmm_harvester import Harvester
 
@@ -111,7 +113,8 @@ def choose_backend(backend: Backend = "auto") -> Backend:
     return "plugin" if _plugin_built() else "python"
 
 
-def _path(artifact: object) -> Path:
+def path_of(artifact: object) -> Path:
+    """Return the path of an artifact; anything else is an error."""
     if isinstance(artifact, (str, os.PathLike)):
         return Path(artifact)
     raise EquistrideError("a model is given by its file", expected="a path", found=type(artifact).__name__)
@@ -215,7 +218,7 @@ def create_force(
         that needs a box where there is none, a propagator, a file that is no artifact, or a charge or spin that the model
         does not know.
     """
-    path, device = _path(artifact), _device(device)
+    path, device = path_of(artifact), _device(device)
     _trust(path, trust_compiled)
     dtype = precision_name(precision)
     force_group, charge, spin = _group(force_group), whole("charge", _plain(charge)), whole("spin", spin)
@@ -242,10 +245,7 @@ def _set_system(force: Force, **values: float | None) -> None:
         if value is None:
             continue
         if name not in known:
-            raise EquistrideError(
-                f"the model of {force.getFile()} knows no charge and no spin",
-                hint="choose a model that was trained with them",
-            )
+            raise no_system(f"the model of {force.getFile()}")
         force.setGlobalParameterDefaultValue(known.index(name), value)
 
 
@@ -290,7 +290,7 @@ def _python_force(
     from equistride import artifact
     from equistride.engines.openmm_python import python_force
 
-    metadata = artifact.load(path).metadata
+    metadata = artifact.load(path, verify=False).metadata  # the force runs the self-test
     _check_kind(metadata, path)
     symbols = element_symbols(topology, chosen, metadata.species)
     box = has_box(topology, periodic, getattr(metadata, "periodic", "any") == "required")
@@ -367,8 +367,9 @@ def create_system(
         As ``create_force``; also where the given System does not fit the topology, constrains atoms of the model, or has
         bonds, angles, torsions or pairs of a force field between them.
     """
-    _trust(_path(artifact), trust_compiled)
-    masses = propagator_masses(_path(artifact))
+    path = path_of(artifact)
+    _trust(path, trust_compiled)
+    masses = propagator_masses(path)
     if masses is not None:
         if system is not None or atoms is not None:
             raise EquistrideError(
@@ -402,17 +403,60 @@ def create_system(
         spin=spin,
     )
     name_apart(force, given)
+    company = Company(force, topology, chosen)
     given.addForce(force)
+    company.join(given)
     return given
+
+
+class Company:
+    """What forces other than the plugin's cannot do themselves for the System that they are in.
+
+    OpenMM asks a PythonForce neither for bonds, by which molecules stay whole, nor about its System. So bonds of no strength
+    stand beside it, and constraints are looked at when it is first evaluated.
+
+    Parameters
+    ----------
+    force
+        The force, before it is given away.
+    topology, chosen
+        The topology that the force was made for, and the indices of the atoms that the model sees.
+    """
+
+    def __init__(self, force: openmm.Force, topology: app.Topology, chosen: list[int]) -> None:
+        self._group, self._bonds = force.getForceGroup(), bonds_among(topology, chosen)
+        if _plugin_built() and _force_class().isinstance(force):
+            self._bonds = []
+        self._computation = force.getName() if isinstance(force, openmm.PythonForce) else None
+
+    def join(self, system: openmm.System) -> None:
+        """Complete the System that the force is in, perhaps inside another force."""
+        if self._computation is not None:
+            from equistride.engines.openmm_python import hold
+
+            hold(self._computation, system)
+        if self._bonds:
+            molecules = openmm.CustomBondForce("0")
+            molecules.setName("EquistrideMolecules")
+            molecules.setForceGroup(self._group)
+            for first, second in self._bonds:
+                molecules.addBond(first, second)
+            system.addForce(molecules)
+
+
+def _force_class() -> Any:
+    from equistride.engines.openmm_force import Force
+
+    return Force
 
 
 def name_apart(force: openmm.Force, system: openmm.System) -> None:
     """Rename parameters of our force that another force of the System has already: ``charge_2``, ``spin_2`` and so on."""
     if not _plugin_built():
         return
-    from equistride.engines.openmm_force import Force
     from equistride.engines.openmm_regions import parameter_names
 
+    Force = _force_class()
     if not Force.isinstance(force):
         return
     ours, taken = Force.cast(force), parameter_names(system)

@@ -192,7 +192,9 @@ def _watch(simulation: Any, artifact: str | os.PathLike[str] | Model | None, ato
     periodic = any(region.periodic for region in regions) if regions else system.usesPeriodicBoundaryConditions()
     if atoms is not None:
         chosen = choose_atoms(topology, atoms)
-        regions = [Region(_owner(regions, chosen), chosen, None, periodic)]
+        owner = _owner(regions, chosen)
+        force, parameters = (owner.force, owner.parameters) if owner else (None, [])
+        regions = [Region(force, chosen, None, periodic, parameters)]
     elif not regions:
         regions = [Region(None, list(range(topology.getNumAtoms())), None, periodic)]
     pairs = [(given or region.model(), region) for region in regions]
@@ -210,7 +212,7 @@ def _watch(simulation: Any, artifact: str | os.PathLike[str] | Model | None, ato
     ]
 
 
-def _owner(regions: list[Region], atoms: list[int]) -> Any:
-    """Return the force that sees the chosen atoms, else the first."""
+def _owner(regions: list[Region], atoms: list[int]) -> Region | None:
+    """Return what the force sees that sees the chosen atoms, else the first."""
     seen = [region for region in regions if set(atoms) <= set(region.particles)] or regions
-    return seen[0].force if seen else None
+    return seen[0] if seen else None

@@ -64,7 +64,8 @@ class TrajCastIntegrator(openmm.Integrator):
         Where the networks run: ``auto`` (a GPU where torch sees one), ``cpu``, ``cuda``, ``cuda:1`` ...
     ignore_forces
         Allow forces in the System. They move nothing, and report energies alone. The same as
-        ``setIntegrationForceGroups(set())``.
+        ``setIntegrationForceGroups(set())``. ``minimizeEnergy`` would then move nothing either; OpenMM asks no integrator
+        about it, so that it is refused in Systems of ``create_system`` alone, and where you add a ``PropagatorMark()``.
     trust_compiled
         Your word for compiled artifacts, also the guard's, which are machine code.
 

@@ -7,7 +7,6 @@ made.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ class EquistrideFactory(MLPotentialImplFactory):
             For a missing path, a file that is no potential, and an argument that is not known.
         """
         from equistride.artifact.metadata import metadata_of
+        from equistride.engines.openmm import path_of
         from equistride.errors import EquistrideError
 
         path = args.pop("modelPath", None)
@@ -61,19 +61,18 @@ class EquistrideFactory(MLPotentialImplFactory):
                 f"MLPotential('{name}') needs an artifact",
                 hint=f"call MLPotential('{name}', modelPath='model.pt')",
             )
-        if not isinstance(path, (str, os.PathLike)):
-            raise EquistrideError("a model is given by its file", expected="a path", found=type(path).__name__)
-        if not os.path.isfile(path):
+        path = path_of(path)
+        if not path.is_file():
             raise EquistrideError(f"the artifact {path} does not exist", hint="check modelPath")
         options = _checked(args)
-        metadata = metadata_of(Path(path))
+        metadata = metadata_of(path)
         if metadata is None or metadata.kind != "potential":
             raise EquistrideError(
                 f"{path} is no potential of equistride",
                 expected="an artifact that `equistride export` or `equistride import` wrote",
                 found="another file" if metadata is None else f"a {metadata.kind}",
             )
-        return EquistrideImpl(Path(path), options)
+        return EquistrideImpl(path, options)
 
 
 class EquistrideImpl(MLPotentialImpl):
@@ -90,11 +89,12 @@ class EquistrideImpl(MLPotentialImpl):
 
     def __init__(self, path: Path, options: dict[str, Any], mixed: Any = None) -> None:
         self.path, self.options, self.mixed = path, options, mixed
+        self.company: Any = None  # of the force that was made
 
     def addForces(self, topology: Any, system: Any, atoms: Iterable[int] | None, forceGroup: int, **args: Any) -> None:
         """Add the force; options given here go before those of the potential."""
-        from equistride.engines.openmm import create_force, name_apart
-        from equistride.engines.openmm_topology import check_fit, with_box
+        from equistride.engines.openmm import Company, create_force, name_apart
+        from equistride.engines.openmm_topology import check_fit, choose_atoms, with_box
 
         options = self.options | _checked(args, MIXED if self.mixed is not None else ())
         surroundings = system if self.mixed is None else self.mixed
@@ -104,7 +104,10 @@ class EquistrideImpl(MLPotentialImpl):
             self.path, with_box(topology, surroundings), atoms=atoms, force_group=forceGroup, **options
         )
         name_apart(force, surroundings)
+        self.company = Company(force, topology, choose_atoms(topology, atoms))
         system.addForce(force)
+        if self.mixed is None:
+            self.company.join(system)
 
     def createMixedSystem(self, topology: Any, system: Any, atoms: list[int], forceGroup: int, interpolate: bool,
                           embedding: str, returnInfo: bool = False, **args: Any) -> Any:  # fmt: skip
@@ -132,6 +135,7 @@ class EquistrideImpl(MLPotentialImpl):
         made = MechanicalEmbedding().createMixedSystem(
             potential, _with_elements(topology), system, region, forceGroup, interpolate, returnInfo=returnInfo, **args
         )
+        potential.company.join(made["system"] if returnInfo else made)
         if returnInfo:
             for atom in made["topology"].atoms():
                 atom.element = None if isinstance(atom.element, NoElement) else atom.element

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from equistride.artifact import BatchOutputs, Frame, Model
+from equistride.artifact.system import no_system
 from equistride.engines.ase import potential
 from equistride.engines.charge_spin import Chooser, System, whole
 from equistride.errors import EquistrideError
@@ -68,9 +69,7 @@ class EquistrideModel(ModelInterface):
         self.model = potential(artifact, str(device), dtype, *self._given, trust_compiled=trust_compiled)
         self._chooser = Chooser(self.model)
         if self._given != System() and not self._chooser.knows:
-            raise EquistrideError(
-                "the model knows no charge and no spin", hint="choose a model that was trained with them"
-            )
+            raise no_system()
         self._device, self._dtype = self.model.device, self.model.dtype
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
         self._memory_scales_with = "n_atoms_x_density"
