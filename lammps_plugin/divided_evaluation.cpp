@@ -1,5 +1,6 @@
 #include "divided_evaluation.h"
 
+#include "composition.h"
 #include "host.h"
 
 #include "atom.h"
@@ -21,6 +22,7 @@ void DividedEvaluation::find(const at::Tensor &positions) {
         local_.frame.positions = local_.frame.positions + exchange_.forward(gone);
         local_.frame.positions.narrow(0, 0, local_.owned).copy_(positions);
     }
+    check_composition(model_, local_, communicator_);
     together(communicator_, [&] { local_.connect(types_.domain, model_.metadata(), policy_); });
     exchange_.begin(local_, all);
 }

@@ -13,9 +13,6 @@ void check_divisible(const Model &model) {
     TORCH_CHECK_VALUE(model.metadata().contract.decomposable,
                       "the model cannot be divided among processes, because it gives nothing of some of its atoms "
                       "alone; run it on one process with `ghost auto`, or export it again");
-    TORCH_CHECK_VALUE(!model.metadata().composition && model.metadata().contract.global_sums == 0,
-                      "the model holds for one composition or looks at all atoms, of which no process has all; run it "
-                      "on one process with `ghost auto`");
 }
 
 } // namespace

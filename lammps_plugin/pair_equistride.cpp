@@ -1,10 +1,12 @@
 #include "pair_equistride.h"
 
 #include "artifact/trust.h"
+#include "composition.h"
 #include "elements.h"
 #include "evaluation/placement.h"
 #include "host.h"
 #include "keywords.h"
+#include "mpi_communicator.h"
 #include "settings.h"
 #include "words.h"
 
@@ -226,11 +228,13 @@ void PairEquistride::setup() {
 
 void PairEquistride::compute(int eflag, int vflag) {
     ev_init(eflag, vflag);
+    local_.take(*atom, species_, ghosts_.kind, LocalAtoms::Order::as_they_are, outside_of(*lmp));
+    if (model_->metadata().composition) // fixes may have added and removed atoms, or changed their types
+        guarded_together(error, world, PAIR, [&] { check_composition(*model_, local_, MpiCommunicator(world)); });
     guarded(error, PAIR, [&] { evaluate(); });
 }
 
 void PairEquistride::evaluate() {
-    local_.take(*atom, species_, ghosts_.kind, LocalAtoms::Order::as_they_are, outside_of(*lmp));
     if (model_->metadata().contract.decomposable)
         evaluate_part();
     else
@@ -242,7 +246,10 @@ void PairEquistride::evaluate() {
 void PairEquistride::evaluate_part() {
     local_.connect(*domain, model_->metadata(), ghosts_);
     exchange_.begin(local_, atom->nlocal + atom->nghost);
-    const PartOutputs out = model_->compute_part(local_.frame, local_.owned, ghosts_.sends ? &exchange_ : nullptr);
+    const MpiCommunicator all(world);
+    const bool sums = model_->metadata().contract.global_sums > 0;
+    const PartOutputs out = model_->compute_part(local_.frame, local_.owned, ghosts_.sends ? &exchange_ : nullptr,
+                                                 /*gradient=*/true, sums ? all : Communicator::self());
     const Frame &frame = local_.frame;
     tally(out.atomic_energies, forces_from_edges(out.gradient, frame.edge_index, frame.shifts, local_.rows()),
           virial_from_edges(out.vectors, out.gradient));
@@ -303,7 +310,6 @@ void PairEquistride::evaluate_whole() {
     TORCH_CHECK_VALUE(!vflag_atom && !cvflag_atom,
                       "the model gives no stress of single atoms, because it does not give ",
                       "energies from edge vectors; leave out computes of the stress of atoms");
-    model_->check_composition(local_.frame.species);
     const Outputs out = model_->compute(whole());
     tally(out.atomic_energies, out.forces, out.virial);
 }

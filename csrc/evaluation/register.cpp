@@ -135,6 +135,9 @@ struct TorchModel : torch::CustomClassHolder {
         if (velocities)
             frame.velocities = velocities->to(at::kCPU, at::kDouble);
         find_edges(frame, pbc.to(at::kCPU), model->metadata().cutoff);
+        TORCH_CHECK_VALUE(model->metadata().contract.global_sums == 0 || owned == species.size(0),
+                          "the model sums over all atoms, so that no part of a frame is enough; expected all ",
+                          species.size(0), " atoms as owned; found ", owned, "; compute the whole frame");
         const PartOutputs out = model->compute_part(frame, owned, nullptr);
         if (!model->metadata().is_potential())
             return {out.displacements, out.velocities};

@@ -20,6 +20,8 @@ int version_of(const std::string &name) {
     return found == VERSIONS.end() ? 1 : found->second;
 }
 
+const std::string TOTAL = "equistride::total";
+
 bool is_there(const std::string &name) { return c10::Dispatcher::singleton().findOp({name, ""}).has_value(); }
 
 std::shared_ptr<torch::jit::Graph> inlined(const torch::jit::Method &method) {
@@ -104,7 +106,6 @@ Observed observe(const torch::jit::Module &module, bool potential) {
     }
     seen.decomposable = divides && !direct;
     seen.uncertainty = module.find_method("uncertainty").has_value();
-    seen.batched = potential && seen.decomposable;
     // A cap on neighbours counts them, a choice of the edges has no size beforehand, and older exports of propagators
     // look at lengths and speeds whatever they are told: all wait for a GPU.
     seen.padded = seen.decomposable && !capped && !narrows && (potential || watched);
@@ -115,6 +116,7 @@ Observed observe(const torch::jit::Module &module, bool potential) {
         if (each.name() == method)
             seen.exchanges = count_exchanges(*graph->block());
     }
+    seen.batched = potential && seen.decomposable && !seen.operators.contains(TOTAL);
     return seen;
 }
 
@@ -139,9 +141,11 @@ void hold_against(Metadata &metadata, const Observed &module, const std::string 
         refuse_unless(std::abs(cutoff - metadata.cutoff) <= 1e-9 * cutoff, name, "the cutoff", text(cutoff),
                       text(metadata.cutoff));
     const int steps = module.exchanges / metadata.members + 1;
+    const bool sums = module.operators.contains(TOTAL);
     if (metadata.format_version == 1) { // what its reader has of steps and limits stays where it says more
         contract.message_passing_steps = std::max(contract.message_passing_steps, steps);
         metadata.range = contract.message_passing_steps * metadata.cutoff;
+        contract.global_sums = sums; // how many, its reader has
         contract.decomposable = module.decomposable;
         contract.padded = module.padded;
         contract.batched = module.batched;
@@ -158,6 +162,10 @@ void hold_against(Metadata &metadata, const Observed &module, const std::string 
     }
     refuse_unless(module.exchanges == 0 || contract.message_passing_steps == steps, name, "message_passing_steps",
                   std::to_string(steps), std::to_string(contract.message_passing_steps));
+    refuse_unless(!sums || contract.global_sums > 0, name, "global_sums", "1 or more", "0");
+    // Sums of another kind know of no other processes and no padding.
+    refuse_unless(sums || contract.global_sums == 0 || !contract.decomposable, name, "capabilities.decomposable",
+                  text(false), text(true));
     // What is declared must be so; what is not declared is not used.
     for (const auto &[what, declared, so] :
          {std::tuple{"capabilities.decomposable", contract.decomposable, module.decomposable},

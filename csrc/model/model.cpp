@@ -8,6 +8,7 @@
 #include "model/container.h"
 #include "model/momenta.h"
 #include "model/self_test.h"
+#include "model/total.h"
 #include "threads.h"
 
 #include <ATen/ATen.h>
@@ -108,6 +109,7 @@ void Model::set_system(double charge, double spin) {
 Outputs Model::compute_unchecked(const Frame &frame, std::int64_t real, bool forces) {
     if (!metadata_.contract.decomposable)
         return container_->whole(frame);
+    const TotalScope atoms({Communicator::self(), real});
     Outputs outputs;
     const at::Tensor vectors = edge_vectors(frame).to(dtype_);
     if (metadata_.is_potential()) {
@@ -156,12 +158,9 @@ PartOutputs Model::compute_part(const Frame &frame, std::int64_t owned, Exchange
     TORCH_CHECK_VALUE(metadata_.contract.decomposable,
                       "the model cannot be evaluated in parts, because it does not give energies from edge vectors; "
                       "run it on one process");
-    together(communicator, [&] {
-        if (owned == frame.species.size(0))
-            check_composition(frame.species);
-        check_geometry(frame, metadata_);
-    });
+    together(communicator, [&] { check_geometry(frame, metadata_); });
     const ExchangeScope scope(exchange);
+    const TotalScope atoms({communicator, owned});
     PartOutputs outputs;
     outputs.vectors = edge_vectors(frame);
     const at::Tensor vectors = outputs.vectors.to(device_, dtype_);

@@ -26,6 +26,7 @@ from equistride.cli.main import app
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import create_force
 from equistride.engines.openmm_export import write_torchforce
+from equistride.engines.openmm_structure import topology_from_ase
 from equistride.errors import EquistrideError
 from equistride.importers.fairchem import build, import_fairchem
 from equistride.importers.fairchem_checkpoint import Checkpoint, read_checkpoint
@@ -181,6 +182,16 @@ def test_the_artifact_holds_for_its_system_alone(tmp_path: Path) -> None:
             with_system(path, tmp_path / "other.pt", **system)
 
 
+def test_openmm_takes_the_charge_and_spin_that_are_fixed_in_it(tmp_path: Path) -> None:
+    path, ethanol = artifact_of(tmp_path / "uma.pt"), molecule("CH3CH2OH")
+    topology = topology_from_ase(ethanol)[0]
+    for backend in ("plugin", "python"):
+        create_force(path, topology, backend=backend, charge=1, spin=2)  # type: ignore[arg-type]
+        for other in ({"charge": 0}, {"spin": 1}, {"charge": 1, "spin": 3}):
+            with pytest.raises(EquistrideError, match=r"fixed in the model.*expected .*; found"):
+                create_force(path, topology, backend=backend, **other)  # type: ignore[arg-type]
+
+
 def test_openmm_holds_the_atoms_that_the_model_sees_to_it(tmp_path: Path) -> None:
     """Water around the molecule is none of the model's business."""
     path, ethanol = artifact_of(tmp_path / "uma.pt"), molecule("CH3CH2OH")
@@ -246,7 +257,8 @@ def test_balanced_channels_are_declared_as_sums_over_all_atoms(tmp_path: Path) -
     path = artifact_of(tmp_path / "balanced.pt", charge_balanced_channels=[0, 1])
     facts = load(path).metadata
     assert (facts.interaction_range, facts.global_sums) == ("all", 2)
-    assert not any(getattr(facts.capabilities, name) for name in ("decomposable", "padded", "batched"))
+    assert facts.capabilities.decomposable
+    assert not facts.capabilities.batched
     frames = [molecule("CH3CH2OH"), molecule("CH3OCH3")]
     model = load(path)
     alone = [float(model.compute(f.positions, list(f.symbols)).atomic_energies.sum()) for f in frames]

@@ -199,7 +199,8 @@ class Metadata(BaseModel):
         found["limits"] = self.limits.model_dump(exclude_none=True) | found["limits"]
         if self.global_sums:
             found |= {"global_sums": self.global_sums, "interaction_range": "all"}
-            # no part of a frame is enough, and spare atoms or a second frame change the sums
+        if self.global_sums and "equistride::total" not in found["operators"]:
+            # of another kind than ours: no part of a frame is enough, and spare atoms or a second frame change them
             found["capabilities"] |= {"decomposable": False, "padded": False, "batched": False}
         return Metadata.model_validate(self.model_dump() | found)
 

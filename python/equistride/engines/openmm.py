@@ -239,11 +239,18 @@ def create_force(
 
 
 def _set_system(force: Force, **values: float | None) -> None:
-    """Set the defaults of the force's parameters charge and spin, where given."""
+    """Set the defaults of the force's parameters charge and spin, where given; values that its model has fixed must be equal."""
+    metadata = force.getMetadata()
+    fixed = metadata["system"] if metadata.get("charge_spin") == "fixed" else {}
     known = [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
     for name, value in values.items():
-        if value is None:
+        if value is None or fixed.get(name) == value:
             continue
+        if fixed:
+            raise EquistrideError(
+                f"the {name} is fixed in the model of {force.getFile()}", expected=f"{fixed[name]:g}", found=f"{value:g}",
+                hint="import or export it for this one",
+            )  # fmt: skip
         if name not in known:
             raise no_system(f"the model of {force.getFile()}")
         force.setGlobalParameterDefaultValue(known.index(name), value)

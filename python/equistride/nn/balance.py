@@ -7,6 +7,8 @@ too much. It couples atoms at any distance.
 import torch
 from torch import Tensor, nn
 
+from equistride.nn.exchange import total
+
 
 class ChannelBalance(nn.Module):
     """Shift scalars so that their sums over all atoms are given.
@@ -22,28 +24,34 @@ class ChannelBalance(nn.Module):
 
     of_charge: Tensor
     of_spin: Tensor
-    total: Tensor
+    totals: Tensor
 
     def __init__(self, channels: int, charge: tuple[int, int] | None, spin: tuple[int, int] | None) -> None:
         super().__init__()
-        number = torch.arange(channels)
+        ranges = [one for one in (charge, spin) if one is not None]
+        first, last = min(one[0] for one in ranges), max(one[1] for one in ranges)
+        self.widths = [first, last + 1 - first, channels - last - 1]
+        number = torch.arange(first, last + 1)
         of = [
-            torch.zeros(channels, dtype=torch.bool) if one is None else (number >= one[0]) & (number <= one[1])
+            torch.zeros(len(number), dtype=torch.bool) if one is None else (number >= one[0]) & (number <= one[1])
             for one in (charge, spin)
         ]
         self.register_buffer("of_charge", (of[0] & ~of[1]).double(), persistent=False)
         self.register_buffer("of_spin", of[1].double(), persistent=False)
-        self.register_buffer("total", torch.tensor([0.0, -1.0], dtype=torch.float64), persistent=False)
+        self.register_buffer("totals", torch.tensor([0.0, -1.0], dtype=torch.float64), persistent=False)
 
     @torch.jit.export
     def set_totals(self, charge: float, spin: float) -> None:
         """Set total charge [e] and spin multiplicity for the calls to come."""
-        self.total[0] = charge
-        self.total[1] = spin - 1.0
+        self.totals[0] = charge
+        self.totals[1] = spin - 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features [N, (l_max+1)^2, C] of all atoms with their scalars shifted."""
+        """Return features [n, (l_max+1)^2, C] of own atoms with their scalars shifted."""
         scalars, rest = x.split([1, x.size(1) - 1], 1)
-        total = self.of_charge * self.total[0] + self.of_spin * self.total[1]
-        excess = (scalars.sum(0, dtype=torch.float64) - total) / x.size(0)
-        return torch.cat([scalars - (excess * (self.of_charge + self.of_spin)).to(x.dtype), rest], 1)
+        before, some, after = scalars.split(self.widths, 2)
+        some = some.squeeze(1)
+        sums, atoms = total(torch.cat([some, torch.ones_like(some[:, :1])], 1)).split([some.size(1), 1])
+        excess = (sums - self.of_charge * self.totals[0] - self.of_spin * self.totals[1]) / atoms
+        some = some - (excess * (self.of_charge + self.of_spin)).to(x.dtype)
+        return torch.cat([torch.cat([before, some[:, None], after], 2), rest], 1)
