@@ -42,7 +42,7 @@ def refusal(path: Path) -> str:
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "none.pt")
-    assert "does not exist" in refusal(tmp_path)
+    assert "is a folder" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-4, 0.01, 0.5, 0.9, 0.999, 1.0])

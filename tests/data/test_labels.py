@@ -206,3 +206,38 @@ def test_virials_that_no_matter_has(tmp_path: Path) -> None:
     check_virials(frames, "a.extxyz")
     with pytest.raises(EquistrideError, match="eV an atom, and no matter has more than 20"):
         check_virials(Frames(**vars(frames) | {"virial": 1602.18 * frames.virial}), "a.extxyz")
+
+
+def test_a_label_with_its_unit_is_refused(tmp_path: Path) -> None:
+    text = '2\nProperties=species:S:1:pos:R:3:forces:R:3 energy="-3.2 eV" pbc="F F F"\nO 0 0 0 0 0 0\nH 0 0 1 0 0 0\n'
+    (tmp_path / "a.xyz").write_text(text)
+    with pytest.raises(EquistrideError, match=r"'energy' of frame 0 of .*a\.xyz is no number.*found -3\.2 eV"):
+        load(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize(
+    ("array", "value", "said"),
+    [
+        ("numbers", np.array([8.5, 1.0]), r"atomic numbers of .* must be whole numbers; found \[8\.5 1\. \]"),
+        (
+            "numbers",
+            np.array([["O", "H"]] * 4),
+            r"are not those of one composition; expected one an atom, \[N\]; found \[4, 2\]",
+        ),
+        (
+            "cell",
+            np.array([9.0, 9.0, 9.0]),
+            r"the array 'cell' of .* has a wrong shape.*found \[3\]; of three lengths make",
+        ),
+        ("cell", np.full((4, 3), 9.0), r"the array 'cell' of .* has a wrong shape.*found \[4, 3\]"),
+    ],
+)
+def test_numbers_and_boxes_of_npz_are_what_they_seem(tmp_path: Path, array: str, value: np.ndarray, said: str) -> None:
+    """8.5 is not oxygen, nor are three lengths three vectors."""
+    positions = np.tile([[0.0, 0, 0], [0, 0, 1]], (4, 1, 1))
+    arrays = {"numbers": np.array([8.0, 1.0]), "positions": positions, "energy": np.zeros(4), "forces": 0 * positions}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert load(tmp_path / "a.npz")[0].numbers.tolist() == [8, 1]
+    np.savez(tmp_path / "b.npz", **arrays | {array: value})
+    with pytest.raises(EquistrideError, match=said):
+        load(tmp_path / "b.npz")

@@ -270,3 +270,17 @@ def test_names_that_stand_for_elements_are_told(tmp_path: Path) -> None:
     )
     with pytest.warns(Notice, match="guessed from the names of the atoms: HW1 is H, HW2 is H, OW is O"):
         assert read_atoms(tmp_path / "a.gro").get_chemical_formula() == "H2O"
+
+
+def test_residues_without_hydrogen_are_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """X-ray entries list heavy atoms alone, for which a potential gives an energy of something else."""
+    heavy = pdb(("N", "", "N", 0.0, 1.0), ("CA", "", "C", 1.5, 1.0)).replace("LIG", "ALA")
+    (tmp_path / "heavy.pdb").write_text(heavy)
+    with pytest.warns(Notice, match=r"heavy\.pdb has amino acids and no hydrogen.*add them first"):
+        read_atoms(tmp_path / "heavy.pdb")
+    whole = pdb(("N", "", "N", 0.0, 1.0), ("CA", "", "C", 1.5, 1.0), ("HA", "", "H", 2.6, 1.0))
+    for name, text in (("whole", whole.replace("LIG", "ALA")), ("ligand", heavy.replace("ALA", "LIG"))):
+        recwarn.clear()
+        (tmp_path / f"{name}.pdb").write_text(text)
+        read_atoms(tmp_path / f"{name}.pdb")
+        assert not [w for w in recwarn if issubclass(w.category, Notice)]

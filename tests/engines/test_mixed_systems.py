@@ -148,6 +148,27 @@ def test_a_network_is_no_molecule(hco: Path) -> None:
     assert sorted(map(sorted, running.getMolecules())) == [[k] for k in range(10)] + [[10, 11]]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_atom_belongs_to_two_models(hco: Path, backend: str) -> None:
+    """Its energy would count twice, also where the first model is inside an interpolation; neighbours may have their own."""
+    topology, positions = ethanols(2)
+    said = r"sees atoms of this region already.*found atom 3 in both"
+    system = create_system(hco, topology, atoms=range(4), backend=backend)
+    with pytest.raises(EquistrideError, match=said):
+        create_system(hco, topology, system=system, atoms=range(3, 9), backend=backend)
+    potential = MLPotential("equistride", modelPath=hco, backend=backend)
+    for interpolate in (False, True):
+        system = potential.createMixedSystem(topology, force_field(topology), range(9), interpolate=interpolate)
+        with pytest.raises(EquistrideError, match=said.replace("3", "0")):
+            potential.createMixedSystem(topology, system, range(9))
+    system = create_system(hco, topology, atoms=range(9), backend=backend)
+    first = energy_forces(context(system, positions))[0]
+    both = energy_forces(
+        context(create_system(hco, topology, system=system, atoms=range(9, 18), backend=backend), positions)
+    )
+    assert both[0] == pytest.approx(2 * first, rel=1e-9)
+
+
 def test_a_force_field_inside_the_region_is_refused(hco: Path) -> None:
     topology, positions = ethanols(2)
     parametrised = force_field(topology)

@@ -143,5 +143,7 @@ def test_settings_that_make_no_sense(tmp_path: Path, arguments: tuple[float, int
     threshold, interval, stop = arguments
     with pytest.raises(EquistrideError, match=said):
         Harvester(tmp_path / "h.xyz", threshold, interval, stop=stop)
+    with pytest.raises(EquistrideError, match=r"is a folder; expected a file that frames are appended to"):
+        Harvester(tmp_path, 0.1, 1)
     with pytest.raises(EquistrideError, match=r"folder of .* does not exist"):
         Harvester(tmp_path / "nowhere" / "h.xyz", 0.1, 1)

@@ -62,7 +62,8 @@ def open_native(source: str | Path | bytes, verify: bool = True, trust_compiled:
     else:
         name = str(source)
         if not Path(source).is_file():
-            raise EquistrideError(f"the artifact {name} does not exist", hint="write it with `equistride export`")
+            what = "is a folder" if Path(name).is_dir() else "does not exist"
+            raise EquistrideError(f"the artifact {name} {what}", hint="give the file that `equistride export` wrote")
     if trust_compiled:
         trust(source)
     try:

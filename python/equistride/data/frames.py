@@ -179,6 +179,12 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
             if named[name] is None:
                 named[name] = np.full(unlabelled, np.nan)
         cell = z["cell"] if "cell" in keys else np.zeros((3, 3))
+        if np.shape(cell)[-2:] != (3, 3):
+            raise EquistrideError(
+                f"the array 'cell' of {path} has a wrong shape", expected="lattice vectors as rows, [3, 3] or [F, 3, 3]",
+                found=list(np.shape(cell)), hint="of three lengths make a diagonal matrix",
+            )  # fmt: skip
+        _check_numbers(named["numbers"], path)
         optional = {k: np.asarray(z[k], float) for k in ("velocities", "total_energy", "masses") if k in keys}
         if named["virial"] is not None:
             optional["virial"] = named["virial"].astype(float)
@@ -202,6 +208,18 @@ def _from_npz(path: Path, labelled: bool, assumed: str | None) -> list[Frames]:
             pbc=np.broadcast_to(pbc, 3).astype(bool) if np.ndim(pbc) == 0 else pbc.astype(bool),
             segment=z["segment"].astype(np.int64) if "segment" in keys else None,
             row=np.arange(number), **optional)]  # fmt: skip
+
+
+def _check_numbers(numbers: Any, path: Path) -> None:
+    """Refuse atomic numbers that are not one whole number an atom."""
+    if np.ndim(numbers) != 1:
+        raise EquistrideError(
+            f"the atomic numbers of {path} are not those of one composition", expected="one an atom, [N]",
+            found=list(np.shape(numbers)), hint="write frames of other atoms into files of their own",
+        )  # fmt: skip
+    wrong = numbers.dtype.kind not in "iuf" or np.any(numbers != np.round(numbers))
+    if wrong:
+        raise EquistrideError(f"the atomic numbers of {path} must be whole numbers", found=str(numbers[:9])[:80])
 
 
 def _of_row(row: Any) -> Any:

@@ -72,6 +72,12 @@ class Labels:
         results = {} if image.calc is None else image.calc.results
         found = {**results, **image.arrays, **image.info}
         energy, forces = self._first(place, found, "energy"), self._first(place, found, "forces")
+        for name, value in (("energy", energy), ("forces", forces)):
+            if value is not None and np.asarray(value).dtype.kind not in "biuf":
+                raise EquistrideError(
+                    f"'{name}' of {place} of {self.path} is no number", expected="numbers in eV and A, without units",
+                    found=str(value)[:80], hint="repair the file",
+                )  # fmt: skip
         if forces is None and len(image) == 1:
             forces = np.zeros((1, 3))  # nothing pulls at an atom alone, nor at one among its images
         missing = [name for name, value in (("energy", energy), ("forces", forces)) if value is None]

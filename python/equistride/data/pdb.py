@@ -13,6 +13,12 @@ from equistride.errors import EquistrideError, tell
 
 _HINT = "write its symbol into columns 77 and 78 of the file"
 
+AMINO_ACIDS = {
+    "ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE",
+    "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL",
+}  # fmt: skip
+WATERS = {"HOH", "WAT", "SOL", "TIP"}
+
 
 @dataclass
 class CleanPDB:
@@ -58,11 +64,25 @@ def clean_pdb(path: Path) -> CleanPDB:
         tell(
             f"{path} has atoms at alternate locations; those of the largest occupancy are read, {len(dropped)} others are not"
         )
+    if bare := _without_hydrogen(clean.lines):
+        tell(
+            f"{path} has {bare} and no hydrogen, as crystallographers leave it out; models need all atoms: add them first"
+        )
     if partial:
         tell(
             f"{path} has {partial} atoms of an occupancy below 1 without an alternate location; they are read as whole atoms"
         )
     return clean
+
+
+def _without_hydrogen(lines: list[str]) -> str:
+    """Name residues that have hydrogen in matter, where a file has none at all; nothing where it has some."""
+    atoms = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
+    names = {line[17:20].strip() for line in atoms}
+    if any(line[76:78].strip() == "H" for line in atoms):
+        return ""
+    amino = names & AMINO_ACIDS
+    return ", ".join(["amino acids"] * bool(amino) + ["water"] * bool(names & WATERS))
 
 
 def _check_element(symbol: str, what: str, name: str) -> None:

@@ -396,6 +396,7 @@ def create_system(
     if system is not None:
         check_system(system, topology, chosen, periodic is not False)
         check_terms(system, chosen)
+        _check_seen_once(system, chosen)
     given = system or _with_remover(bare_system(topology), remove_cm_motion)
     force = create_force(
         artifact,
@@ -449,6 +450,12 @@ class Company:
             for first, second in self._bonds:
                 molecules.addBond(first, second)
             system.addForce(molecules)
+
+
+def _check_seen_once(system: openmm.System, chosen: list[int]) -> None:
+    from equistride.engines.openmm_regions import check_seen_once  # torch, which small programs need not wait for
+
+    check_seen_once(system, chosen)
 
 
 def _force_class() -> Any:

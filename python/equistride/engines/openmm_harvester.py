@@ -75,6 +75,8 @@ class Harvester:
         self.file = Path(file)
         if not self.file.absolute().parent.is_dir():
             raise EquistrideError(f"the folder of {self.file} does not exist", hint="make it first")
+        if self.file.is_dir():
+            raise EquistrideError(f"{self.file} is a folder", expected="a file that frames are appended to")
         for name, value in (("threshold", threshold), ("stop", stop)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise EquistrideError(

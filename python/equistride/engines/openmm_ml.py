@@ -63,7 +63,8 @@ class EquistrideFactory(MLPotentialImplFactory):
             )
         path = path_of(path)
         if not path.is_file():
-            raise EquistrideError(f"the artifact {path} does not exist", hint="check modelPath")
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise EquistrideError(f"the artifact {path} {what}", hint="check modelPath")
         options = _checked(args)
         metadata = metadata_of(path)
         if metadata is None or metadata.kind != "potential":
@@ -122,6 +123,7 @@ class EquistrideImpl(MLPotentialImpl):
         from openmmml.embeddings.mechanicalembedding import MechanicalEmbedding
 
         from equistride.artifact.metadata import metadata_of
+        from equistride.engines.openmm_regions import check_seen_once
         from equistride.engines.openmm_topology import check_constraints, check_fit, choose_atoms, element_symbols
 
         _checked(args, MIXED)
@@ -130,6 +132,7 @@ class EquistrideImpl(MLPotentialImpl):
         metadata = metadata_of(self.path)
         element_symbols(topology, region, metadata.species if metadata else [])
         check_constraints(system, region, inside=False)
+        check_seen_once(system, region)
         _check_links(topology, region, args.get("linkAtomDistances", ()))
         potential = EquistrideImpl(self.path, self.options, mixed=system)
         made = MechanicalEmbedding().createMixedSystem(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from equistride.artifact import Model, load
 from equistride.engines.openmm_python import computation_of
+from equistride.errors import EquistrideError
 
 try:
     from equistride.engines.openmm_force import Force
@@ -73,6 +74,25 @@ def regions_of(system: openmm.System) -> list[Region]:
                 ours.append(Region(cast, cast.getParticles() or everyone, cast.getElements(),
                                    cast.usesPeriodicBoundaryConditions(), names))  # fmt: skip
     return ours or foreign
+
+
+def check_seen_once(system: openmm.System, atoms: Iterable[int]) -> None:
+    """Refuse a region of which a model of ours sees atoms already: their energy would count twice.
+
+    Raises
+    ------
+    EquistrideError
+        With the first of these atoms.
+    """
+    wanted = set(atoms)
+    for region in regions_of(system):
+        both = wanted & set(region.particles) if region.force is not None else set()
+        if both:
+            raise EquistrideError(
+                "a model of the System sees atoms of this region already, whose energy would count twice",
+                expected="regions without an atom in common", found=f"atom {min(both)} in both",
+                hint="choose other atoms; where two models are meant to be added, add create_force(...) to the System yourself",
+            )  # fmt: skip
 
 
 def parameter_names(system: openmm.System) -> set[str]:

@@ -1,0 +1,126 @@
+"""A model's molecule in water under a force field, in OpenMM's default environment: the step beside those of its parts.
+
+    python benchmarks/mixed_system.py [--waters 2937] [--seconds 5] [--json FILE]
+
+An ethanol of nine atoms under an eSEN of 2 x 64 (5 A, random weights) in TIP3P water with PME on the CPU platform: 8,820 atoms
+with the default 2,937 waters. `over` is the step of the mixed System over the sum of the steps of its parts: water with ethanol's
+charges alone, and the model alone. Parts and whole take turns; nothing of OpenMP is in the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import openmm
+from machine import processor, publish
+from openmm import app, unit
+
+OURS = ("OMP_", "MKL_", "GOMP_", "KMP_")
+ROUNDS = 5
+SPACING = 0.3107
+"""nm between waters on a grid: 1 g/cm^3."""
+CHARGES = [0.145, -0.18, -0.683, 0.418, 0.06, 0.06, 0.06, 0.06, 0.06]
+"""Of ethanol in ASE's order: C, C, O, H of the alcohol, then the others [e]."""
+WATER = {"O": (-0.834, 0.315075, 0.635968), "H": (0.417, 0.1, 0.0)}
+"""TIP3P: charge [e], sigma [nm], epsilon [kJ/mol]."""
+
+
+def build(waters: int) -> tuple[app.Topology, np.ndarray, openmm.System]:
+    """Return topology, positions [n, 3] nm and the force field's System of ethanol in a cube of water."""
+    from ase.build import molecule
+
+    from equistride.engines.openmm_structure import topology_from_ase
+
+    ethanol, drop = molecule("CH3CH2OH"), molecule("H2O")
+    side = int(np.ceil((waters + 8) ** (1 / 3)))
+    grid = np.array(sorted(np.ndindex(side, side, side), key=lambda n: np.abs(np.array(n) - side // 2).max()))
+    topology, _ = topology_from_ase(ethanol)
+    topology.setPeriodicBoxVectors(np.eye(3) * side * SPACING * unit.nanometer)
+    system, pairs = openmm.System(), openmm.NonbondedForce()
+    system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    pairs.setNonbondedMethod(openmm.NonbondedForce.PME)
+    pairs.setCutoffDistance(0.9)
+    places = [ethanol.positions / 10 - ethanol.positions.mean(0) / 10 + side // 2 * SPACING]
+    for charge, mass in zip(CHARGES, ethanol.get_masses(), strict=True):
+        system.addParticle(mass)
+        pairs.addParticle(charge, 0.3, 0.2)
+    for first, second in np.ndindex(9, 9):
+        if first < second:
+            pairs.addException(first, second, 0, 0.3, 0)
+    chain = topology.addChain()
+    for n in range(waters):
+        residue, first = topology.addResidue("HOH", chain), system.getNumParticles()
+        for symbol, mass in zip("OHH", drop.get_masses(), strict=True):
+            topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+            system.addParticle(mass)
+            pairs.addParticle(*WATER[symbol])
+        for one, other, length in ((0, 1, 0.09572), (0, 2, 0.09572), (1, 2, 0.15139)):
+            system.addConstraint(first + one, first + other, length)
+            pairs.addException(first + one, first + other, 0, 0.3, 0)
+        places.append(drop.positions / 10 + grid[n + 8] * SPACING)  # the middle is ethanol's
+    system.addForce(pairs)
+    return topology, np.concatenate(places), system
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--waters", type=int, default=2937)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each of the three; there are five rounds")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    from openmmml import MLPotential
+
+    from equistride.artifact.export import save_potential
+    from equistride.bench.models import POTENTIAL, random_potential
+    from equistride.engines.openmm import create_system
+
+    topology, positions, field = build(options.waters)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ethanol.pt"
+        save_potential(
+            random_potential(["H", "C", "O"], 5.0), POTENTIAL, path, dtype="float32", fused=True, provenance={}
+        )
+        alone = app.Topology()
+        residue = alone.addResidue("EOH", alone.addChain())
+        for atom in list(topology.atoms())[:9]:
+            alone.addAtom(atom.name, atom.element, residue)
+        systems = {
+            "force field": field,
+            "model": create_system(path, alone),
+            "mixed": MLPotential("equistride", modelPath=path).createMixedSystem(topology, field, list(range(9))),
+        }
+        contexts = {}
+        for name, system in systems.items():
+            bath = openmm.LangevinMiddleIntegrator(300, 5, 0.0005)
+            contexts[name] = openmm.Context(system, bath, openmm.Platform.getPlatformByName("CPU"))
+            contexts[name].setPositions(positions[: system.getNumParticles()])
+            if name != "model":
+                openmm.LocalEnergyMinimizer.minimize(contexts[name], maxIterations=10)
+    times: dict[str, list[float]] = {name: [] for name in contexts}
+    for _ in range(ROUNDS):
+        for name, context in contexts.items():
+            context.getIntegrator().step(2)
+            begun, steps = time.perf_counter(), 0
+            while time.perf_counter() - begun < options.seconds / ROUNDS:
+                context.getIntegrator().step(5)
+                steps += 5
+            times[name].append(1e3 * (time.perf_counter() - begun) / steps)
+    over = statistics.median(m / (a + b) for a, b, m in zip(*times.values(), strict=True))
+    figures = {name.replace(" ", "_") + "_ms": round(statistics.median(values), 3) for name, values in times.items()}
+    publish({"machine": f"{processor()}, {os.cpu_count()} cores", "atoms": len(positions), **figures, "over": round(over, 3)},
+            options.json)  # fmt: skip
+
+
+if __name__ == "__main__":
+    if any(name.startswith(OURS) for name in os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.argv],
+                  {key: value for key, value in os.environ.items() if not key.startswith(OURS)})  # fmt: skip
+    main()
