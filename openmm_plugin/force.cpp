@@ -4,6 +4,7 @@
 #include "evaluator.h"
 #include "force_impl.h"
 #include "gil.h"
+#include "step_watch.h"
 
 #include <algorithm>
 
@@ -13,7 +14,9 @@ namespace equistride {
 namespace {
 
 const std::map<std::string, std::string> DEFAULT_PROPERTIES = {
-    {"device", "auto"}, {"precision", "auto"}, {"useCUDAGraphs", "false"}, {"CUDAGraphWarmupSteps", "10"}};
+    {"device", "auto"}, {"precision", "auto"},   {"useCUDAGraphs", "false"}, {"CUDAGraphWarmupSteps", "10"},
+    {"maxForce", "0"},  {"maxTemperature", "0"}, {"minDistance", "0"},       {"onBound", "stop"},
+    {"brokenFrame", ""}};
 
 void check_choice(const std::string &name, const std::string &value, const std::vector<std::string> &choices) {
     if (std::find(choices.begin(), choices.end(), value) != choices.end())
@@ -148,13 +151,20 @@ const std::string &EquistrideForce::getEnergyParameterDerivativeName(int index) 
 
 void EquistrideForce::setProperty(const std::string &name, const std::string &value) {
     if (!DEFAULT_PROPERTIES.contains(name))
-        throw OpenMMException("the property '" + name +
-                              "' is not known; expected device, precision, useCUDAGraphs or CUDAGraphWarmupSteps");
+        throw OpenMMException(
+            "the property '" + name +
+            "' is not known; expected device, precision, maxForce, maxTemperature, minDistance, onBound, "
+            "brokenFrame, useCUDAGraphs or CUDAGraphWarmupSteps");
     if (name == "precision")
         check_choice(name, value, {"auto", "single", "double"});
     if (name == "useCUDAGraphs")
         check_choice(name, value, {"false"});
-    properties_[name] = value;
+    if (name == "onBound")
+        check_choice(name, value, {"stop", "warn"});
+    std::map<std::string, std::string> changed = properties_;
+    changed[name] = value;
+    rethrow_as_openmm([&] { Bounds{changed}; });
+    properties_ = std::move(changed);
 }
 
 OpenMM::ForceImpl *EquistrideForce::createImpl() const { return new EquistrideForceImpl(*this); }

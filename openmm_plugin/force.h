@@ -65,6 +65,8 @@ public:
     const std::string &getEnergyParameterDerivativeName(int index) const;
 
     /// device: auto, cpu, cuda, cuda:1 ...; precision: auto, single, double.
+    /// On the Reference and the CPU platform also: maxForce (eV/A), maxTemperature (K) and minDistance (A), 0 for none,
+    /// at which a step stops or warns (onBound: stop, warn); brokenFrame, the file for the frame of an error.
     /// useCUDAGraphs (only false) and CUDAGraphWarmupSteps are there for scripts that were written for openmm-torch.
     void setProperty(const std::string &name, const std::string &value);
     const std::map<std::string, std::string> &getProperties() const { return properties_; }

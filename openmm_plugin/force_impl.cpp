@@ -19,6 +19,27 @@ using OpenMM::OpenMMException;
 using OpenMM::Vec3;
 
 namespace equistride {
+namespace {
+
+void refuse_bounds(const Bounds &bounds, const std::string &platform) {
+    if (bounds.force > 0 || bounds.temperature > 0 || bounds.distance > 0 || !bounds.frame.empty())
+        throw OpenMMException(
+            "the platform " + platform +
+            " looks at no bounds of a force (maxForce, maxTemperature, minDistance, brokenFrame); use "
+            "Reference or CPU, or leave them out");
+}
+
+} // namespace
+
+template <typename Function> auto EquistrideForceImpl::watched(ContextImpl &context, Function &&function) {
+    try {
+        return rethrow_as_openmm(std::forward<Function>(function));
+    } catch (const OpenMMException &error) {
+        if (!watch_)
+            throw;
+        throw OpenMMException(watch_->undo(context, error.what()));
+    }
+}
 
 void EquistrideForceImpl::initialize(ContextImpl &context) {
     const int count = context.getSystem().getNumParticles();
@@ -45,6 +66,7 @@ void EquistrideForceImpl::initialize(ContextImpl &context) {
     context_ = &context;
     OpenMM::Platform &platform = context.getPlatform();
     if (platform.supportsKernels({CalcEquistrideForceKernel::Name()})) {
+        refuse_bounds(rethrow_as_openmm([&] { return Bounds(owner_.getProperties()); }), platform.getName());
         kernel_ = platform.createKernel(CalcEquistrideForceKernel::Name(), context);
         const GilRelease released;
         rethrow_as_openmm([&] { kernel_->getAs<CalcEquistrideForceKernel>().initialize(context, owner_, labels_); });
@@ -56,6 +78,11 @@ void EquistrideForceImpl::initialize_host(ContextImpl &context) {
     CustomCPPForceImpl::initialize(context);
     const std::string &platform = context.getPlatform().getName();
     on_host_ = platform == "Reference" || platform == "CPU";
+    const Bounds bounds = rethrow_as_openmm([&] { return Bounds(owner_.getProperties()); });
+    if (on_host_)
+        watch_.emplace(bounds, labels_, owner_.getElements(), owner_.usesPeriodicBoundaryConditions());
+    else
+        refuse_bounds(bounds, platform);
     if (!on_host_ && owner_.getNumEnergyParameterDerivatives() > 0)
         throw OpenMMException("the platform " + platform +
                               " gives no energy derivatives for this force; use Reference, CPU or CUDA");
@@ -91,7 +118,14 @@ double EquistrideForceImpl::calcForcesAndEnergy(ContextImpl &context, bool inclu
 double EquistrideForceImpl::computeForce(ContextImpl &context, const std::vector<Vec3> &positions,
                                          std::vector<Vec3> &forces) {
     const GilRelease released;
-    return rethrow_as_openmm([&] { return evaluate(context, positions, forces); });
+    return watched(context, [&] { return evaluate(context, positions, forces); });
+}
+
+void EquistrideForceImpl::updateContextState(ContextImpl &context, bool &) {
+    if (!watch_)
+        return;
+    const GilRelease released;
+    watched(context, [&] { watch_->begin(context); });
 }
 
 double EquistrideForceImpl::evaluate(ContextImpl &context, const std::vector<Vec3> &positions,
@@ -129,6 +163,8 @@ double EquistrideForceImpl::evaluate(ContextImpl &context, const std::vector<Vec
     add_derivatives(context, result.derivatives);
     const double energy = result.energy.item<double>();
     evaluator_->check();
+    if (watch_)
+        watch_->look(context, positions, forces);
     return energy;
 }
 

@@ -155,8 +155,10 @@ void TrajCastIntegrator::step(int steps) {
 
 void TrajCastIntegrator::stride() {
     const std::int64_t number = context->getStepCount();
+    std::vector<Vec3> positions, velocities, box(3), old_positions, old_velocities;
+    context->getPositions(old_positions);
+    context->getVelocities(old_velocities);
     context->updateContextState();
-    std::vector<Vec3> positions, velocities, box(3);
     context->getPositions(positions);
     context->getVelocities(velocities);
     context->getPeriodicBoxVectors(box[0], box[1], box[2]);
@@ -165,6 +167,27 @@ void TrajCastIntegrator::stride() {
     if ((other || strained) && run_->run().guard())
         run_->run().guard()->reset();
     box_ = box;
+    const auto put = [&](const std::vector<Vec3> &x, const std::vector<Vec3> &v) {
+        own_change_ = true;
+        context->setPositions(x);
+        context->setVelocities(v);
+        own_change_ = false;
+    };
+    try {
+        move(positions, velocities, box, number);
+    } catch (const OpenMMException &) {
+        if (positions != old_positions || velocities != old_velocities) // by other forces, CMMotionRemover say
+            put(old_positions, old_velocities);
+        throw;
+    }
+    put(positions, velocities);
+    context->setTime(context->getTime() + getStepSize());
+    context->setStepCount(number + 1);
+    next_step_ = number + 1;
+}
+
+void TrajCastIntegrator::move(std::vector<Vec3> &positions, std::vector<Vec3> &velocities, const std::vector<Vec3> &box,
+                              std::int64_t number) {
     rethrow_as_openmm([&] {
         const GilRelease released;
         State state{tensor_of(positions, units::ANGSTROM_PER_NM), tensor_of(velocities, FS_NM_PER_PS_ANGSTROM)};
@@ -173,13 +196,6 @@ void TrajCastIntegrator::stride() {
         positions = vectors_of(state.positions, units::ANGSTROM_PER_NM);
         velocities = vectors_of(state.velocities, FS_NM_PER_PS_ANGSTROM);
     });
-    own_change_ = true;
-    context->setPositions(positions);
-    context->setVelocities(velocities);
-    own_change_ = false;
-    context->setTime(context->getTime() + getStepSize());
-    context->setStepCount(number + 1);
-    next_step_ = number + 1;
 }
 
 double TrajCastIntegrator::computeKineticEnergy() {

@@ -81,6 +81,9 @@ protected:
 
 private:
     void stride();
+    /// The stride alone; where it raises, its arguments are as they were.
+    void move(std::vector<OpenMM::Vec3> &positions, std::vector<OpenMM::Vec3> &velocities,
+              const std::vector<OpenMM::Vec3> &box, std::int64_t number);
     std::string state() const;
     void set_state(const std::string &state);
 

@@ -37,11 +37,19 @@ void Propagation::step(State &state, const Particles &particles, std::int64_t nu
         check_positions(frame);
         check_finite(state.velocities, frame, "the velocity", "set the velocities anew");
     });
-    const double half = 0.5 * stride_fs();
-    thermostat_.apply(state, particles, half, random_, communicator_);
-    const auto network = [&] { return stride(state, particles); };
-    state = guard_ ? guard_->stride(network, state, particles, {number, !thermostat_.active()}) : network();
-    thermostat_.apply(state, particles, half, random_, communicator_);
+    const State before = state;
+    const std::string memory = this->state();
+    try {
+        const double half = 0.5 * stride_fs();
+        thermostat_.apply(state, particles, half, random_, communicator_);
+        const auto network = [&] { return stride(state, particles); };
+        state = guard_ ? guard_->stride(network, state, particles, {number, !thermostat_.active()}) : network();
+        thermostat_.apply(state, particles, half, random_, communicator_);
+    } catch (...) { // with another noise, a run that goes on would not be the unbroken one
+        state = before;
+        set_state(memory);
+        throw;
+    }
 }
 
 std::string Propagation::state() const {

@@ -17,7 +17,7 @@ public:
     void set_guard(const GuardSettings &settings, Evaluation &potential);
     void set_thermostat(const Thermostat &thermostat);
 
-    /// One stride; `number` counts those of the run.
+    /// One stride; `number` counts those of the run. Where it raises, all is as it was before.
     void step(State &state, const Particles &particles, std::int64_t number);
     double stride_fs() const { return network_.model().metadata().stride_fs; }
     Guard *guard() { return guard_ ? &*guard_ : nullptr; }
