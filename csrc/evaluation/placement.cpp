@@ -6,6 +6,24 @@
 #include <ATen/ATen.h>
 
 namespace equistride {
+namespace {
+
+// A: a position in double precision that is farther has no digits of a bond left once it is moved home.
+constexpr double FARTHEST = 1e9;
+
+void check_reach(const Frame &frame) {
+    if (frame.positions.size(0) == 0)
+        return;
+    const at::Tensor reach = std::get<0>(frame.positions.abs().max(1));
+    const auto [farthest, atom] = reach.max(0);
+    const auto row = atom.item<std::int64_t>();
+    TORCH_CHECK_VALUE(farthest.item<double>() <= FARTHEST, "the position of atom ",
+                      frame.labels ? (*frame.labels)[static_cast<std::size_t>(row)] : row, " is ",
+                      farthest.item<double>(), " A from the origin; expected at most ", FARTHEST,
+                      " A, where positions still have digits; the simulation has blown up, or set the position anew");
+}
+
+} // namespace
 
 Placement::Placement(const Model &model, const at::Tensor &pbc) : model_(model) {
     const at::Tensor axes = pbc.to(at::kCPU);
@@ -67,6 +85,7 @@ Frame Placement::place(const Coordinates &now, const at::Tensor &species) const 
     frame.species = species;
     frame.positions = now.positions.to(model_.device(), at::kDouble);
     check_positions(frame);
+    check_reach(frame);
     frame.cell = (now.cell.defined() ? now.cell : at::zeros({3, 3}, at::kDouble)).to(real);
     if (now.velocities.defined())
         frame.velocities = now.velocities.to(real);

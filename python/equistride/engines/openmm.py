@@ -397,7 +397,7 @@ def create_system(
         check_system(system, topology, chosen, periodic is not False)
         check_terms(system, chosen)
         _check_seen_once(system, chosen)
-    given = system or _with_remover(bare_system(topology), remove_cm_motion)
+    given = system or bare_system(topology)
     force = create_force(
         artifact,
         with_box(topology, system),
@@ -414,7 +414,8 @@ def create_system(
     company = Company(force, topology, chosen)
     given.addForce(force)
     company.join(given)
-    return given
+    # after our force, which looks at each step before anything is changed in it
+    return given if system is not None else _with_remover(given, remove_cm_motion)
 
 
 class Company:
