@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
+from typer.testing import CliRunner
 
 from equistride.artifact import load
+from equistride.cli import import_
+from equistride.cli.main import app
 from equistride.engines.ase import EquistrideCalculator
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
@@ -207,3 +211,15 @@ def test_a_step_at_the_cutoff_is_imported_where_it_is_wanted(
         for x in (3.9999, 4.0001)
     )
     assert abs(float((near.atomic_energies - beyond.atomic_energies).sum())) > 1e-4
+
+
+def test_the_licence_is_asked_of_who_sits_there(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file of MACE says it; what is typed is in the metadata."""
+    monkeypatch.setattr(import_, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    command = ["import", "mace", str(unpacked / "mixed.model"), "-o", str(tmp_path / "m.pt"), "--elements", "O"]
+    done = CliRunner().invoke(app, [*command, "--dtype", "float64"], input="ASL\n")
+    assert done.exit_code == 0, done.output
+    assert "Licence of the weights" in done.output
+    assert load(tmp_path / "m.pt").metadata.licence == "ASL"

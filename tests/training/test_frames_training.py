@@ -127,7 +127,7 @@ def test_unlabelled_trajectories_and_bad_input(folder: Path, tmp_path: Path) -> 
     with pytest.raises(EquistrideError, match=r"unknown key 'model.m_max'"):
         configure(folder, EQUIFORMER | {"m_max": 1})
     with pytest.raises(
-        EquistrideError, match="expected 'esen' or 'equiformer' or 'nequip' or 'trajcast'; found 'painn'"
+        EquistrideError, match="expected 'esen' or 'equiformer' or 'nequip' or 'mace' or 'trajcast'; found 'painn'"
     ):
         configure(folder, {"architecture": "painn"})
 

@@ -60,12 +60,15 @@ def test_the_errors_fall_and_the_artifact_is_the_network(folder: Path, tmp_path:
         assert mae == pytest.approx(results["test_force_mae"], rel=bound)
 
 
+@pytest.mark.parametrize("model", [{}, {"architecture": "mace", "correlation": [2, 2], "radial_widths": [8]}])
 def test_an_interrupted_run_goes_on_bit_for_bit(
+    model: dict[str, object],
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = config(tmp_path)
+    """A MACE too."""
+    made = config(tmp_path, model)
     train(made, folder, tmp_path / "whole", progress=False)
 
     def die(module: PotentialModule, *_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ase.data import covalent_radii
 from pydantic import ValidationError
 from torch import nn
 
@@ -16,6 +17,7 @@ from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
+from equistride.models.mace import MACE
 from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
@@ -54,9 +56,9 @@ def build_potential(config: PotentialConfig, facts: dict[str, Any]) -> Conservat
         numbers = atomic_numbers_of(facts["species"], "the training data").tolist()
         network = NequIP(config, len(facts["species"]), numbers=numbers, unit=facts["scale"])
     elif isinstance(config, MACEConfig):
-        raise EquistrideError(
-            "networks of MACE are not trained here", hint="train with mace-torch, then `equistride import mace`"
-        )
+        numbers = atomic_numbers_of(facts["species"], "the training data").tolist()
+        radii = [float(covalent_radii[z]) for z in numbers]
+        network = MACE(config, len(facts["species"]), numbers=numbers, radii=radii, unit=facts["scale"])
     else:
         network = ESEN(config, len(facts["species"]))
         kind = DirectPotential if config.forces == "direct" else ConservativePotential

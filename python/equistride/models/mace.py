@@ -68,6 +68,8 @@ class MACE(nn.Module):
         The coupled products of each layer, as a file has them; without, all of them.
     screening
         Of the nuclear repulsion.
+    unit
+        Energy of one unit of the network's output, in which the repulsion is given [eV].
     fused
         Run the native operators, or the plain ones.
     """
@@ -81,6 +83,7 @@ class MACE(nn.Module):
         radii: Sequence[float] = (),
         bases: Sequence[Bases] | None = None,
         screening: Screening = UNIVERSAL,
+        unit: float = 1.0,
         fused: bool = True,
     ) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ class MACE(nn.Module):
         self.start_readout = ScalarNetwork([config.channels, 1]) if config.start_readout else None
         self.repulsion = None
         if config.repulsion_exponent is not None:
-            self.repulsion = NuclearRepulsion(numbers, 1.0, config.repulsion_exponent, config.coulomb, screening)
+            self.repulsion = NuclearRepulsion(numbers, 1.0, config.repulsion_exponent, config.coulomb / unit, screening)
         radius = torch.tensor(list(radii), dtype=torch.float64)
         self.register_buffer("radius", radius, persistent=False)
         self.checked = True  # off where the caller looks at the lengths

@@ -121,6 +121,11 @@ class MACEConfig(BaseModel):
         return "nonlinear" in self.divisors
 
     @property
+    def forces(self) -> str:
+        """Where forces come from: always the gradient of the energy."""
+        return "gradient"
+
+    @property
     def message_passing_steps(self) -> int:
         """Sums over neighbours that follow one another."""
         return self.num_layers

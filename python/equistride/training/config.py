@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from equistride.errors import EquistrideError, tell
 from equistride.models.equiformer import EquiformerConfig
 from equistride.models.esen import ESENConfig
+from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIPConfig
 from equistride.models.trajcast import TrajCastConfig
 from equistride.training.effects import without_effect
@@ -137,6 +138,20 @@ class NequIPTrainConfig(TrainConfig):
     model: NequIPConfig  # type: ignore[assignment]
 
 
+class MACETrainConfig(TrainConfig):
+    """The same for a MACE."""
+
+    model: MACEConfig  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _without(self) -> Self:
+        if self.frames is not None:
+            raise ValueError("no section frames with a MACE, whose features it cannot read")
+        if self.model.features or self.model.agnostic or self.model.caveats:
+            raise ValueError("no model.features, no model.agnostic, and an envelope that ends bond weights smoothly")
+        return self
+
+
 class TrajCastModel(TrajCastConfig):
     """A TrajCast network, of which some sizes may be left to the training data."""
 
@@ -207,6 +222,7 @@ KINDS: dict[str, type[TrainConfig] | type[PropagatorConfig]] = {
     "esen": TrainConfig,
     "equiformer": EquiformerTrainConfig,
     "nequip": NequIPTrainConfig,
+    "mace": MACETrainConfig,
     "trajcast": PropagatorConfig,
 }
 """The configuration of a network, by its architecture."""

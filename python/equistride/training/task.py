@@ -19,6 +19,7 @@ from equistride.artifact.propagators import build_propagator
 from equistride.data.frames import Frames
 from equistride.data.pairs import frames_apart
 from equistride.errors import EquistrideError, tell
+from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIPConfig
 from equistride.training import pairs
 from equistride.training.config import PropagatorConfig, TrainConfig
@@ -107,7 +108,9 @@ def _with_neighbors(
 ) -> TrainConfig:
     """Return the configuration with the mean number of neighbours, where the network needs it and is not told: that of an
     earlier run, or of 200 frames spread evenly over the data."""
-    if not isinstance(config.model, NequIPConfig) or config.model.avg_num_neighbors != 0:
+    model = config.model
+    each = isinstance(model, MACEConfig)  # one number a layer
+    if not isinstance(model, NequIPConfig | MACEConfig) or model.avg_num_neighbors not in (0, (0,) * model.num_layers):
         return config
     found = known.get("avg_num_neighbors")
     if not found:
@@ -115,7 +118,8 @@ def _with_neighbors(
         some = GraphDataset([g[::every] for g in groups], species, config.model.cutoff, torch.float64)
         graphs = [some[k] for k in range(len(some))]
         found = sum(g.edge_index.size(1) for g in graphs) / sum(len(g.species) for g in graphs)
-    return config.model_copy(update={"model": config.model.model_copy(update={"avg_num_neighbors": found})})
+        found = (found,) * model.num_layers if each else found
+    return config.model_copy(update={"model": model.model_copy(update={"avg_num_neighbors": found})})
 
 
 def _check_count(count: int, config: TrainConfig | PropagatorConfig, what: str) -> None:
