@@ -72,7 +72,7 @@ def configuration(network: str, options: argparse.Namespace, steps: int) -> dict
         "loss": {"energy": 2.0, "force": 10.0, "virial": 0.0 if options.no_virial else 0.2},
         "optimiser": {"learning_rate": RATE[model["architecture"]], "weight_decay": 0.0,
                       "ema_decay": 1 - max(1e-3, min(0.02, 20 / steps)), "warmup_steps": min(200, steps // 10)},
-        "trainer": {"steps": steps, "validate_every": 10**9 if steps <= options.trial else steps, "checkpoint_every": interval},
+        "trainer": {"steps": steps, "validate_every": steps, "checkpoint_every": interval},
     }  # fmt: skip
 
 
