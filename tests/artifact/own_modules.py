@@ -154,6 +154,16 @@ class Geometric(nn.Module):
         return torch.zeros(int(batch.max()) + 1, dtype=energies.dtype).index_add(0, batch, energies)
 
 
+class Traced(Geometric):
+    """The same with what TorchScript does not compile, so that it is exported, with the number of frames from a tensor."""
+
+    def forward(self, z: Tensor, pos: Tensor, edge_index: Tensor, shifts: Tensor, batch: Tensor) -> Tensor:
+        source, target = edge_index
+        vectors = pos[source] - pos[target] + shifts
+        energies = self.read(self.sums(vectors, z, target, source))
+        return torch.zeros(int(batch.max()) + 1, 1, dtype=energies.dtype).index_add(0, batch, energies)
+
+
 class OfData(nn.Module):
     """A ``Data`` with attributes and keys, which TorchScript does not compile; the energy of each atom as an attribute."""
 

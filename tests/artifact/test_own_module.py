@@ -6,7 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_modules import CUTOFF, SPECIES, Geometric, MACEs, OfData, OfEdges, OfKeys, Packs, Positions, cheat, seeded
+from own_modules import (
+    CUTOFF,
+    SPECIES,
+    Geometric,
+    MACEs,
+    OfData,
+    OfEdges,
+    OfKeys,
+    Packs,
+    Positions,
+    Traced,
+    cheat,
+    seeded,
+)
 from torch import nn
 
 from equistride.artifact import export_module, load
@@ -17,8 +30,8 @@ from equistride.graph import neighbor_list
 from equistride.units import BOHR, EV_PER_KCAL_MOL
 
 FORMS = {
-    "edges": (OfEdges,), "positions": (Positions,), "Geometric": (Geometric,), "Data": (OfData,), "NequIP": (OfKeys,),
-    "NequIP, total alone": (OfKeys, False), "MACE": (MACEs,), "SchNetPack": (Packs,),
+    "edges": (OfEdges,), "positions": (Positions,), "Geometric": (Geometric,), "Geometric, traced": (Traced,),
+    "Data": (OfData,), "NequIP": (OfKeys,), "NequIP, total alone": (OfKeys, False), "MACE": (MACEs,), "SchNetPack": (Packs,),
 }  # fmt: skip
 
 
@@ -59,7 +72,7 @@ def test_every_form_is_the_same_model(form: str, tmp_path: Path) -> None:
     assert torch.allclose(found.forces, forces, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("form", ["edges", "Data", "MACE"])
+@pytest.mark.parametrize("form", ["edges", "Geometric, traced", "Data", "MACE"])
 def test_one_atom_no_atom_and_validate(form: str, tmp_path: Path) -> None:
     """Sizes that no example of a trace has, parts that own nothing, and every check of validate."""
     write(seeded(*FORMS[form]), tmp_path / "m.pt")

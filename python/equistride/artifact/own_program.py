@@ -108,7 +108,10 @@ def exported(network: Adapter, lab: Lab) -> nn.Module:
     shapes = ({0: dynamic}, {0: dynamic}, {1: dynamic})
     arguments = (frame.vectors, frame.species, frame.edge_index)
     with _silence():
-        program = torch.export.export(network, arguments, dynamic_shapes=shapes, strict=False)
+        try:
+            program = torch.export.export(network, arguments, dynamic_shapes=shapes, strict=False)
+        except Exception:  # a number of Python from a tensor, as in int(batch.max()) + 1, which the bytecode shows
+            program = torch.export.export(network, arguments, dynamic_shapes=shapes, strict=True)
     bounds = [(int(r.lower), r.upper) for r in program.range_constraints.values()]
     if len(bounds) < 2 or any(low > 2 or high < 2**31 for low, high in bounds):
         raise RuntimeError(f"its program holds for some numbers of atoms and edges alone, {bounds}")
@@ -139,6 +142,9 @@ def _for_script(graph: fx.Graph, node: fx.Node, vectors: fx.Node | None) -> None
     """Call the operator by its name, in the precision and on the device of the vectors."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
+        return
+    if target.overloadpacket in (torch.ops.aten.item, torch.ops.aten._local_scalar_dense):
+        node.target = int  # it becomes a size
         return
     node.target = target.overloadpacket
 
