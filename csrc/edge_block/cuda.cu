@@ -18,8 +18,9 @@
 // spill 0.5 kB and the products 0.1 kB.
 #include "edge_block/bond_kernels.h"
 #include "edge_block/edge_block.h"
+#include "edge_block/finish_kernels.h"
 #include "edge_block/matrices.h"
-#include "edge_block/tile_kernel.h"
+#include "edge_block/problem.h"
 #include "host_memory.h"
 #include "matmul_precision.h"
 
@@ -75,39 +76,13 @@ template <class Real> Products<Real> product_of(const Real *matrix, const Real *
     return made;
 }
 
-// The kernels, for tiles of 4 ROWS edges: the largest that fits into shared memory, or, where a matrix would be read
-// for too few edges, one that keeps its tile in global memory.
-template <class Real> struct Kernel {
-    decltype(&run_tiles<Fma<Real, 3>, true>) run;
-    int edges;
-    bool shared;
-};
-template <class How, bool SHARED> constexpr Kernel<typename How::Real> kernel_of() {
-    return {run_tiles<How, SHARED>, How::EDGES, SHARED};
-}
-template <class Real, template <int> class How> Kernel<Real> choose_kernel(const Layout &layout) {
-    const auto fits = [limit = shared_memory_limit(), &layout](const Kernel<Real> &kernel) {
-        return int64_t(kernel.edges) * layout.edge * int64_t(sizeof(Real)) <= limit;
-    };
-    if constexpr (sizeof(Real) == 4) // float64 has no registers for more than 12 edges
-        for (const auto &kernel : {kernel_of<How<7>, true>(), kernel_of<How<5>, true>()})
-            if (fits(kernel))
-                return kernel;
-    const auto kernel = kernel_of<How<3>, true>();
-    return fits(kernel) ? kernel : kernel_of<How<3>, false>();
-}
-template <int ROWS> using Fma32 = Fma<float, ROWS>;
-template <int ROWS> using Fma64 = Fma<double, ROWS>;
-template <int ROWS> using Split = TensorCores<Arithmetic::split, ROWS>;
-template <int ROWS> using Tf32 = TensorCores<Arithmetic::tf32, ROWS>;
-
 template <class Real> Kernel<Real> choose_kernel(Arithmetic arithmetic, const Layout &layout) {
     if constexpr (sizeof(Real) == 8)
-        return choose_kernel<Real, Fma64>(layout);
+        return kernel_for<double, Arithmetic::fma>(layout);
     else
-        return arithmetic == Arithmetic::fma     ? choose_kernel<Real, Fma32>(layout)
-               : arithmetic == Arithmetic::split ? choose_kernel<Real, Split>(layout)
-                                                 : choose_kernel<Real, Tf32>(layout);
+        return arithmetic == Arithmetic::fma     ? kernel_for<float, Arithmetic::fma>(layout)
+               : arithmetic == Arithmetic::split ? kernel_for<float, Arithmetic::split>(layout)
+                                                 : kernel_for<float, Arithmetic::tf32>(layout);
 }
 
 // float32 on tensor cores, and to the precision that torch.set_float32_matmul_precision allows: "highest", the default,

@@ -6,31 +6,11 @@
 // bank is met twice. How a lane multiplies is its own matter: by FMA in the numbers' own precision (`Fma`), or on
 // tensor cores (tensor_cores.h). Every sum has one order.
 #pragma once
-#include "cuda_launch.h"
-#include "edge_block/kernels.h"
+#include "edge_block/problem.h"
 
 namespace equistride {
 
 namespace {
-
-constexpr int TILE_THREADS = 256, TILE_WARPS = TILE_THREADS / WARP;
-constexpr int GROUPS = 4; // of edges, in a warp
-
-enum class Form { single, mirror, general }; // of the map of an order: see Layer
-
-// y+ and y- of an order from x+ and x-; y+ alone in the form `single`. Places are numbers from the start of a row.
-template <class Real> struct Product {
-    const Real *matrix[3], *bias; // bias null: none
-    int k, n, x_plus, x_minus, y_plus, y_minus;
-    Form form;
-};
-
-// Independent products, the longest first. With several parts each takes a share of k, and part p puts its sums at
-// p * part_width.
-template <class Real> struct Products {
-    int count = 0, parts = 1, part_width = 0;
-    Product<Real> of[MAX_L + 1];
-};
 
 template <class Real> struct alignas(16) Four {
     Real of[4];

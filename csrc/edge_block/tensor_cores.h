@@ -13,13 +13,9 @@
 #pragma once
 #include "edge_block/products.h"
 
-#include <c10/util/Half.h>
-
 namespace equistride {
 
 namespace {
-
-enum class Arithmetic { fma, split, tf32 };
 
 #ifdef __CUDACC__
 // sum (16 x 8) += a (16 x 8) b (8 x 8); of each factor the upper 19 bits count.

@@ -3,55 +3,9 @@
 #pragma once
 #include "edge_block/tensor_cores.h"
 
-#include <algorithm>
-
 namespace equistride {
 
 namespace {
-
-// Rows of the tile's memory, each an edge's. What is in them, one after the other:
-//   wide    scaled [rows, 2 channels]; gated [rows, hidden], z [rows, channels]; and backward, of their gradients, the
-//           same, then parts of those to the last radial layer's input
-//   narrow  radial weights; what lies between the layers; and backward, of their gradients, the same
-//   hidden  input of the last radial layer
-//   frame   D^l; torque [3]
-struct Layout {
-    int wide, narrow, hidden, frame; // from row to row
-    int z;                           // place of z in a wide row, where four numbers can be loaded at once
-    int edge;                        // numbers an edge, in all
-
-    Layout(const Shape &shape, int64_t radial, int64_t bytes) {
-        const int64_t line = 128 / bytes, apart = 16 / bytes;
-        const auto stride = [&](int64_t numbers) { return int((numbers + line - 1) / line * line + apart); };
-        z = int(shape.rows * shape.hidden + 3) / 4 * 4;
-        wide = stride(std::max({shape.scaled, z + shape.rows * shape.channels, (radial + 3) / 4 * 4}));
-        narrow = stride(std::max(shape.weights, shape.inner));
-        hidden = stride(radial);
-        frame = shape.frame_size + 3;
-        edge = wide + narrow + hidden + frame;
-    }
-};
-
-template <class Real> struct Problem {
-    Shape shape;
-    Layout layout;
-    Products<Real> radial, first, second, second_back, first_back, radial_back;
-    const Real *x, *vectors, *frames, *envelope, *hidden;
-    const int64_t *receiver, *sender, *first_edge; // the last: of each receiver, and the end
-    const int *wrong;                              // not zero: nothing is done
-    int64_t begin, end;                            // edges of this launch; begins with a tile
-    const Real *weights;                           // all matrices
-    const c10::Half *halves;                       // the same as float16, for `tf32`
-    int radial_channels;
-    Real *memory; // where it does not fit into shared memory: of each block
-    Real *kept;   // state [num_kept, state]: written going forward, read going backward
-    int64_t num_kept;
-    Real *sums;       // [N, size, channels], written for receivers whose edges lie in one tile;
-    Real *partial;    // [tiles, 2, size, channels], of the others: that goes on from the tile before, into the next
-    const Real *grad; // [N, size, channels]; null going forward
-    Real *waiting;    // [end - begin, size, channels], for the senders
-    Real *on_vectors, *on_envelope, *on_hidden;
-};
 
 // The tile that a block works on, in shared memory or not. How: Fma or TensorCores.
 template <class How, bool SHARED> struct Tile {

@@ -2,7 +2,6 @@
 #include "operators.h"
 
 #include "model/checks.h"
-#include "threads.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>

@@ -20,9 +20,15 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HERE = Path(__file__).resolve().parent / "cuda_emulation"
 TORCH = Path(torch.__file__).parent
 SOURCES = {
-    "convolution": ["tensor_product/cuda.cu", "tensor_product/checks.cpp"],
+    "convolution": [
+        *("tensor_product/cuda.cu", "tensor_product/float32.cu", "tensor_product/float64.cu"),
+        "tensor_product/checks.cpp",
+    ],
     "contraction": ["symmetric_contraction/cuda.cu", "symmetric_contraction/checks.cpp"],
-    "edge_block": ["edge_block/cuda.cu", "edge_block/checks.cpp", "host_memory.cpp"],
+    "edge_block": [
+        *("edge_block/cuda.cu", "edge_block/tiles_fma32.cu", "edge_block/tiles_fma64.cu", "edge_block/tiles_split.cu"),
+        *("edge_block/tiles_tf32.cu", "edge_block/checks.cpp", "host_memory.cpp"),
+    ],
     "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp"],
 }
 """Units, each compiled and loaded where a test asks for it."""

@@ -32,7 +32,7 @@ def test_compiles(source: str, tmp_path: Path) -> None:
         f"-I{CSRC}",
     ]
     command += ["-isystem", str(INCLUDE), "-isystem", str(INCLUDE / "torch/csrc/api/include")]
-    command += ["-gencode=arch=compute_80,code=[sm_80,sm_90]"]  # one pass of the front end for both
+    command += ["-gencode=arch=compute_80,code=[sm_80,sm_90,sm_100]"]  # one pass of the front end for all
     command += ["-Xptxas=-O1"]  # that it compiles is the question
     command += ["-Xcompiler=-Wall", "-c" if source == WHOLE else "-fatbin"]
     command += [str(CSRC / source), "-o", str(tmp_path / "out.o")]

@@ -96,7 +96,7 @@ def test_tf32(size: str, kernels: torch._ops._OpNamespace) -> None:
 
 
 def test_tf32_by_the_newer_setting(kernels: torch._ops._OpNamespace) -> None:
-    """torch refuses to say its precision where it was set that way; rounding is allowed then."""
+    """torch refuses to say its precision by the older question where it was set that way."""
     case = BlockCase("published", torch.float32, edges=30)
     with tf32():
         expected = case.everything(kernels)
@@ -107,6 +107,17 @@ def test_tf32_by_the_newer_setting(kernels: torch._ops._OpNamespace) -> None:
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
     assert not torch.equal(case.everything(kernels)[1], expected[1])
+
+
+def test_the_last_word_on_tf32_holds(kernels: torch._ops._OpNamespace) -> None:
+    """After both switches torch answers neither's question; cuBLAS does not round then, and nor do we."""
+    case = BlockCase("published", torch.float32, edges=30)
+    expected = case.everything(kernels)
+    with tf32():
+        torch.backends.cuda.matmul.allow_tf32 = False
+        with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+            torch.get_float32_matmul_precision()
+        assert all(map(torch.equal, case.everything(kernels), expected))
 
 
 @pytest.mark.parametrize("memory", [100_000, 60_000, 30_000])
