@@ -231,11 +231,11 @@ std::array<double, 4> FixPropagate::trace_of(const State &state, const Particles
     const double *v = state.velocities.const_data_ptr<double>();
     for (std::size_t row = 0; row < particles.ids.size(); row++) {
         const int i = own_.atom[row];
-        SplitMix64 random(static_cast<std::uint64_t>(particles.ids[row]));
+        Noise random(0, 0, static_cast<std::uint64_t>(particles.ids[row]));
         double unwrapped[3];
         domain->unmap(atom->x[i], atom->image[i], unwrapped);
         for (const double x : unwrapped) {
-            const double weight = std::ldexp(static_cast<double>(random()), -64) - 0.5;
+            const double weight = random.uniform() - 0.5;
             sum[0] += weight * x;
             sum[1] += weight * *v++;
             sum[2] += std::abs(x);

@@ -120,23 +120,40 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
     std::vector<double> masses;
     for (int i = 0; i < count; i++)
         masses.push_back(system.getParticleMass(i));
+    const std::vector<std::string> names = {MoveAtomsKernel::Name()};
+    on_device_ = made.getPlatform().supportsKernels(names);
     rethrow_as_openmm([&] {
         const GilRelease released;
-        const at::Device automatic = at::hasCUDA() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+        at::Device automatic = at::hasCUDA() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+        if (on_device_) {
+            mover_ = made.getPlatform().createKernel(MoveAtomsKernel::Name(), made);
+            automatic = mover().device();
+        }
+        const at::Device device = choose_device(device_, automatic);
+        on_device_ = on_device_ && device == automatic; // else the user wants the network elsewhere
         const Atoms atoms{elements_, at::tensor(masses, at::kDouble).unsqueeze(1), at::full({3}, periodic_, at::kBool)};
         const auto seed = seed_ == 0 ? std::random_device()() : static_cast<std::uint64_t>(seed_);
-        run_ = std::make_unique<SystemPropagation>(artifact_->take(), atoms, thermostat_, seed,
-                                                   choose_device(device_, automatic));
+        run_ = std::make_unique<SystemPropagation>(artifact_->take(), atoms, thermostat_, seed, device);
         if (watch_)
             run_->set_guard(watch_->settings, watch_->artifact->take());
+        if (on_device_) {
+            mover().initialize(made);
+            run_->stay_on_device();
+        }
     });
+    began_ = State();
     context = &made;
     owner = &made.getOwner();
     next_step_ = -1;
     box_.clear();
 }
 
-void TrajCastIntegrator::cleanup() { run_.reset(); }
+void TrajCastIntegrator::cleanup() {
+    run_.reset();
+    began_ = State();
+    mover_ = OpenMM::Kernel();
+    on_device_ = false;
+}
 
 void TrajCastIntegrator::stateChanged(OpenMM::State::DataType changed) {
     if (changed == OpenMM::State::Energy) // the last one of a checkpoint that was loaded
@@ -151,51 +168,92 @@ void TrajCastIntegrator::step(int steps) {
         throw OpenMMException("this integrator is not bound to a Context");
     for (int k = 0; k < steps; k++)
         stride();
+    if (on_device_)
+        rethrow_as_openmm([&] {
+            const GilRelease released;
+            or_take_back([&] { run_->finish(); });
+        });
 }
 
 void TrajCastIntegrator::stride() {
     const std::int64_t number = context->getStepCount();
-    std::vector<Vec3> positions, velocities, box(3), old_positions, old_velocities;
-    context->getPositions(old_positions);
-    context->getVelocities(old_velocities);
+    Vectors box(3), old_positions, old_velocities;
+    if (!on_device_) {
+        context->getPositions(old_positions);
+        context->getVelocities(old_velocities);
+    }
     context->updateContextState();
-    context->getPositions(positions);
-    context->getVelocities(velocities);
     context->getPeriodicBoxVectors(box[0], box[1], box[2]);
     const bool other = next_step_ >= 0 && number != next_step_; // another integrator was at work between
     const bool strained = !box_.empty() && box != box_;
     if ((other || strained) && run_->run().guard())
         run_->run().guard()->reset();
     box_ = box;
-    const auto put = [&](const std::vector<Vec3> &x, const std::vector<Vec3> &v) {
-        own_change_ = true;
-        context->setPositions(x);
-        context->setVelocities(v);
-        own_change_ = false;
-    };
+    const at::Tensor cell = periodic_ ? tensor_of(box, units::ANGSTROM_PER_NM) : at::zeros({3, 3}, at::kDouble);
+    if (on_device_)
+        stride_on_device(cell, number);
+    else
+        stride_of_vectors(cell, number, old_positions, old_velocities);
+    context->setTime(context->getTime() + getStepSize());
+    context->setStepCount(number + 1);
+    next_step_ = number + 1;
+}
+
+void TrajCastIntegrator::put(const Vectors &positions, const Vectors &velocities) {
+    own_change_ = true;
+    context->setPositions(positions);
+    context->setVelocities(velocities);
+    own_change_ = false;
+}
+
+void TrajCastIntegrator::stride_of_vectors(const at::Tensor &cell, std::int64_t number, const Vectors &old_positions,
+                                           const Vectors &old_velocities) {
+    Vectors positions, velocities;
+    context->getPositions(positions);
+    context->getVelocities(velocities);
     try {
-        move(positions, velocities, box, number);
+        rethrow_as_openmm([&] {
+            const GilRelease released;
+            State state{tensor_of(positions, units::ANGSTROM_PER_NM), tensor_of(velocities, FS_NM_PER_PS_ANGSTROM)};
+            run_->step(state, cell, number);
+            positions = vectors_of(state.positions, units::ANGSTROM_PER_NM);
+            velocities = vectors_of(state.velocities, FS_NM_PER_PS_ANGSTROM);
+        });
     } catch (const OpenMMException &) {
         if (positions != old_positions || velocities != old_velocities) // by other forces, CMMotionRemover say
             put(old_positions, old_velocities);
         throw;
     }
     put(positions, velocities);
-    context->setTime(context->getTime() + getStepSize());
-    context->setStepCount(number + 1);
-    next_step_ = number + 1;
 }
 
-void TrajCastIntegrator::move(std::vector<Vec3> &positions, std::vector<Vec3> &velocities, const std::vector<Vec3> &box,
-                              std::int64_t number) {
+void TrajCastIntegrator::stride_on_device(const at::Tensor &cell, std::int64_t number) {
     rethrow_as_openmm([&] {
         const GilRelease released;
-        State state{tensor_of(positions, units::ANGSTROM_PER_NM), tensor_of(velocities, FS_NM_PER_PS_ANGSTROM)};
-        const at::Tensor cell = periodic_ ? tensor_of(box, units::ANGSTROM_PER_NM) : at::zeros({3, 3}, at::kDouble);
-        run_->step(state, cell, number);
-        positions = vectors_of(state.positions, units::ANGSTROM_PER_NM);
-        velocities = vectors_of(state.velocities, FS_NM_PER_PS_ANGSTROM);
+        State began;
+        or_take_back([&] {
+            mover().move(*context, [&](State &state) {
+                began = {state.positions.clone(), state.velocities.clone()};
+                run_->step(state, cell, number);
+            });
+        });
+        began_ = began;
     });
+}
+
+template <class Body> void TrajCastIntegrator::or_take_back(Body body) {
+    try {
+        body();
+    } catch (...) {
+        if (run_->failed() && began_.positions.defined()) {
+            mover().move(*context, [&](State &state) { state = began_; });
+            context->setTime(context->getTime() - getStepSize());
+            context->setStepCount(context->getStepCount() - 1);
+            next_step_ = context->getStepCount();
+        }
+        began_ = State();
+        throw;
+    }
 }
 
 double TrajCastIntegrator::computeKineticEnergy() {

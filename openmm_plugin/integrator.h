@@ -2,10 +2,12 @@
 #pragma once
 
 #include "export.h"
+#include "kernel.h"
 #include "propagation/system_propagation.h"
 #include "tested_model.h"
 
 #include <openmm/Integrator.h>
+#include <openmm/Kernel.h>
 
 #include <memory>
 #include <optional>
@@ -14,7 +16,8 @@
 
 namespace equistride {
 
-/// Thermostat half-steps around a stride, with a guard or without. It needs no kernel, so it runs on every platform.
+/// Thermostat half-steps around a stride, with a guard or without. It needs no kernel, so it runs on every platform;
+/// on one that offers a MoveAtomsKernel, positions and velocities stay on the device.
 ///
 /// Every method raises OpenMM::OpenMMException or c10::Error with a sentence.
 class EQUISTRIDE_OPENMM_API TrajCastIntegrator : public OpenMM::Integrator {
@@ -81,9 +84,15 @@ protected:
 
 private:
     void stride();
-    /// The stride alone; where it raises, its arguments are as they were.
-    void move(std::vector<OpenMM::Vec3> &positions, std::vector<OpenMM::Vec3> &velocities,
-              const std::vector<OpenMM::Vec3> &box, std::int64_t number);
+    using Vectors = std::vector<OpenMM::Vec3>;
+    /// Where it raises, positions and velocities are those given, of before other forces changed them.
+    void stride_of_vectors(const at::Tensor &cell, std::int64_t number, const Vectors &positions,
+                           const Vectors &velocities);
+    void put(const Vectors &positions, const Vectors &velocities);
+    void stride_on_device(const at::Tensor &cell, std::int64_t number);
+    MoveAtomsKernel &mover() { return mover_.getAs<MoveAtomsKernel>(); }
+    /// Do what waits for the device; where a stride of before was wrong, go back to where it began.
+    template <class Body> void or_take_back(Body body);
     std::string state() const;
     void set_state(const std::string &state);
 
@@ -101,6 +110,9 @@ private:
     std::unique_ptr<SystemPropagation> run_; // while bound to a Context
     std::int64_t next_step_ = -1;            // the Context's step count after our last stride
     std::vector<OpenMM::Vec3> box_;          // [nm], of our last stride
+    OpenMM::Kernel mover_;                   // of a platform that has the atoms on a device
+    bool on_device_ = false;
+    State began_; // where the last stride began there, until it is known to be fine
     bool own_change_ = false, loading_ = false;
 };
 

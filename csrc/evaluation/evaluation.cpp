@@ -3,7 +3,6 @@
 #include "gil.h"
 #include "matmul_precision.h"
 #include "model/checks.h"
-#include "model/momenta.h"
 #include "neighbors/status.h"
 #include "operators.h"
 
@@ -60,6 +59,7 @@ SystemEvaluation::SystemEvaluation(Model &model, const at::Tensor &species, cons
 Outputs SystemEvaluation::compute(const Coordinates &now, bool forces) {
     const c10::InferenceMode no_inference(false); // what is kept here is used in any mode
     const c10::AutoGradMode no_gradients(false);
+    failed_before_ = false;
     if (padded_)
         if (const auto outputs = compute_padded(now, forces))
             return *outputs;
@@ -67,9 +67,24 @@ Outputs SystemEvaluation::compute(const Coordinates &now, bool forces) {
 }
 
 Outputs SystemEvaluation::compute_exactly(const Coordinates &now, bool forces) {
-    Frame frame = placement_.place(now, species_);
+    Coordinates from = now;
+    if (around_.before) { // on the host, where errors are raised
+        from.positions = now.positions.cpu();
+        from.velocities = around_.before({from.positions, now.velocities.cpu()});
+    }
+    Frame frame = placement_.place(from, species_);
     find_edges(frame, pbc_, model_.metadata().cutoff);
-    return model_.compute(frame, forces);
+    Outputs outputs = model_.compute(frame, forces);
+    if (around_.after)
+        outputs.velocities = around_.after({from.positions + outputs.displacements.cpu(), outputs.velocities.cpu()})
+                                 .to(outputs.velocities.device());
+    return outputs;
+}
+
+void SystemEvaluation::set_around(Around around) {
+    wait_for_steps();
+    around_ = std::move(around);
+    steps_ = {};
 }
 
 // None where the step must be done at leisure: lists that are exact say what is wrong.
@@ -94,10 +109,7 @@ std::optional<Outputs> SystemEvaluation::compute_padded(const Coordinates &now, 
         if ((!steps_[forces] && !capture(forces)) || !take_step(forces))
             return std::nullopt;
     } while (!steps_[forces]); // there was no room for all edges, and now there is
-    Outputs outputs = outputs_[forces];
-    if (angular_) // for which the host must wait
-        keep_momenta_of(outputs, true);
-    return outputs;
+    return outputs_[forces];
 }
 
 bool SystemEvaluation::capture(bool forces) {
@@ -213,33 +225,37 @@ void SystemEvaluation::record_step(bool forces, const std::function<void()> &rea
     frame.edge_index = edges;
     frame.shifts = shifts;
     frame.positions = at::cat({at, spare_positions_.to(dtype)});
+    State before{positions_, velocities_};
+    if (around_.before)
+        before.velocities = around_.before(before);
     if (moves)
-        frame.velocities = at::cat({velocities_, at::zeros_like(spare_positions_)});
-    write_report(frame, summary);
+        frame.velocities = at::cat({before.velocities, at::zeros_like(spare_positions_)});
+    write_report(frame, before.velocities, summary);
     ready();
     Outputs outputs = model_.compute_unchecked(frame, species_.size(0), forces);
-    if (moves && !angular_)
-        keep_momenta_of(outputs, false);
+    if (moves)
+        end_stride(outputs, before);
     failed_.logical_or_(sound(outputs, metadata).logical_not());
     host_failed_.copy_(failed_, /*non_blocking=*/true);
     outputs_[forces] = outputs;
 }
 
-void SystemEvaluation::write_report(const Frame &frame, const at::Tensor &summary) {
+void SystemEvaluation::write_report(const Frame &frame, const at::Tensor &velocities, const at::Tensor &summary) {
     const at::Tensor shortest = edge_vectors(frame).square().sum(1).min().sqrt().to(at::kDouble);
-    const at::Tensor fastest = velocities_.defined() && velocities_.size(0) > 0
-                                   ? velocities_.square().sum(1).max().sqrt()
-                                   : at::zeros({}, report_.options());
+    const at::Tensor fastest = velocities.defined() && velocities.size(0) > 0 ? velocities.square().sum(1).max().sqrt()
+                                                                              : at::zeros({}, report_.options());
     const at::Tensor counts = summary.to(at::kDouble);
     report_.copy_(at::stack({report_[SERIAL] + 1, counts[0], counts[1], shortest, fastest}));
     host_report_.copy_(report_, /*non_blocking=*/true);
 }
 
-void SystemEvaluation::keep_momenta_of(Outputs &outputs, bool angular) const {
-    const Stride kept = keep_momenta({positions_, velocities_}, {outputs.displacements, outputs.velocities}, masses_,
-                                     model_.metadata().stride_fs, angular);
+void SystemEvaluation::end_stride(Outputs &outputs, const State &before) const {
+    const Stride kept = keep_momenta(before, {outputs.displacements, outputs.velocities}, masses_,
+                                     model_.metadata().stride_fs, angular_);
     outputs.displacements = kept.displacements;
     outputs.velocities = kept.velocities;
+    if (around_.after)
+        outputs.velocities = around_.after({positions_ + outputs.displacements, outputs.velocities});
 }
 
 // Forget failures, also of steps that are still under way, and count steps from 0.
@@ -251,6 +267,7 @@ void SystemEvaluation::start_over() {
 }
 
 void SystemEvaluation::finish() {
+    failed_before_ = false;
     wait_for_steps();
     check();
 }
@@ -265,6 +282,7 @@ void SystemEvaluation::check() {
     if (!host_failed_.defined() || host_failed_.item<double>() == 0)
         return;
     start_over();
+    failed_before_ = true;
     TORCH_CHECK_VALUE(false,
                       "the model gave a number that is not finite or threw an atom; the structure is too far from "
                       "the model's training data, or the model is broken");

@@ -3,6 +3,7 @@
 
 #include "evaluation/captured_step.h"
 #include "evaluation/placement.h"
+#include "model/momenta.h"
 
 #include <array>
 #include <optional>
@@ -40,12 +41,24 @@ public:
     /// @param lists    `automatic` pads on a GPU
     SystemEvaluation(Model &model, const at::Tensor &species, const at::Tensor &pbc, Lists lists = Lists::automatic);
 
+    /// What is done to the velocities before and after a propagator's stride, and belongs to its step.
+    struct Around {
+        /// New velocities of a state, on its device, without waiting for it; empty for none.
+        std::function<at::Tensor(const State &)> before, after;
+    };
+    void set_around(Around around);
+    /// Lists of a fixed size from now on, where the model takes them; as on a GPU.
+    void pad() { padded_ = model_.metadata().contract.padded; }
+
     const Model &model() const override { return model_; }
     /// The outputs on the model's device; on a GPU they may still be under way, and the next call overwrites them.
     Outputs compute(const Coordinates &now, bool forces = true) override;
     void check() override;
     /// Wait for the device, then check().
     void finish();
+
+    /// Whether the last call raised because of a step before it, whose outputs its caller has.
+    bool failed() const { return failed_before_; }
 
     /// Room for edges; 0 where lists are not padded.
     std::int64_t capacity() const { return capacity_; }
@@ -58,14 +71,15 @@ private:
     void upload(const Coordinates &now);
     void make_room(std::int64_t edges);
     void record_step(bool forces, const std::function<void()> &ready);
-    void write_report(const Frame &frame, const at::Tensor &summary);
-    void keep_momenta_of(Outputs &outputs, bool angular) const;
+    void write_report(const Frame &frame, const at::Tensor &velocities, const at::Tensor &summary);
+    void end_stride(Outputs &outputs, const State &before) const;
     void start_over();
     void wait_for_steps();
 
     Model &model_;
     at::Tensor species_, pbc_;
     Placement placement_;
+    Around around_;
     bool padded_, angular_ = false; // whether a stride keeps angular momentum
     std::int64_t version_ = -1;     // of the model, for which the steps are,
     bool rounds_ = false;           // and whether its products are rounded
@@ -73,6 +87,7 @@ private:
     at::Tensor positions_, velocities_, cell_, lattice_, inverse_, host_cell_; // float64
     at::Tensor all_species_, spare_positions_, masses_;
     std::int64_t serial_ = 0; // of the last step
+    bool failed_before_ = false;
     at::Tensor report_, failed_, host_report_, host_failed_;
     std::array<std::unique_ptr<CapturedStep>, 2> steps_; // without and with forces
     std::array<Outputs, 2> outputs_;

@@ -1,15 +1,13 @@
 #include "model/momenta.h"
 
 #include "equistride/units.h"
+#include "model/rigid_body.h"
+#include "operators.h"
 
 #include <ATen/ATen.h>
 
 namespace equistride {
 namespace {
-
-// Of equistride.models.propagator: below this share of the largest, a moment of inertia [amu A^2] is that of an axis on
-// which all atoms lie; below POINT the largest is that of one atom.
-constexpr double LINEAR = 1e-4, POINT = 1e-6;
 
 // The sum over this process's atoms, [n, ...] to [1, ...]; on the CPU in their order, as Python's index_add has it.
 at::Tensor over_own(const at::Tensor &values) {
@@ -85,6 +83,18 @@ at::Tensor RigidMotion::part(const at::Tensor &velocities) const {
 
 Stride keep_momenta(const State &before, const Stride &stride, const at::Tensor &masses, double stride_fs,
                     bool conserves_angular_momentum, const Communicator &communicator) {
+    if (communicator.size() > 1)
+        return keep_momenta_by_sums(before, stride, masses, stride_fs, conserves_angular_momentum, communicator);
+    using Signature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &,
+                                                         const at::Tensor &, const at::Tensor &, double, bool);
+    static const auto op = find_operator<Signature>("equistride::keep_momenta");
+    const auto [displacements, velocities] = op.call(before.positions, before.velocities, stride.displacements,
+                                                     stride.velocities, masses, stride_fs, conserves_angular_momentum);
+    return {displacements, velocities};
+}
+
+Stride keep_momenta_by_sums(const State &before, const Stride &stride, const at::Tensor &masses, double stride_fs,
+                            bool conserves_angular_momentum, const Communicator &communicator) {
     const auto sums = over_atoms({masses, masses * before.velocities, masses * stride.displacements,
                                   masses * stride.velocities, masses * before.positions},
                                  communicator);

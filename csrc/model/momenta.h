@@ -65,6 +65,12 @@ EQUISTRIDE_API Stride keep_momenta(const State &before, const Stride &stride, co
                                    double stride_fs, bool conserves_angular_momentum,
                                    const Communicator &communicator = Communicator::self());
 
+/// The same by torch's operators and sums over processes: what keep_momenta() does where there are several, and on a
+/// CPU.
+EQUISTRIDE_API Stride keep_momenta_by_sums(const State &before, const Stride &stride, const at::Tensor &masses,
+                                           double stride_fs, bool conserves_angular_momentum,
+                                           const Communicator &communicator = Communicator::self());
+
 /// Kinetic energy [eV] of all processes' `velocities` [n, 3] A/fs with `masses` [n, 1] amu.
 EQUISTRIDE_API double kinetic_energy(const at::Tensor &velocities, const at::Tensor &masses,
                                      const Communicator &communicator = Communicator::self());

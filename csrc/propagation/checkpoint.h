@@ -12,7 +12,7 @@ namespace equistride {
 class EQUISTRIDE_API Checkpoint {
 public:
     /// The text begins with this; a version has it that knows the same names.
-    static constexpr char HEAD[] = "equistride-run-2";
+    static constexpr char HEAD[] = "equistride-run-3";
 
     Checkpoint() = default;
     /// Raises c10::ValueError for a text that text() of this version did not write.

@@ -83,7 +83,7 @@ const Potential::Value &Potential::evaluate(const at::Tensor &positions, const P
     value_.energy = communicator_.sum(outputs.atomic_energies.sum(at::kDouble).item<double>());
     value_.forces = at::Tensor();
     if (forces) { // in a float32 model their sum is not quite zero, and the momentum would wander
-        const at::Tensor own = outputs.forces.to(at::kCPU, at::kDouble);
+        const at::Tensor own = outputs.forces.to(positions.options());
         value_.forces = own - communicator_.sum(own.sum(0, /*keepdim=*/true)) / static_cast<double>(particles.count);
     }
     evaluation_.check();

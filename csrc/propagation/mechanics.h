@@ -11,13 +11,14 @@ class EQUISTRIDE_API Potential {
 public:
     struct Value {
         double energy = 0; ///< eV, of all processes' atoms
-        at::Tensor forces; ///< [n, 3] eV/A, float64, CPU, their sum over all zero; undefined where not asked for
+        at::Tensor forces; ///< [n, 3] eV/A, float64, where positions are, their sum over all zero; undefined where not
+                           ///< asked for
     };
 
     /// Raises c10::ValueError where the model is no potential. Both must outlive this.
     Potential(Evaluation &evaluation, const Communicator &communicator);
 
-    /// At positions [n, 3] A (float64, CPU). Asked again for the same atoms, it does not compute.
+    /// At positions [n, 3] A (float64). Asked again for the same atoms, it does not compute.
     const Value &evaluate(const at::Tensor &positions, const Particles &particles, bool forces);
     /// Calls of the model.
     std::int64_t evaluations() const { return evaluations_; }

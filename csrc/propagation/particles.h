@@ -9,7 +9,7 @@ namespace equistride {
 
 /// As they are in one stride: where processes share the atoms of a run, they change from one to the next.
 struct Particles {
-    at::Tensor masses;                                 ///< [n, 1] amu, float64, CPU
+    at::Tensor masses;                                 ///< [n, 1] amu, float64, where positions are
     std::vector<std::int64_t> ids;                     ///< 1, 2, ... over all processes: noise is drawn by them
     std::int64_t count = 0;                            ///< atoms of all processes
     at::Tensor cell;                                   ///< [3, 3] A, zeros along open axes

@@ -8,28 +8,69 @@ namespace equistride {
 
 Propagation::Propagation(Evaluation &network, const Thermostat &thermostat, std::uint64_t seed,
                          const Communicator &communicator)
-    : network_(network), communicator_(communicator), random_(seed) {
+    : network_(network), communicator_(communicator), draws_{seed} {
     set_thermostat(thermostat);
 }
 
 void Propagation::set_thermostat(const Thermostat &thermostat) {
     thermostat.check();
+    const bool other = thermostat.active() != thermostat_.active();
     thermostat_ = thermostat;
+    if (other)
+        arrange();
 }
 
 void Propagation::set_guard(const GuardSettings &settings, Evaluation &potential) {
     guard_.emplace(settings, Potential(potential, communicator_), stride_fs());
+    arrange();
+}
+
+void Propagation::stay_on_device(SystemEvaluation &network, const Particles &particles) {
+    on_device_ = &network;
+    device_.emplace(particles, network.model().device());
+    arrange();
+}
+
+// A guard compares what lies between the half-steps, which then stand outside the captured step.
+void Propagation::arrange() {
+    if (!on_device_)
+        return;
+    SystemEvaluation::Around around;
+    if (thermostat_.active() && !guard_) {
+        around.before = [this](const equistride::State &state) { return device_->half_step(state, 0); };
+        around.after = [this](const equistride::State &state) { return device_->half_step(state, 1); };
+    }
+    on_device_->set_around(std::move(around));
 }
 
 State Propagation::stride(const State &before, const Particles &particles) {
     const Outputs outputs = network_.compute({before.positions, before.velocities, particles.cell, particles.labels});
-    const at::Tensor moved = outputs.displacements.to(at::kCPU, at::kDouble);
-    const State after = {before.positions + moved, outputs.velocities.to(at::kCPU, at::kDouble)};
-    network_.check();
+    const auto here = before.positions.options();
+    at::Tensor velocities = outputs.velocities.to(here);
+    if (on_device_)
+        velocities = velocities.clone(); // the next step overwrites its outputs
+    const State after = {before.positions + outputs.displacements.to(here), velocities};
+    if (!on_device_)
+        network_.check();
+    else if (guard_) // which must know now
+        on_device_->finish();
     return after;
 }
 
+void Propagation::half_step(State &state, const Particles &particles, std::size_t which) {
+    if (!on_device_)
+        thermostat_.apply(state, particles, 0.5 * stride_fs(), draws_, communicator_);
+    else if (thermostat_.active() && guard_)
+        state.velocities = device_->half_step(state, which);
+}
+
 void Propagation::step(State &state, const Particles &particles, std::int64_t number) {
+    if (on_device_) { // whose step reports what is wrong
+        if (thermostat_.active())
+            device_->prepare(thermostat_, 0.5 * stride_fs(), draws_);
+        move(state, particles, number);
+        return;
+    }
     together(communicator_, [&] {
         Frame frame;
         frame.positions = state.positions;
@@ -40,11 +81,7 @@ void Propagation::step(State &state, const Particles &particles, std::int64_t nu
     const State before = state;
     const std::string memory = this->state();
     try {
-        const double half = 0.5 * stride_fs();
-        thermostat_.apply(state, particles, half, random_, communicator_);
-        const auto network = [&] { return stride(state, particles); };
-        state = guard_ ? guard_->stride(network, state, particles, {number, !thermostat_.active()}) : network();
-        thermostat_.apply(state, particles, half, random_, communicator_);
+        move(state, particles, number);
     } catch (...) { // with another noise, a run that goes on would not be the unbroken one
         state = before;
         set_state(memory);
@@ -52,9 +89,17 @@ void Propagation::step(State &state, const Particles &particles, std::int64_t nu
     }
 }
 
+void Propagation::move(State &state, const Particles &particles, std::int64_t number) {
+    half_step(state, particles, 0);
+    const auto network = [&] { return stride(state, particles); };
+    state = guard_ ? guard_->stride(network, state, particles, {number, !thermostat_.active()}) : network();
+    half_step(state, particles, 1);
+}
+
 std::string Propagation::state() const {
     Checkpoint checkpoint;
-    checkpoint.set("random", random_.state());
+    checkpoint.set("random", draws_.seed);
+    checkpoint.set("random.draws", draws_.number);
     if (guard_)
         guard_->save(checkpoint);
     return checkpoint.text();
@@ -67,7 +112,7 @@ void Propagation::set_state(const std::string &state) {
                       "run up as it was");
     if (guard_)
         guard_->load(checkpoint);
-    random_ = SplitMix64::from_state(checkpoint.word("random"));
+    draws_ = {checkpoint.word("random"), checkpoint.word("random.draws")};
 }
 
 } // namespace equistride

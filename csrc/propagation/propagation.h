@@ -1,6 +1,7 @@
 // A run of a propagator: thermostat, stride, thermostat; with a guard or without.
 #pragma once
 
+#include "propagation/device_half_steps.h"
 #include "propagation/guard.h"
 #include "propagation/thermostat.h"
 
@@ -17,7 +18,12 @@ public:
     void set_guard(const GuardSettings &settings, Evaluation &potential);
     void set_thermostat(const Thermostat &thermostat);
 
-    /// One stride; `number` counts those of the run. Where it raises, all is as it was before.
+    /// From now on states lie on the network's device, and the host sees single numbers of them alone. Without a guard
+    /// a stride is then one captured step, thermostat and all. What a stride made is looked at in the next one.
+    /// @param network  the one that this was made with
+    void stay_on_device(SystemEvaluation &network, const Particles &particles);
+
+    /// One stride; `number` counts those of the run. Where it raises on the host, all is as it was before.
     void step(State &state, const Particles &particles, std::int64_t number);
     double stride_fs() const { return network_.model().metadata().stride_fs; }
     Guard *guard() { return guard_ ? &*guard_ : nullptr; }
@@ -28,12 +34,17 @@ public:
 
 private:
     State stride(const State &before, const Particles &particles);
+    void move(State &state, const Particles &particles, std::int64_t number);
+    void half_step(State &state, const Particles &particles, std::size_t which);
+    void arrange();
 
     Evaluation &network_;
     const Communicator &communicator_;
     Thermostat thermostat_;
-    SplitMix64 random_;
+    Draws draws_;
     std::optional<Guard> guard_;
+    SystemEvaluation *on_device_ = nullptr;
+    std::optional<DeviceHalfSteps> device_;
 };
 
 } // namespace equistride

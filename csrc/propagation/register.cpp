@@ -31,6 +31,9 @@ struct TorchPropagation : torch::CustomClassHolder {
         system->run().set_thermostat({kind, temperature, time, tau});
     }
 
+    void stay_on_device() { system->stay_on_device(); }
+    void finish() { system->finish(); }
+
     double stride_fs() const { return system->run().stride_fs(); }
 
     /// New positions [N, 3] A and velocities [N, 3] A/fs after stride `number` in a cell [3, 3] A.
@@ -64,20 +67,46 @@ struct TorchPropagation : torch::CustomClassHolder {
 std::tuple<at::Tensor, at::Tensor> kept(const at::Tensor &positions, const at::Tensor &velocities,
                                         const at::Tensor &displacements, const at::Tensor &after,
                                         const at::Tensor &masses, double stride_fs, bool conserves_angular_momentum) {
-    const Stride stride =
-        keep_momenta({positions, velocities}, {displacements, after}, masses, stride_fs, conserves_angular_momentum);
+    const Stride stride = keep_momenta_by_sums({positions, velocities}, {displacements, after}, masses, stride_fs,
+                                               conserves_angular_momentum);
     return {stride.displacements, stride.velocities};
+}
+
+// draw [2] int64: seed and number; numbers [3] float64: those of a HalfStep.
+at::Tensor thermostat(const at::Tensor &positions, const at::Tensor &velocities, const at::Tensor &masses,
+                      const at::Tensor &ids, const at::Tensor &draw, const at::Tensor &numbers,
+                      bool conserves_angular_momentum) {
+    const auto *words = draw.const_data_ptr<std::int64_t>();
+    const auto *values = numbers.const_data_ptr<double>();
+    const auto *first = ids.const_data_ptr<std::int64_t>();
+    Particles particles;
+    particles.masses = masses;
+    particles.ids.assign(first, first + ids.numel());
+    particles.count = ids.numel();
+    particles.conserves_angular_momentum = conserves_angular_momentum;
+    return thermalized({positions, velocities}, particles, {values[0], values[1], values[2]},
+                       {static_cast<std::uint64_t>(words[0]), static_cast<std::uint64_t>(words[1])});
 }
 
 } // namespace
 
+TORCH_LIBRARY_IMPL(equistride, CPU, m) {
+    m.impl("keep_momenta", kept);
+    m.impl("thermostat", thermostat);
+}
+
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
-    m.def("keep_momenta", kept);
+    m.def("keep_momenta(Tensor positions, Tensor velocities, Tensor displacements, Tensor after, Tensor masses, "
+          "float stride_fs, bool conserves_angular_momentum) -> (Tensor displacements, Tensor velocities)");
+    m.def("thermostat(Tensor positions, Tensor velocities, Tensor masses, Tensor ids, Tensor draw, Tensor numbers, "
+          "bool conserves_angular_momentum) -> Tensor");
     m.class_<TorchPropagation>("Propagation")
         .def(torch::init<const std::string &, const std::vector<std::string> &, const at::Tensor &, const at::Tensor &,
                          const std::string &, double, double, std::int64_t, const std::string &>())
         .def("set_guard", &TorchPropagation::set_guard)
         .def("set_thermostat", &TorchPropagation::set_thermostat)
+        .def("stay_on_device", &TorchPropagation::stay_on_device)
+        .def("finish", &TorchPropagation::finish)
         .def("stride_fs", &TorchPropagation::stride_fs)
         .def("step", &TorchPropagation::step)
         .def("thermal_velocities", &TorchPropagation::thermal_velocities)

@@ -84,15 +84,26 @@ void SystemPropagation::set_guard(const GuardSettings &settings, std::unique_ptr
     run_->set_guard(settings, *potential_.evaluation);
 }
 
+void SystemPropagation::stay_on_device() {
+    on_device_ = true;
+    network_.evaluation->pad();
+    device_masses_ = particles_.masses.to(device_);
+    run_->stay_on_device(*network_.evaluation, particles_);
+}
+
 void SystemPropagation::step(State &state, const at::Tensor &cell, std::int64_t number) {
-    particles_.cell = cell;
-    run_->step(state, particles_, number);
+    Particles particles = particles_;
+    particles.cell = cell;
+    if (on_device_) {
+        particles.masses = device_masses_;
+        state = {state.positions.to(device_), state.velocities.to(device_)};
+    }
+    run_->step(state, particles, number);
 }
 
 at::Tensor SystemPropagation::thermal_velocities(const at::Tensor &positions, double temperature,
                                                  std::uint64_t seed) const {
-    SplitMix64 random(seed);
-    return equistride::thermal_velocities(positions, particles_, temperature, random);
+    return equistride::thermal_velocities(positions, particles_, temperature, {seed, 0});
 }
 
 } // namespace equistride

@@ -25,12 +25,18 @@ public:
                       at::Device device);
 
     void set_guard(const GuardSettings &settings, std::unique_ptr<Model> potential);
+    /// States lie on the network's device from now on; see Propagation.
+    void stay_on_device();
     /// One stride in a cell [3, 3] A (zeros along open axes); `number` counts the strides of the run.
     void step(State &state, const at::Tensor &cell, std::int64_t number);
     at::Tensor thermal_velocities(const at::Tensor &positions, double temperature, std::uint64_t seed) const;
 
     Propagation &run() { return *run_; }
     const Propagation &run() const { return *run_; }
+    /// Wait for the device, and raise c10::ValueError where a stride so far was not fine.
+    void finish() { network_.evaluation->finish(); }
+    /// Whether what was raised last is about a stride of before, which was not waited for.
+    bool failed() const { return network_.evaluation->failed(); }
 
 private:
     /// A model on the atoms.
@@ -43,6 +49,8 @@ private:
     Atoms atoms_;
     at::Device device_;
     Particles particles_;
+    bool on_device_ = false;
+    at::Tensor device_masses_;
     Served network_, potential_;
     std::optional<Propagation> run_;
 };

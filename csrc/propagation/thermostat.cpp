@@ -6,37 +6,26 @@
 #include <c10/util/Exception.h>
 
 #include <cmath>
-#include <random>
 
 namespace equistride {
 namespace {
 
-// Maxwell's distribution of the internal motion: the noise, less its rigid part. An atom's noise is that of its ID and
-// of one draw for all, so it depends neither on the processes nor on the order of the atoms.
-at::Tensor thermal_noise(const Particles &particles, const RigidMotion &rigid, double temperature, SplitMix64 &random) {
-    constexpr std::uint64_t SPREAD = 0xd1342543de82ef95;
-    const std::uint64_t draw = random();
+// Maxwell's distribution of the internal motion: the noise, less its rigid part.
+at::Tensor thermal_noise(const Particles &particles, const RigidMotion &rigid, double thermal, const Draw &draw) {
     at::Tensor noise = at::empty({particles.masses.size(0), 3}, at::kDouble);
     double *x = noise.mutable_data_ptr<double>();
     for (const std::int64_t id : particles.ids) {
-        SplitMix64 own(draw ^ (static_cast<std::uint64_t>(id) * SPREAD));
-        std::normal_distribution<double> normal;
+        Noise own = draw.of(static_cast<std::uint64_t>(id));
         for (int k = 0; k < 3; k++)
-            *x++ = normal(own);
+            *x++ = own.normal();
     }
-    noise = noise * (units::BOLTZMANN * temperature / units::EV_PER_KINETIC / particles.masses).sqrt();
+    noise = noise * (thermal / particles.masses).sqrt();
     return noise - rigid.part(noise);
 }
 
-} // namespace
+double thermal_of(double temperature) { return units::BOLTZMANN * temperature / units::EV_PER_KINETIC; }
 
-double csvr_factor(double kinetic, double degrees, double temperature, double c1, SplitMix64 &random) {
-    const double share = (1.0 - c1) * 0.5 * units::BOLTZMANN * temperature / kinetic;
-    const double r1 = std::normal_distribution<double>()(random);
-    const double rest = degrees > 1.0 ? std::gamma_distribution<double>(0.5 * (degrees - 1.0), 2.0)(random) : 0.0;
-    const double square = c1 + share * (r1 * r1 + rest) + 2.0 * r1 * std::sqrt(c1 * share);
-    return std::copysign(std::sqrt(square), r1 + std::sqrt(c1 / share));
-}
+} // namespace
 
 void Thermostat::check() const {
     TORCH_CHECK_VALUE(kind == "none" || rescales() || has_friction(),
@@ -52,37 +41,44 @@ void Thermostat::check() const {
                           " fs; check tau or friction");
 }
 
-void Thermostat::apply(State &state, const Particles &particles, double dt, SplitMix64 &random,
-                       const Communicator &communicator) const {
-    if (!active())
-        return;
-    const RigidMotion rigid(state.positions, particles.masses, particles.conserves_angular_momentum, communicator);
-    const double degrees = particles.degrees_of_freedom(rigid);
-    if (degrees <= 0)
-        return;
-    const at::Tensor whole = rigid.part(state.velocities);
+HalfStep Thermostat::half_step(double dt) const {
     const auto decay = [dt](double t) { return std::exp(-dt / t); };
+    return {has_friction() ? decay(time) : 1.0, rescales() ? decay(has_friction() ? tau : time) : 1.0,
+            active() ? thermal_of(temperature) : 0.0};
+}
+
+void Thermostat::apply(State &state, const Particles &particles, double dt, Draws &draws,
+                       const Communicator &communicator) const {
+    if (active())
+        state.velocities = thermalized(state, particles, half_step(dt), draws.next(), communicator);
+}
+
+at::Tensor thermalized(const State &state, const Particles &particles, const HalfStep &numbers, const Draw &draw,
+                       const Communicator &communicator) {
+    const RigidMotion rigid(state.positions, particles.masses, particles.conserves_angular_momentum, communicator);
+    const double degrees = particles.degrees_of_freedom(rigid), friction = numbers.friction;
+    if (degrees <= 0)
+        return state.velocities;
+    const at::Tensor whole = rigid.part(state.velocities);
     at::Tensor internal = state.velocities - whole;
-    if (has_friction()) {
-        const double c1 = decay(time);
-        internal = c1 * internal + std::sqrt(1.0 - c1 * c1) * thermal_noise(particles, rigid, temperature, random);
+    if (friction < 1)
+        internal = friction * internal +
+                   std::sqrt(1.0 - friction * friction) * thermal_noise(particles, rigid, numbers.thermal, draw);
+    if (numbers.rescaling < 1) {
+        const double square = kinetic_energy(internal, particles.masses, communicator) / (0.5 * units::EV_PER_KINETIC);
+        TORCH_CHECK_VALUE(square > 0, "the atoms are at rest, and velocities of 0 cannot be rescaled to a temperature; "
+                                      "give them velocities of the temperature first");
+        internal =
+            communicator.same(csvr_factor(square, degrees, numbers.thermal, numbers.rescaling, draw.of(0))) * internal;
     }
-    if (rescales()) {
-        const double kinetic = kinetic_energy(internal, particles.masses, communicator);
-        TORCH_CHECK_VALUE(kinetic > 0,
-                          "the atoms are at rest, and velocities of 0 cannot be rescaled to a temperature; "
-                          "give them velocities of the temperature first");
-        const double c1 = decay(has_friction() ? tau : time);
-        internal = communicator.same(csvr_factor(kinetic, degrees, temperature, c1, random)) * internal;
-    }
-    state.velocities = whole + internal;
+    return whole + internal;
 }
 
 at::Tensor thermal_velocities(const at::Tensor &positions, const Particles &particles, double temperature,
-                              SplitMix64 &random, const Communicator &communicator) {
+                              const Draw &draw, const Communicator &communicator) {
     const RigidMotion rigid(positions, particles.masses, particles.conserves_angular_momentum, communicator);
     const double degrees = particles.degrees_of_freedom(rigid);
-    const at::Tensor noise = thermal_noise(particles, rigid, temperature, random);
+    const at::Tensor noise = thermal_noise(particles, rigid, thermal_of(temperature), draw);
     const double kinetic = kinetic_energy(noise, particles.masses, communicator);
     if (degrees <= 0 || kinetic <= 0)
         return at::zeros_like(positions);

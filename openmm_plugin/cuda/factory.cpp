@@ -1,5 +1,6 @@
-// The plugin library for OpenMM's CUDA platform: it adds one kernel.
+// The plugin library for OpenMM's CUDA platform: it adds its kernels.
 #include "cuda/cuda_kernel.h"
+#include "cuda/move_atoms.h"
 #include "export.h"
 
 #include <openmm/KernelFactory.h>
@@ -16,6 +17,8 @@ public:
         auto &data = *static_cast<OpenMM::CudaPlatform::PlatformData *>(context.getPlatformData());
         if (name == CalcEquistrideForceKernel::Name())
             return new CudaCalcEquistrideForceKernel(name, platform, *data.contexts[0]);
+        if (name == MoveAtomsKernel::Name())
+            return new CudaMoveAtomsKernel(name, platform, *data.contexts[0]);
         throw OpenMM::OpenMMException("there is no CUDA kernel '" + name + "' in equistride");
     }
 };
@@ -29,7 +32,8 @@ extern "C" EQUISTRIDE_OPENMM_API void registerKernelFactories() {
     for (int i = 0; i < OpenMM::Platform::getNumPlatforms(); i++) {
         OpenMM::Platform &platform = OpenMM::Platform::getPlatform(i);
         if (platform.getName() == "CUDA")
-            platform.registerKernelFactory(equistride::CalcEquistrideForceKernel::Name(),
-                                           new equistride::CudaKernelFactory);
+            for (const std::string &name :
+                 {equistride::CalcEquistrideForceKernel::Name(), equistride::MoveAtomsKernel::Name()})
+                platform.registerKernelFactory(name, new equistride::CudaKernelFactory);
     }
 }

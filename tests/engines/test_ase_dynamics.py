@@ -125,13 +125,13 @@ def test_seeds_and_resuming(file: Path) -> None:
     assert resumed.nsteps == 10
     assert np.array_equal(resumed.atoms.positions, first.atoms.positions)
     assert np.array_equal(resumed.atoms.get_momenta(), first.atoms.get_momenta())
-    assert state["run"].startswith("equistride-run-2 random=")
+    assert state["run"].startswith("equistride-run-3 random=")
     with pytest.raises(EquistrideError, match=r"the state is of an older version"):
         resumed.set_state({"nsteps": 4, "run": [12345]})
-    with pytest.raises(EquistrideError, match=r"not of this version.*begins with equistride-run-2; found 'other'"):
+    with pytest.raises(EquistrideError, match=r"not of this version.*begins with equistride-run-3; found 'other'"):
         resumed.set_state({"nsteps": 4, "run": "other random=1"})
     with pytest.raises(EquistrideError, match=r"it has no random"):
-        resumed.set_state({"nsteps": 4, "run": "equistride-run-2"})
+        resumed.set_state({"nsteps": 4, "run": "equistride-run-3"})
 
 
 def test_guard(tmp_path: Path) -> None:

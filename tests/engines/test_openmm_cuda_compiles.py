@@ -43,7 +43,10 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["openmm_plugin/cuda/cuda_kernel.cpp", "openmm_plugin/cuda/factory.cpp", "csrc/evaluation/captured_step_cuda.cpp"],
+    [
+        *(f"openmm_plugin/cuda/{name}.cpp" for name in ("cuda_kernel", "factory", "move_atoms")),
+        "csrc/evaluation/captured_step_cuda.cpp",
+    ],
 )
 def test_host_code(name: str, toolkit: Path, generated: Path, tmp_path: Path) -> None:
     compiler = shutil.which("g++") or shutil.which("c++")
@@ -81,7 +84,7 @@ def test_device_code(real: str, toolkit: Path, tmp_path: Path) -> None:
     kernels = re.search(r'R"\((.*?)\)"', text, re.DOTALL)
     assert kernels is not None
     file = tmp_path / "kernels.cu"
-    file.write_text(f"typedef {real} real; typedef {real}4 real4;\n{kernels.group(1)}")
+    file.write_text(f"typedef {real} real; typedef {real}4 real4; typedef double4 mixed4;\n{kernels.group(1)}")
     nvcc = str(shutil.which("nvcc"))
     done = subprocess.run(
         [
@@ -98,5 +101,5 @@ def test_device_code(real: str, toolkit: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     ptx = (tmp_path / "kernels.ptx").read_text()
-    assert ".entry copyPositions" in ptx
-    assert ".entry addForces" in ptx
+    for name in ("copyPositions", "addForces", "readAtoms", "writeAtoms"):
+        assert f".entry {name}" in ptx

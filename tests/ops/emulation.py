@@ -30,6 +30,7 @@ SOURCES = {
         *("edge_block/tiles_tf32.cu", "edge_block/checks.cpp", "host_memory.cpp"),
     ],
     "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp"],
+    "strides": ["model/momenta.cu", "propagation/thermostat.cu"],
 }
 """Units, each compiled and loaded where a test asks for it."""
 CONVOLUTION = ["tensor_product", "tensor_product_backward", "tensor_product_table", "tensor_product_table_backward"]
@@ -38,6 +39,7 @@ OPERATORS = {
     "contraction": ["symmetric_contraction", "symmetric_contraction_backward"],
     "edge_block": ["bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"],
     "neighbors": ["neighbors", "neighbors_padded", "edge_vectors", "edge_vectors_backward", "edge_virial"],
+    "strides": ["keep_momenta", "thermostat"],
 }
 FLAGS = [
     # A fiber is left by longjmp, which fortified headers take for an error; contraction would round unlike the CPU's lists.
