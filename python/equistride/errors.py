@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class EquistrideError(ValueError):
@@ -28,6 +31,22 @@ class EquistrideError(ValueError):
         if hint:
             parts.append(hint)
         super().__init__("; ".join(parts))
+
+
+@contextmanager
+def reading(path: Path | str, kind: str) -> Iterator[None]:
+    """Make one sentence of whatever a reader raises on a damaged file; those of :class:`EquistrideError` stay as they are."""
+    try:
+        yield
+    except EquistrideError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason if len(reason) < 300 else reason[:300] + " ..."
+        raise EquistrideError(
+            f"{path} cannot be read as {kind} ({reason})",
+            hint="the file may be truncated or damaged; copy or make it again",
+        ) from error
 
 
 class Notice(UserWarning):

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equistride.data.frames import Frames, load, tell_broken_off
+from equistride.data.hdf5 import read_arrays
 from equistride.data.structures import read_kinds
 from equistride.elements import atomic_numbers_of, masses_of, missing_element
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, reading
 from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
 
 Floats = NDArray[np.float64]
@@ -47,13 +48,8 @@ def read_engine_file(path: Path, topology: Topology, interval_fs: float | None) 
         Where the file is damaged, does not fit its topology, or does not say what is needed.
     """
     ending = path.suffix.lower()
-    try:
+    with reading(path.name, ending):
         return READERS[ending](path, topology, interval_fs)
-    except EquistrideError:
-        raise
-    except Exception as error:  # the readers raise what they like on damaged files
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EquistrideError(f"{path.name} cannot be read as {ending} ({reason})") from error
 
 
 def _frames(kinds: Kinds, positions: Any, time: Any, box: Any, velocities: Any = None, forces: Any = None) -> Frames:
@@ -78,15 +74,6 @@ def _frames(kinds: Kinds, positions: Any, time: Any, box: Any, velocities: Any =
         velocities=None if velocities is None else np.asarray(velocities, np.float64) * ANGSTROM_PER_NM / FS_PER_PS,
         time_fs=exact,
     )
-
-
-def _kinds(topology: Any, path: Path) -> Kinds:
-    """Return the kinds of the atoms of an mdtraj topology."""
-    for atom in topology.atoms:
-        if atom.element is None or atom.element.atomic_number == 0:
-            raise missing_element(f"atom {atom.index} of the topology of {path.name}", atom.name)
-    symbols = [atom.element.symbol for atom in topology.atoms]
-    return atomic_numbers_of(symbols, path.name), masses_of(symbols, path.name)
 
 
 def _elements(path: Path, topology: Topology, count: int) -> Kinds:
@@ -141,20 +128,14 @@ def _box(lengths: Any, angles: Any) -> Floats | None:
 
 
 def _from_hdf5(path: Path, _: Topology, __: float | None) -> Frames:
-    from mdtraj.formats import HDF5TrajectoryFile
-
-    try:
-        opened = HDF5TrajectoryFile(str(path))
-    except Exception as error:  # of PyTables, which is not asked for its types
-        raise EquistrideError(
-            f"{path.name} cannot be opened as HDF5", found=" ".join(str(error).split())[:200],
-            hint="HDF5 keeps its index anywhere, so that a file that was not closed or was cut cannot be read in part: let "
-            "long runs write XTC, DCD or NetCDF",
-        ) from error  # fmt: skip
-    with opened as handle:
-        data, topology = handle.read(), handle.topology
-    box = _box(data.cell_lengths, data.cell_angles)
-    return _frames(_kinds(topology, path), data.coordinates, data.time, box, data.velocities)
+    arrays, atoms = read_arrays(path)
+    for k, (symbol, name) in enumerate(atoms):
+        if symbol in ("", "VS"):
+            raise missing_element(f"atom {k} of the topology of {path.name}", name)
+    symbols = [symbol for symbol, _ in atoms]
+    kinds = atomic_numbers_of(symbols, path.name), masses_of(symbols, path.name)
+    box = _box(arrays.get("cell_lengths"), arrays.get("cell_angles"))
+    return _frames(kinds, arrays["coordinates"], arrays["time"], box, arrays.get("velocities"))
 
 
 def _from_trr(path: Path, topology: Topology, _: float | None) -> Frames:

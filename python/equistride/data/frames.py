@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from equistride.data.labels import CHARGES, SPINS, Labels, differing
 from equistride.data.structures import read_images
-from equistride.errors import EquistrideError, tell
+from equistride.errors import EquistrideError, reading, tell
 from equistride.units import EV_PER_KCAL_MOL, EV_PER_KJ_MOL
 from equistride.writing import write_arrays
 
@@ -357,26 +357,23 @@ def load(path: str | Path, *, labelled: bool = True, energy_unit: str | None = N
     path = Path(path)
     if not path.is_file():
         raise EquistrideError(f"the data file {path} does not exist", hint="check data.files in the config")
-    try:
-        if path.suffix == ".npz":
-            groups = _from_npz(path, labelled, energy_unit)
-        elif path.suffix in (".xyz", ".extxyz"):
-            groups = _from_ase(read_images(path, "extxyz"), path)
-        elif path.suffix == ".db":
-            import ase.db
+    with reading(path, path.suffix or "frames"):
+        return _checked(path, labelled, energy_unit)
 
-            groups = _from_ase((_of_row(row) for row in ase.db.connect(path).select()), path)
-        else:
-            raise EquistrideError(
-                f"the data file {path} has an unknown type", expected=".npz, .extxyz, .xyz or .db", found=path.suffix
-            )
-    except EquistrideError:
-        raise
-    except Exception as error:  # the readers raise what they like on damaged files
+
+def _checked(path: Path, labelled: bool, energy_unit: str | None) -> list[Frames]:
+    if path.suffix == ".npz":
+        groups = _from_npz(path, labelled, energy_unit)
+    elif path.suffix in (".xyz", ".extxyz"):
+        groups = _from_ase(read_images(path, "extxyz"), path)
+    elif path.suffix == ".db":
+        import ase.db
+
+        groups = _from_ase((_of_row(row) for row in ase.db.connect(path).select()), path)
+    else:
         raise EquistrideError(
-            f"{path} cannot be read as {path.suffix} ({type(error).__name__}: {error})",
-            hint="the file may be truncated; copy or make it again",
-        ) from error
+            f"the data file {path} has an unknown type", expected=".npz, .extxyz, .xyz or .db", found=path.suffix
+        )
     for frames in groups:
         if not len(frames):
             raise EquistrideError(f"{path} holds no frames")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from equistride.data.labels import CHARGES, SPINS
 from equistride.data.pdb import CleanPDB, clean_pdb
 from equistride.elements import ISOTOPES, missing_element
-from equistride.errors import EquistrideError, tell
+from equistride.errors import EquistrideError, reading, tell
 from equistride.graph import edge_vectors, neighbor_list
 
 _BEYOND = 1000
@@ -128,14 +128,9 @@ def _last(path: Path) -> tuple[Atoms, int]:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise EquistrideError(f"the structure {path} {what}", expected="a file", hint="check the path")
     atoms, count = Atoms(), 0
-    try:
+    with reading(path, "a structure"):
         for atoms in read_images(path):  # noqa: B007  (the last one is wanted)
             count += 1
-    except EquistrideError:
-        raise
-    except Exception as error:  # ASE's readers raise what they like on damaged files
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
-        raise EquistrideError(f"{path} cannot be read as a structure ({reason})") from error
     if len(atoms) == 0:
         raise EquistrideError(f"{path} holds no atoms", expected="one atom or more", found="an empty system")
     if (atoms.numbers == 0).any():

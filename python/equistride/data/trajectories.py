@@ -14,7 +14,7 @@ from equistride.data.engine_files import READERS, Topology, read_engine_file
 from equistride.data.frames import Frames, check_finite, load, tell_broken_off
 from equistride.data.lammps_dump import read_dump
 from equistride.data.structures import fixed_atoms, read_images
-from equistride.errors import EquistrideError, tell
+from equistride.errors import EquistrideError, reading, tell
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ def read_motion(path: Path, source: Source | None = None) -> Frames:
         raise EquistrideError(f"the trajectory {path} does not exist", hint="check the path")
     endings = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
     ending = endings[-1] if endings else ""
+    with reading(path.name, ending or "a trajectory"):
+        return _checked(path, ending, source)
+
+
+def _checked(path: Path, ending: str, source: Source) -> Frames:
     if ending in (".dump", ".lammpstrj"):
         frames = read_dump(path, elements=source.elements, units=source.units, timestep_fs=source.timestep_fs)
     elif ending in (".traj", ".xyz", ".extxyz"):

@@ -273,7 +273,24 @@ def _check_numbers(given: Any, taken: Any, path: Path, where: str = "") -> None:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key stands once; of two, the plain loader takes the last in silence."""
+    """YAML in which a key stands once; of two, the plain loader takes the last in silence. Aliases may not make it endless."""
+
+    def get_single_node(self) -> Any:
+        """Refuse a document that holds itself, or that is large once its aliases are written out."""
+        node = super().get_single_node()
+        if node is not None:
+            self._size(node, {})
+        return node
+
+    def _size(self, node: Any, sizes: dict[int, int]) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST_NODES  # met again within itself
+            parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+            flat = [part for item in parts for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(self._size(part, sizes) for part in flat)
+        if sizes[id(node)] >= MOST_NODES:
+            raise yaml.YAMLError(f"its aliases make more than {MOST_NODES} values of it, or a circle")
+        return sizes[id(node)]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Refuse a key that stands twice."""
@@ -287,6 +304,8 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+MOST_NODES = 100_000
+"""Values of a configuration, its aliases written out."""
 ELSEWHERE = {
     "r_max": "cutoff", "rcut": "cutoff", "lr": "learning_rate", "max_steps": "steps", "max_epochs": "steps", "epochs": "steps",
     "max_num_epochs": "steps", "num_channels": "channels", "num_interactions": "num_layers", "forces": "force",
@@ -322,8 +341,8 @@ def _set(tree: dict[str, Any], assignment: str) -> None:
         if not isinstance(tree, dict):
             raise EquistrideError(f"the override {assignment!r} does not fit", expected=f"{parent!r} to hold keys")
     try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        tree[last] = yaml.load(value, _UniqueKeys)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise EquistrideError(f"the override {assignment!r} is not an assignment of a YAML value: {reason}") from error
 
@@ -342,7 +361,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> AnyConf
         raise EquistrideError(f"the config {path} does not exist", hint="see models/*/config.yaml for examples")
     try:
         tree = yaml.load(path.read_text(), _UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise EquistrideError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise EquistrideError(f"{path} is not a configuration", expected="a mapping of keys", found=type(tree).__name__)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from equistride.data.frames import Frames
 from equistride.data.trajectories import Source, read_motion
 from equistride.elements import atomic_numbers_of
+from equistride.errors import reading
 from equistride.series import Floats
 from equistride.trajectories.trajectory import Trajectory
 
@@ -49,7 +50,8 @@ def read_trajectory(
     """
     file = Path(path)
     where = Path(topology) if isinstance(topology, str) else topology
-    return trajectory_of(read_motion(file, Source(topology=where, interval_fs=interval)), name or file.stem)
+    with reading(file.name, "a trajectory"):
+        return trajectory_of(read_motion(file, Source(topology=where, interval_fs=interval)), name or file.stem)
 
 
 def write_npz(path: str | Path, trajectory: Trajectory) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from equistride.errors import EquistrideError, tell
+from equistride.errors import EquistrideError, reading, tell
 from equistride.series import Floats, check_series
 from equistride.trajectories.trajectory import Trajectory
 from equistride.units import EV_PER_KJ_MOL, FS_PER_PS
@@ -116,6 +116,11 @@ def read_state_csv(path: str | Path, *, name: str | None = None, ensemble: str =
     file = Path(path)
     if not file.is_file():
         raise EquistrideError(f"there is no file {file}", hint="check the path")
+    with reading(file.name, "a state-data table"):
+        return _state_table(file, name, ensemble)
+
+
+def _state_table(file: Path, name: str | None, ensemble: str) -> Segment:
     try:
         lines = [line for line in file.read_text().splitlines() if line.strip()]
     except UnicodeDecodeError:

@@ -1,0 +1,74 @@
+"""HDF5 files of mdtraj's reporter, read array by array.
+
+Not with PyTables, as mdtraj does: that unpickles what a file brings in its attributes, and so runs its code. Nor is another file
+opened that this one points to.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from equistride.errors import EquistrideError
+
+EXPANSION, FREE = 1000, 10**8
+"""An array may be larger than its file by this factor, for compression, and by this many bytes."""
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Read a trajectory.
+
+    Returns
+    -------
+    dict
+        ``coordinates`` [F, N, 3] nm, and ``time`` [F] ps, ``velocities`` [F, N, 3] nm/ps, ``cell_lengths`` [F, 3] nm and
+        ``cell_angles`` [F, 3] degrees where they are there.
+    list
+        Element symbol ("" for none) and name of each atom.
+
+    Raises
+    ------
+    EquistrideError
+        For what is no such file, or points to another.
+    """
+    most = EXPANSION * path.stat().st_size + FREE
+    with h5py.File(path, "r") as file:
+        names = ("coordinates", "time", "velocities", "cell_lengths", "cell_angles", "topology")
+        found = {name: _array(file, name, path, most) for name in names if name in file}
+    for name in ("coordinates", "topology"):
+        if name not in found:
+            raise EquistrideError(
+                f"{path.name} is no trajectory of mdtraj",
+                expected=f"an array {name!r}",
+                hint="write it with HDF5Reporter",
+            )
+    (text,) = found.pop("topology").reshape(-1)
+    tree = json.loads(text)
+    atoms = [atom for chain in tree["chains"] for residue in chain["residues"] for atom in residue["atoms"]]
+    atoms.sort(key=lambda atom: int(atom["index"]))
+    arrays = {name: np.asarray(values, np.float64) for name, values in found.items()}
+    if arrays["coordinates"].ndim != 3 or arrays["coordinates"].shape[1:] != (len(atoms), 3):
+        raise EquistrideError(
+            f"the coordinates of {path.name} do not fit its topology", expected=f"shape [F, {len(atoms)}, 3]",
+            found=f"shape {list(arrays['coordinates'].shape)}",
+        )  # fmt: skip
+    return arrays, [(str(atom.get("element") or ""), str(atom["name"])) for atom in atoms]
+
+
+def _array(file: Any, name: str, path: Path, most: int) -> Any:
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise EquistrideError(f"{name!r} of {path.name} is a link", expected="an array", hint="write the file again")
+    data = file[name]
+    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+        raise EquistrideError(f"{name!r} of {path.name} is no array of this file", hint="write the file again")
+    if data.nbytes > most:
+        raise EquistrideError(
+            f"{name!r} of {path.name} is larger than its file can hold",
+            expected=f"at most {most} bytes",
+            found=data.nbytes,
+        )
+    return data[()]
