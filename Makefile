@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* op
 # threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: all demo test slow lint format clean gpu-wheel
+.PHONY: all demo test slow lint format faults fuzz sanitize soak compatibility clean gpu-wheel
 all: $(VENV)/.built
 
 $(VENV)/.python:
@@ -45,6 +45,26 @@ test: $(VENV)/.weights
 # physics that takes minutes
 slow: $(VENV)/.weights
 	$(RUN)/python -m pytest -m slow
+
+# damage, full disks, kills: the table of docs/trust.md, some 5,000 trials
+faults: $(VENV)/.built
+	$(RUN)/python benchmarks/faults.py --write docs/trust.md
+
+# an hour of changed bytes for the readers of native code
+fuzz: $(VENV)/.built
+	$(RUN)/python benchmarks/fuzz.py --minutes 60
+
+# AddressSanitizer, UBSan and ThreadSanitizer builds of operators, model and plugins, and the tests of native code under each
+sanitize: $(VENV)/.built
+	for kind in address undefined thread; do PYTHON=$(RUN)/python benchmarks/sanitize.sh $$kind || exit 1; done
+
+# hours: memory and speed over 200,000 steps, 20,000 strides, 500 Contexts and four threads
+soak: $(VENV)/.built
+	$(RUN)/python benchmarks/soak.py
+
+# each Python and torch that are there
+compatibility:
+	benchmarks/compatibility.sh
 
 lint: $(VENV)/.lint
 	$(RUN)/ruff check .

@@ -36,7 +36,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         For what is no such file, or points to another.
     """
     most = EXPANSION * path.stat().st_size + FREE
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         names = ("coordinates", "time", "velocities", "cell_lengths", "cell_angles", "topology")
         found = {name: _array(file, name, path, most) for name in names if name in file}
     for name in ("coordinates", "topology"):
@@ -57,6 +57,17 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
             found=f"shape {list(arrays['coordinates'].shape)}",
         )  # fmt: skip
     return arrays, [(str(atom.get("element") or ""), str(atom["name"])) for atom in atoms]
+
+
+def _opened(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise EquistrideError(
+            f"{path.name} cannot be opened as HDF5", found=" ".join(str(error).split())[:200],
+            hint="HDF5 keeps its index anywhere, so that a file that was not closed or was cut cannot be read in part: let "
+            "long runs write XTC, DCD or NetCDF",
+        ) from error  # fmt: skip
 
 
 def _array(file: Any, name: str, path: Path, most: int) -> Any:
