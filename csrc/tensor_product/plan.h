@@ -14,6 +14,7 @@ namespace equistride {
 struct Group {
     size_t first_path, last_path;
     int64_t entry; // first of M, among the entries of all groups
+    size_t first_term, last_term;
 };
 
 // Paths that read one block of x, as the backward takes them.
@@ -62,9 +63,10 @@ template <class Real> struct Plan {
 
 private:
     void add_group(size_t p, const double *coefficients) {
+        const size_t first_term = terms.size();
         const int64_t first = entries;
         add_terms(paths[p], coefficients);
-        groups.push_back({p, p, first});
+        groups.push_back({p, p, first, first_term, terms.size()});
     }
 
     void add_families(std::vector<Path> by_x, const double *couplings) {
