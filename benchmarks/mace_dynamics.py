@@ -24,6 +24,7 @@ from openmm import LangevinMiddleIntegrator, app, unit
 from openmmml import MLPotential
 
 from equistride.importers.mace import import_mace
+from equistride.units import BOLTZMANN, EV_PER_KJ_MOL
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "engines"))
@@ -104,7 +105,7 @@ def mixed(folder: Path) -> dict[str, float]:
         simulation.step(50)
         state = simulation.context.getState(positions=True, energy=True)
         kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-        found["temperature"].append(2 * kinetic / (freedom * 8.31446e-3))
+        found["temperature"].append(2 * kinetic / (freedom * BOLTZMANN / EV_PER_KJ_MOL))
         at = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
         for name, (a, b) in {"C-C": (0, 1), "C-O": (1, 2), "O-H": (2, 8)}.items():
             found[name].append(float(np.linalg.norm(at[a] - at[b])))

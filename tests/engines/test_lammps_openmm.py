@@ -163,7 +163,7 @@ def test_guards(spoilt: Path, potential: Path, tmp_path: Path, mode: str, ranks:
     words, options = GUARDS[mode]
     both = Both(spoilt, bulk(), tmp_path, thermostat=None, guard=Guard(potential, every=2, **options))
     velocities = moving(both.made).velocities.copy()
-    velocities[0] *= 1.1 * MAX_SPEED / np.linalg.norm(velocities[0])
+    velocities[0] *= 1.01 * MAX_SPEED / np.linalg.norm(velocities[0])
     both.set_velocities(velocities)
     found = both.compare(6, f"guard {potential} 2 {words}", ranks, tolerance=1e-9)
     theirs = both.statistics
