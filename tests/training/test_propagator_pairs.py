@@ -326,7 +326,7 @@ def test_trajectories_that_cannot_be_paired(tmp_path: Path) -> None:
     with pytest.raises(EquistrideError, match="does not exist"):
         read_motion(tmp_path / "none.dump")
     (tmp_path / "bad.h5").write_bytes(b"nothing")
-    with pytest.raises(EquistrideError, match=r"cannot be read as .h5"):
+    with pytest.raises(EquistrideError, match=r"cannot be opened as HDF5"):
         read_motion(tmp_path / "bad.h5")
 
 

@@ -73,6 +73,8 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
     elif form is None:
         form = filetype(str(path))
     _refuse_types(form, path)
+    if form == "extxyz":
+        _refuse_counts(path)
     pdb = clean_pdb(path) if form == "proteindatabank" else CleanPDB()
     source: Any = io.StringIO("\n".join(pdb.lines)) if form == "proteindatabank" else str(path)
     images, first = ase.io.iread(source, index=":", format=form, do_not_split_by_at_sign=True), 0
@@ -97,6 +99,23 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
             atoms.set_masses(masses)
         first += len(atoms)
         yield atoms
+
+
+def _refuse_counts(path: Path) -> None:
+    """Refuse an XYZ file that announces more atoms than it has bytes: ASE's reader would count them all."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        while head := handle.readline():
+            try:
+                count = int(head)
+            except ValueError:  # which ASE's reader tells
+                return
+            if count > size:
+                raise EquistrideError(
+                    f"{path} announces {count:.3g} atoms, more than it has bytes", hint="the file is damaged"
+                )
+            for _ in range(count + 1):
+                handle.readline()
 
 
 def _refuse_types(form: str, path: Path) -> None:
