@@ -112,7 +112,7 @@ def _refuse_counts(path: Path) -> None:
                 return
             if count > size:
                 raise EquistrideError(
-                    f"{path} announces {count:.3g} atoms, more than it has bytes", hint="the file is damaged"
+                    f"{path} announces {str(count)[:20]} atoms, more than it has bytes", hint="the file is damaged"
                 )
             for _ in range(count + 1):
                 handle.readline()
