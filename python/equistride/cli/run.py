@@ -73,12 +73,11 @@ def run(
 
         atoms = atoms.repeat(three(supercell, "supercell"))
     result = _watched(model, atoms, settings, output, resume)
-    if not result.leads:
-        return
-    _tell(result)
-    if result.stopped:
+    if result.leads:
+        _tell(result)
+    if result.stopped:  # on every process: mpiexec returns any of their statuses
         raise typer.Exit(130)
-    if report and ensemble != "minimise":
+    if result.leads and report and ensemble != "minimise":
         _report(result, model, output)
 
 
