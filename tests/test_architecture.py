@@ -44,7 +44,7 @@ ALLOWED = {
     "engines": BELOW_ARTIFACT | {"data", "_openmm"},
     "training": BELOW_ARTIFACT | {"importers", "data"},
     "bench": BELOW_ARTIFACT | {"data", "engines", "conservation"},
-    "simulation": BELOW_ARTIFACT | {"engines", "lammps"},
+    "simulation": BELOW_ARTIFACT | {"data", "engines"},
     "cli": {*BELOW_ARTIFACT, *ABOVE_ARTIFACT},
 }
 """What a room may import beside itself and the leaves: cli -> bench, simulation, trajectories, properties, conservation, engines,

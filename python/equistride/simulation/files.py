@@ -14,9 +14,11 @@ from ase import Atoms, units
 from ase.io.extxyz import write_extxyz
 from openmm import Vec3, app, unit
 
+from equistride.engines.openmm_structure import topology_from_ase
 from equistride.simulation.engine import Moment
-from equistride.simulation.settings import Format, Settings
+from equistride.simulation.settings import Settings
 from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
+from equistride.writing import whole_file
 
 COLUMNS = ("Step", "Time (ps)", "Temperature (K)", "Kinetic Energy (kJ/mole)")
 ENERGIES = ("Potential Energy (kJ/mole)", "Total Energy (kJ/mole)")
@@ -93,7 +95,7 @@ class Trajectory:
         elif self._format == "xtc":
             self._writer = app.XTCFile(str(path), *arguments)
 
-    def write(self, moment: Moment, step: int, time_fs: float) -> None:
+    def write(self, moment: Moment, time_fs: float) -> None:
         """Add a frame."""
         if self._writer is None:
             self._write_text(moment, time_fs)
@@ -129,6 +131,47 @@ def _count_frames(handle: Any, atoms: int, box: bool, size: int) -> None:
     handle.write(struct.pack("<i", (size - header) // frame))
 
 
-def trajectory_path(folder: Path, form: Format) -> Path:
-    """Return where the trajectory lies."""
-    return folder / f"trajectory.{form}"
+class Files:
+    """What a folder of a simulation holds: ``structure.pdb``, ``state.csv``, and the trajectory.
+
+    Parameters
+    ----------
+    folder
+        A folder that is there.
+    atoms, settings
+        Of the run.
+    energies
+        Whether there are potential energies.
+    sizes
+        Bytes that are kept of each file, as :meth:`sizes` gave them; none for a new run.
+    """
+
+    def __init__(self, folder: Path, atoms: Atoms, settings: Settings, energies: bool, sizes: dict[str, int]) -> None:
+        self._step_fs = settings.step_fs
+        boxed = atoms.copy()
+        boxed.pbc = atoms.pbc.all()  # OpenMM's writers know boxes along all axes or none
+        topology, positions = topology_from_ase(boxed)
+        paths = run_files(folder, settings)
+        with whole_file(paths["structure"]) as partial, partial.open("w") as f:
+            app.PDBFile.writeFile(topology, positions, f)
+        self._table = Table(paths["table"], energies, bool(atoms.pbc.any()), sizes.get("table", 0))
+        self._trajectory = Trajectory(paths["trajectory"], atoms, topology, settings, sizes.get("trajectory", 0))
+
+    def write(self, moment: Moment, step: int) -> None:
+        """Add a frame and a line."""
+        time = step * self._step_fs
+        self._table.write(moment, step, time)
+        self._trajectory.write(moment, time)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the lengths of the files in bytes."""
+        return {"table": self._table.size(), "trajectory": self._trajectory.size()}
+
+
+def run_files(folder: Path, settings: Settings) -> dict[str, Path]:
+    """Return where the files of a run lie."""
+    return {
+        "structure": folder / "structure.pdb",
+        "table": folder / "state.csv",
+        "trajectory": folder / f"trajectory.{settings.trajectory}",
+    }

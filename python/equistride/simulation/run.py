@@ -15,16 +15,15 @@ import numpy as np
 from ase import Atoms
 from ase.io import write as write_atoms
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation, force_temperature
-from openmm.app import PDBFile
 
-from equistride.artifact.metadata import Metadata
+from equistride.artifact.metadata import Metadata, metadata_of
 from equistride.artifact.model import load
+from equistride.engines.charge_spin import System, said_by, set_aside
 from equistride.engines.nve import standard
-from equistride.engines.openmm_structure import topology_from_ase
 from equistride.errors import EquistrideError, tell
 from equistride.simulation.checkpoint import Checkpoint, read_checkpoint
 from equistride.simulation.engine import Engine, Moment
-from equistride.simulation.files import Table, Trajectory, trajectory_path
+from equistride.simulation.files import Files, run_files
 from equistride.simulation.settings import Settings
 from equistride.writing import locked, whole_file
 
@@ -90,22 +89,32 @@ def simulate(
     EquistrideError
         For a folder that holds another run, settings that do not fit the model, and whatever the engine refuses.
     """
-    metadata = load(model).metadata
+    metadata = metadata_of(model) or load(model).metadata  # which says why it is no artifact
     settings = _fitting(settings, metadata)
     atoms = _prepared(structure, metadata, settings)
-    names = {"table": folder / "state.csv", "trajectory": trajectory_path(folder, settings.trajectory)}
     said = asdict(settings) | {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "structure": _digest(structure)}
     past = _past(folder, settings, said) if resume else None
     engine = _engine(model, metadata, atoms, settings)
     if past is not None:
         engine.restore(past.state, past.step)
     elif engine.leads:
-        _fresh(folder, [*names.values()])
+        _fresh(folder, settings)
     with locked(folder) if engine.leads else nullcontext():
         if settings.ensemble == "minimise":
-            return _minimise(engine, metadata, atoms, settings, folder)
-        sizes = past.sizes if past is not None else {"table": 0, "trajectory": 0}
-        return _loop(engine, metadata, atoms, settings, folder, said, past.step if past else 0, sizes, names, report)
+            paths = _minimise(engine, atoms, settings, folder)
+            return Result(settings, 0, False, engine.moment(), 0.0, paths, metadata, engine.leads)
+        files = None
+        if engine.leads:
+            files = Files(folder, atoms, settings, metadata.kind == "potential", past.sizes if past else {})
+
+        def keep(step: int) -> None:
+            state = engine.state()
+            if files is not None:
+                Checkpoint(step, said, files.sizes(), state).save(folder)
+
+        with _stoppable(folder, engine.leads) as wished:
+            made = _advance(engine, settings, past.step if past else 0, files, keep, wished, report)
+        return Result(settings, *made, run_files(folder, settings), metadata, engine.leads)
 
 
 def _fitting(settings: Settings, metadata: Metadata) -> Settings:
@@ -126,11 +135,17 @@ def _fitting(settings: Settings, metadata: Metadata) -> Settings:
 def _prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms:
     """Return the atoms as every engine takes them: turned, with the propagator's masses, with velocities."""
     atoms = standard(structure)
+    if metadata.charge_spin == "none" and (sentence := set_aside(said_by(atoms))):
+        tell(sentence)
+        atoms.info = {key: value for key, value in atoms.info.items() if key not in System._fields}
+        for name in ("initial_charges", "initial_magmoms"):
+            atoms.arrays.pop(name, None)
     if metadata.kind == "propagator":
-        mass = dict(zip(metadata.species, metadata.masses, strict=True))
+        velocities, mass = atoms.get_velocities(), dict(zip(metadata.species, metadata.masses, strict=True))
         atoms.set_masses(
             [mass.get(s, m) for s, m in zip(atoms.get_chemical_symbols(), atoms.get_masses(), strict=True)]
         )
+        atoms.set_velocities(velocities)
     if structure.has("momenta") or settings.ensemble == "minimise":
         return atoms
     warm = settings.temperature
@@ -181,9 +196,10 @@ def _past(folder: Path, settings: Settings, said: dict[str, Any]) -> Checkpoint:
     return past
 
 
-def _fresh(folder: Path, files: list[Path]) -> None:
+def _fresh(folder: Path, settings: Settings) -> None:
     """Make the folder; refuse one that holds a run."""
-    there = [path.name for path in files if path.exists()]
+    paths = run_files(folder, settings)
+    there = [paths[name].name for name in ("table", "trajectory") if paths[name].exists()]
     if there:
         raise EquistrideError(
             f"{folder} holds a run ({', '.join(there)})", hint="go on with --resume, or choose another folder"
@@ -192,8 +208,10 @@ def _fresh(folder: Path, files: list[Path]) -> None:
 
 
 @contextmanager
-def _stoppable(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a wish; the second acts at once."""
+def _stoppable(folder: Path, leads: bool) -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a wish, as the file ``stop`` is one; a second signal acts at once."""
+    if leads:
+        (folder / STOP).unlink(missing_ok=True)
     wished = [False]
     before: dict[int, Any] = {}
 
@@ -211,63 +229,35 @@ def _stoppable(folder: Path) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if leads:
+            (folder / STOP).unlink(missing_ok=True)
 
 
-def _loop(
-    engine: Engine, metadata: Metadata, atoms: Atoms, settings: Settings, folder: Path, said: dict[str, Any], step: int,
-    sizes: dict[str, int], names: dict[str, Path], report: Report | None,
-) -> Result:  # fmt: skip
-    files: dict[str, Any] = {}
-    if engine.leads:
-        topology, positions = topology_from_ase(_for_openmm(atoms))
-        pdb = folder / "structure.pdb"
-        with whole_file(pdb) as partial, partial.open("w") as f:
-            PDBFile.writeFile(topology, positions, f)
-        energies, box = metadata.kind == "potential", bool(atoms.pbc.any())
-        files["table"] = Table(names["table"], energies, box, sizes["table"])
-        files["trajectory"] = Trajectory(names["trajectory"], atoms, topology, settings, sizes["trajectory"])
-
-    def keep(step: int) -> None:
-        state = engine.state()
-        if engine.leads:
-            Checkpoint(step, said, {name: file.size() for name, file in files.items()}, state).save(folder)
-
+def _advance(
+    engine: Engine, settings: Settings, step: int, files: Files | None, keep: Callable[[int], None],
+    wished: Callable[[], bool], report: Report | None,
+) -> tuple[int, bool, Moment, float]:  # fmt: skip
+    """Go on from ``step``; return the last step, whether that is before the end, its moment, and the speed [ns/day]."""
     first, begun, stopped, moment = step, time.perf_counter(), False, engine.moment()
     speed = lambda: (step - first) * settings.step_fs * 1e-6 * 86400 / (time.perf_counter() - begun)  # noqa: E731
-    if engine.leads:
-        (folder / STOP).unlink(missing_ok=True)
-    with _stoppable(folder) as wished:
-        while step < settings.steps and not stopped:
-            count = min(CHUNK, settings.every - step % settings.every, settings.steps - step)
-            engine.step(count)
-            step += count
-            stopped = engine.agree(wished())
-            if step % settings.every and step < settings.steps and not stopped:
-                continue
+    while step < settings.steps and not stopped:
+        count = min(CHUNK, settings.every - step % settings.every, settings.steps - step)
+        engine.step(count)
+        step += count
+        stopped = engine.agree(wished())
+        due, last = step % settings.every == 0, stopped or step == settings.steps
+        if due or last:
             moment = engine.moment()
-            if engine.leads and step % settings.every == 0:
-                for file in files.values():
-                    file.write(moment, step, step * settings.step_fs)
-                if report is not None:
-                    report(step * settings.step_fs, moment, speed())
-            if stopped or step == settings.steps or step % (FRAMES_A_CHECKPOINT * settings.every) == 0:
-                keep(step)
-    if engine.leads:
-        (folder / STOP).unlink(missing_ok=True)
-    return Result(settings, step, stopped and step < settings.steps, moment, speed(),
-                  names | {"structure": folder / "structure.pdb"}, metadata, engine.leads)  # fmt: skip
+        if due and files is not None:
+            files.write(moment, step)
+            if report is not None:
+                report(step * settings.step_fs, moment, speed())
+        if last or step % (FRAMES_A_CHECKPOINT * settings.every) == 0:
+            keep(step)
+    return step, stopped and step < settings.steps, moment, speed()
 
 
-def _for_openmm(atoms: Atoms) -> Atoms:
-    """Return atoms that OpenMM's writers take: those periodic along some axes alone lose their box."""
-    if atoms.pbc.all() or not atoms.pbc.any():
-        return atoms
-    open_ = atoms.copy()
-    open_.pbc = False
-    return open_
-
-
-def _minimise(engine: Engine, metadata: Metadata, atoms: Atoms, settings: Settings, folder: Path) -> Result:
+def _minimise(engine: Engine, atoms: Atoms, settings: Settings, folder: Path) -> dict[str, Path]:
     engine.minimise(settings.max_force, MOST_STEPS)
     moment, force = engine.moment(), engine.largest_force()
     if force > settings.max_force * np.sqrt(3):
@@ -278,4 +268,4 @@ def _minimise(engine: Engine, metadata: Metadata, atoms: Atoms, settings: Settin
         frame.info.update(energy=moment.potential, largest_force=force)
         with whole_file(path) as partial:
             write_atoms(partial, frame, format="extxyz")
-    return Result(settings, 0, False, moment, 0.0, {"structure": path}, metadata, engine.leads)
+    return {"structure": path}
