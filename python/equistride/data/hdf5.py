@@ -51,11 +51,15 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     atoms = [atom for chain in tree["chains"] for residue in chain["residues"] for atom in residue["atoms"]]
     atoms.sort(key=lambda atom: int(atom["index"]))
     arrays = {name: np.asarray(values, np.float64) for name, values in found.items()}
-    if arrays["coordinates"].ndim != 3 or arrays["coordinates"].shape[1:] != (len(atoms), 3):
-        raise EquistrideError(
-            f"the coordinates of {path.name} do not fit its topology", expected=f"shape [F, {len(atoms)}, 3]",
-            found=f"shape {list(arrays['coordinates'].shape)}",
-        )  # fmt: skip
+    frames = arrays["coordinates"].shape[:1]
+    rows = {"time": ()} | {name: (3,) for name in ("cell_lengths", "cell_angles")}
+    for name, values in arrays.items():
+        shape = (*frames, *rows.get(name, (len(atoms), 3)))
+        if values.shape != shape:
+            raise EquistrideError(
+                f"{name!r} of {path.name} does not fit its topology and frames", expected=f"shape {list(shape)}",
+                found=f"shape {list(values.shape)}",
+            )  # fmt: skip
     return arrays, [(str(atom.get("element") or ""), str(atom["name"])) for atom in atoms]
 
 
@@ -76,6 +80,11 @@ def _array(file: Any, name: str, path: Path, most: int) -> Any:
     data = file[name]
     if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
         raise EquistrideError(f"{name!r} of {path.name} is no array of this file", hint="write the file again")
+    if data.dtype.kind == "O":  # libhdf5 can search a damaged heap of such values without end
+        raise EquistrideError(
+            f"{name!r} of {path.name} holds values of varying length", expected="numbers, or text of one length",
+            hint="write the file with mdtraj's HDF5Reporter or HDF5TrajectoryFile",
+        )  # fmt: skip
     if data.nbytes > most:
         raise EquistrideError(
             f"{name!r} of {path.name} is larger than its file can hold",
