@@ -5,59 +5,57 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fault_inputs as good
 
+Attack = Callable[[Path, Path], bytes]
+"""Of a good artifact and the file that shows that code ran."""
 
-def _in_code(lines: str) -> Callable[[Path, Path], bytes]:
-    """An attack whose lines stand first in the function that the engines call; MARK is the file that shows that they ran.
 
-    What the lines compute must be used, or torch's compiler takes them out.
+def _with_lines(lines: str, place: Callable[[str, str], str]) -> Attack:
+    """An attack that puts lines into the code of the network; MARK in them is the file that shows that they ran."""
+
+    def made(source: Path, marker: Path) -> bytes:
+        def change(name: str, data: bytes) -> bytes:
+            if not (name.startswith("code/") and b"def atomic_energies" in data):
+                return data
+            return place(data.decode(), lines.replace("MARK", str(marker))).encode()
+
+        return good.resealed(source, change)
+
+    return made
+
+
+def _in_code(lines: str) -> Attack:
+    """Lines that stand first in the function that the engines call.
+
+    What they compute must be used, or torch's compiler takes them out.
     """
 
-    def made(source: Path, marker: Path) -> bytes:
-        def change(name: str, data: bytes) -> bytes:
-            if not (name.startswith("code/") and b"def atomic_energies" in data):
-                return data
-            text = data.decode()
-            begin = text.index("-> Tensor:", text.index("def atomic_energies")) + len("-> Tensor:")
-            return (text[:begin] + "\n" + lines.replace("MARK", str(marker)) + text[begin:]).encode()
+    def place(text: str, lines: str) -> str:
+        begin = text.index("-> Tensor:", text.index("def atomic_energies")) + len("-> Tensor:")
+        return text[:begin] + "\n" + lines + text[begin:]
 
-        return good.resealed(source, change)
-
-    return made
+    return _with_lines(lines, place)
 
 
-def _method(lines: str) -> Callable[[Path, Path], bytes]:
-    """An attack that is a method of the module's class."""
-
-    def made(source: Path, marker: Path) -> bytes:
-        def change(name: str, data: bytes) -> bytes:
-            if not (name.startswith("code/") and b"def atomic_energies" in data):
-                return data
-            return data + lines.replace("MARK", str(marker)).encode()
-
-        return good.resealed(source, change)
-
-    return made
+def _method(lines: str) -> Attack:
+    """A method of the module's class."""
+    return _with_lines(lines, lambda text, lines: text + lines)
 
 
-def _pickle(record: str) -> Callable[[Path, Path], bytes]:
+def _pickle(record: str) -> Attack:
     """An attack on those who unpickle a record."""
 
     def made(source: Path, marker: Path) -> bytes:
-        class Harm:
-            def __reduce__(self) -> tuple[Any, ...]:
-                return Path.touch, (marker,)
-
-        return good.resealed(source, lambda name, data: pickle.dumps(Harm()) if name == record else data)
+        harm = pickle.dumps(good.Harm(marker))
+        return good.resealed(source, lambda name, data: harm if name == record else data)
 
     return made
 
 
 CLASS = "__torch__.torch.classes.equistride.Model"
-ATTACKS: dict[str, Callable[[Path, Path], bytes]] = {
+ATTACKS: dict[str, Attack] = {
     "save": _in_code('    _h = torch.save(vectors, "MARK")\n'),
     "save as an operator": _in_code('    _h = ops.aten.save(vectors, "MARK")\n'),
     "write through a mapped file": _in_code(

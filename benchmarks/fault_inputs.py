@@ -69,6 +69,16 @@ class Pair(nn.Module):
         return energies.detach(), forces, -torch.matmul(vectors.detach().t(), gradient)
 
 
+class Harm:
+    """What makes a file where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
 def positions() -> np.ndarray:
     """Six atoms near their distances [A]."""
     grid = np.array([[x, y, z] for x in range(3) for y in range(2) for z in range(1)], float)

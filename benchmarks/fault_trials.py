@@ -7,8 +7,11 @@ raises what a user would see.
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -57,7 +60,7 @@ def artifacts(folder: Path) -> Trial:
 
 
 def metadata(folder: Path) -> Trial:
-    """Edit a field of the metadata; half of the files are sealed anew, and then what they say is what they are."""
+    """Edit a field of the metadata; four in five of the files are sealed anew, and then what they say is what they are."""
     from typer.testing import CliRunner
 
     from equistride.artifact.archive import DIGEST
@@ -87,8 +90,6 @@ def metadata(folder: Path) -> Trial:
 
 
 def _with_record(content: bytes, name: str, record: bytes) -> bytes:
-    import io
-
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w") as new:
         for n in old.namelist():
@@ -160,18 +161,14 @@ def pickles(folder: Path) -> Trial:
 
     source = good.trajectories(folder)[".h5"].read_bytes()
 
-    class Harm:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (MARKER,)
-
-    import pickle
-
-    harm = pickle.dumps(Harm(), 0)
+    harm = pickle.dumps(good.Harm(MARKER), 0)
 
     def trial(rng: np.random.Generator) -> str:
         if rng.random() < 0.3:
             target = folder / "pickled.npz"
-            np.savez(target, numbers=np.array([Harm()] * 3), positions=np.zeros((2, 3, 3)), time_fs=np.arange(2.0))
+            np.savez(
+                target, numbers=np.array([good.Harm(MARKER)] * 3), positions=np.zeros((2, 3, 3)), time_fs=np.arange(2.0)
+            )
         else:
             target = folder / "pickled.h5"
             target.write_bytes(source)
@@ -234,9 +231,16 @@ def _limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def _new_folders(folder: Path) -> Iterator[Path]:
+    """Make a folder for each trial."""
+    for number in itertools.count(1):
+        place = folder / str(number)
+        place.mkdir()
+        yield place
+
+
 def full_disks(folder: Path) -> Trial:
     """Write with a limit of file size, where an older file is and where none is."""
-    from equistride.artifact.ensemble import combine
     from equistride.engines.openmm_export import write_torchforce
     from equistride.training.checkpoints import CheckpointFiles
     from equistride.trajectories import read_trajectory, write_report
@@ -246,22 +250,16 @@ def full_disks(folder: Path) -> Trial:
     run = read_trajectory(good.trajectories(folder / "in")[".npz"])
     state = {"global_step": 1, "equistride": {}, "state_dict": {"model.w": torch.ones(200, 30)}}
     writers: dict[str, Callable[[Path], Any]] = {
-        "model.pt": lambda p: good.artifact(p.parent).rename(p) and None,
+        "pair.pt": lambda p: good.artifact(p.parent),
         "force.pt": lambda p: write_torchforce(source, p, good.SYMBOLS, periodic=False),
-        "ensemble.pt": lambda p: combine([source, folder / "in" / "other.pt"], p),
         "last.ckpt": lambda p: CheckpointFiles().save_checkpoint(state, p),
         "run.npz": lambda p: good.frames().save(p),
         "report.html": lambda p: write_report(p, title="x", subtitle="", trajectory=run, segments=[]),
     }
-    del writers["model.pt"], writers["ensemble.pt"]
-    writers["pair.pt"] = lambda p: good.artifact(p.parent)
-    number = 0
+    places = _new_folders(folder)
 
     def trial(rng: np.random.Generator) -> str:
-        nonlocal number
-        number += 1
-        place = folder / f"out{number}"
-        place.mkdir()
+        place = next(places)
         name = sorted(writers)[int(rng.integers(len(writers)))]
         old = rng.random() < 0.5
         if old:
@@ -294,13 +292,10 @@ def kills(folder: Path) -> Trial:
         "    CheckpointFiles().save_checkpoint({'global_step': k, 'equistride': {}, 'state_dict': w}, place / 'last.ckpt')\n"
         "    frames.save(place / 'run.npz')\n    print(k, flush=True)\n"
     )
-    number = 0
+    places = _new_folders(folder)
 
     def trial(rng: np.random.Generator) -> str:
-        nonlocal number
-        number += 1
-        place = folder / f"run{number}"
-        place.mkdir()
+        place = next(places)
         words = [sys.executable, "-c", program, str(place), str(Path(__file__).parent)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None

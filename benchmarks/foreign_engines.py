@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,23 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
-from numpy.typing import NDArray
-from openmm import Context, Platform, VerletIntegrator, unit
+from in_engines import ROOT, Array, in_lammps, in_openmm, in_torch_sim, lengths
 
 from equistride import artifact
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.nve import standard
-from equistride.engines.openmm import create_system
-from equistride.engines.openmm_structure import topology_from_ase
 from equistride.importers.nequip import import_nequip
 from equistride.importers.sevennet import import_sevennet
-from equistride.units import EV_PER_KJ_MOL
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "engines"))
-import lammps_runs as lmp  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "foreign_engines.json"
 SMALL = ROOT / "tests" / "data" / "nequip"
@@ -49,7 +39,6 @@ RELEASED = {
     "7net-mf-0-PBE": ("7net-mf-0", "PBE"),
     "7net-mf-0-R2SCAN": ("7net-mf-0", "R2SCAN"),
 }
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -112,34 +101,6 @@ class Worst:
         self.rows[name] = max(self.rows.get(name, 0.0), error)
 
 
-def in_torch_sim(path: Path, atoms: Atoms) -> dict[str, Array]:
-    """Return energy and forces by torch-sim."""
-    import torch_sim as ts
-
-    from equistride.engines.torch_sim import EquistrideModel
-
-    model = EquistrideModel(path, device=torch.device("cpu"), dtype=torch.float64, compute_stress=False)
-    state = ts.io.atoms_to_state([atoms], torch.device("cpu"), torch.float64)
-    return {key: value.numpy() for key, value in model(state).items()}
-
-
-def in_openmm(path: Path, atoms: Atoms) -> tuple[float, Array]:
-    """Return energy [eV] and forces [eV/A] by the plugin, on the Reference platform."""
-    topology, positions = topology_from_ase(atoms)
-    system = create_system(path, topology, precision="float64", backend="plugin")
-    context = Context(system, VerletIntegrator(0.001), Platform.getPlatformByName("Reference"))
-    context.setPositions(positions)
-    state = context.getState(energy=True, forces=True)
-    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) * EV_PER_KJ_MOL
-    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.angstrom) * EV_PER_KJ_MOL
-    return float(energy), np.asarray(forces)
-
-
-def lengths(forces: Any) -> Array:
-    """Return those of forces [N, 3]."""
-    return np.asarray(np.linalg.norm(np.asarray(forces), axis=1))
-
-
 def turned(atoms: Atoms) -> Atoms:
     """Return a crystal in the form that OpenMM and LAMMPS want, 2 x 2 x 2 times where it is small."""
     return standard(atoms.repeat(2) if len(atoms) < 30 else atoms)
@@ -182,10 +143,8 @@ def tried(case: Case, folder: Path, ranks: tuple[int, ...]) -> dict[str, float]:
             total, forces = in_openmm(path, image)
             worst.add(f"{form} OpenMM energy", total, times * energy)
             worst.add(f"{form} OpenMM lengths of forces", lengths(forces), lengths(np.tile(true["forces"], (times, 1))))
-            lmp.TYPES[:] = sorted(set(image.get_chemical_symbols()))
-            style = lmp.head("equistride precision float64", f"* * {path} {' '.join(lmp.TYPES)}")
             for count in ranks:
-                step = lmp.run(image, style + lmp.OUTPUT + "run 0\n", folder / "lammps", count)
+                step = in_lammps(path, image, folder / "lammps", count)
                 worst.add(f"{form} LAMMPS atomic energies", step.energies, np.tile(true["energies"], times))
                 worst.add(f"{form} LAMMPS of {count} and OpenMM forces", step.forces, forces, relative=False)
     return worst.rows

@@ -27,7 +27,7 @@ PACKAGES = (
 MORE = ("pybind11", "swig", "ninja", "cmake", "pytest", "pytest-xdist", "hypothesis", "nvalchemi-toolkit-ops")
 
 
-def first_line(*command: str) -> str:
+def last_line(*command: str) -> str:
     """Return the last line that a program prints."""
     if shutil.which(command[0]) is None:
         return "not there"
@@ -54,9 +54,9 @@ def main() -> None:
     print("torch", torch.__version__, "CUDA", torch.version.cuda, "on", torch.cuda.get_device_name())
     print(
         "driver",
-        first_line("nvidia-smi", "--query-gpu=driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"),
+        last_line("nvidia-smi", "--query-gpu=driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"),
     )
-    print("nvcc", first_line("nvcc", "--version"), "| nvrtc", nvrtc(), "| ncu", first_line("ncu", "--version"))
+    print("nvcc", last_line("nvcc", "--version"), "| nvrtc", nvrtc(), "| ncu", last_line("ncu", "--version"))
     for name in PACKAGES + MORE:
         try:
             print(name, version(name))

@@ -18,26 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
-from numpy.typing import NDArray
-from openmm import Context, Platform, VerletIntegrator, unit
+from in_engines import ROOT, Array, in_lammps, in_openmm, in_torch_sim, lengths
 
 from equistride.artifact import load
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.nve import standard
-from equistride.engines.openmm import create_system
-from equistride.engines.openmm_structure import topology_from_ase
-from equistride.engines.torch_sim import EquistrideModel
 from equistride.importers.mace import import_mace
-from equistride.units import EV_PER_KJ_MOL
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "engines"))
-import lammps_runs as lmp  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "mace_engines.json"
-Array = NDArray[np.float64]
 
 
 def frames(path: Path) -> dict[str, dict[str, Array]]:
@@ -56,30 +45,6 @@ def frames(path: Path) -> dict[str, dict[str, Array]]:
 def atoms_of(frame: dict[str, Array]) -> Atoms:
     """Return the structure."""
     return Atoms(frame["numbers"], frame["positions"], cell=frame["cell"], pbc=frame["pbc"])
-
-
-def lengths(forces: Any) -> Array:
-    """Return those of forces [N, 3]."""
-    return np.asarray(np.linalg.norm(np.asarray(forces), axis=1))
-
-
-def in_torch_sim(path: Path, atoms: Atoms) -> Array:
-    """Return forces by torch-sim."""
-    import torch_sim as ts
-
-    model = EquistrideModel(path, device=torch.device("cpu"), dtype=torch.float64, compute_stress=False)
-    state = ts.io.atoms_to_state([atoms], torch.device("cpu"), torch.float64)
-    return np.asarray(model(state)["forces"].numpy())
-
-
-def in_openmm(path: Path, atoms: Atoms) -> Array:
-    """Return forces by the plugin, on the Reference platform."""
-    topology, positions = topology_from_ase(atoms)
-    system = create_system(path, topology)
-    context = Context(system, VerletIntegrator(0.001), Platform.getPlatformByName("Reference"))
-    context.setPositions(positions)
-    forces = context.getState(forces=True).getForces(asNumpy=True)
-    return np.asarray(forces.value_in_unit(unit.kilojoule_per_mole / unit.angstrom) * EV_PER_KJ_MOL)
 
 
 def tried(model: Path, true: dict[str, dict[str, Array]], folder: Path) -> dict[str, float]:
@@ -102,17 +67,15 @@ def tried(model: Path, true: dict[str, dict[str, Array]], folder: Path) -> dict[
             out = loaded.compute(atoms.positions, species, atoms.cell.array, atoms.pbc)
             add(f"{dtype} atomic energies", out.atomic_energies, frame["energies"], largest)
             add(f"{dtype} virial", out.virial, frame["virial"], float(np.abs(frame["virial"]).max()))
-            add(f"{dtype} torch-sim forces", in_torch_sim(path, atoms), frame["forces"], largest)
+            add(f"{dtype} torch-sim forces", in_torch_sim(path, atoms)["forces"], frame["forces"], largest)
             atoms.calc = calculator
             add(f"{dtype} ASE forces", atoms.get_forces(), frame["forces"], largest)
         frame, atoms = true["crystal"], standard(atoms_of(true["crystal"]).repeat((4, 3, 3)))
         times, largest = len(atoms) // len(frame["numbers"]), float(np.abs(frame["forces"]).max())
         expected = lengths(np.tile(frame["forces"], (times, 1)))
-        add(f"{dtype} OpenMM lengths of forces", lengths(in_openmm(path, atoms)), expected, largest)
-        lmp.TYPES[:] = sorted(set(atoms.get_chemical_symbols()))
+        add(f"{dtype} OpenMM lengths of forces", lengths(in_openmm(path, atoms)[1]), expected, largest)
         for ranks in (1, 2, 4):
-            style = lmp.head(f"equistride precision {dtype}", f"* * {path} {' '.join(lmp.TYPES)}")
-            step = lmp.run(atoms, style + lmp.OUTPUT + "run 0\n", folder / f"{dtype}{ranks}", ranks)
+            step = in_lammps(path, atoms, folder / f"{dtype}{ranks}", ranks, dtype)
             add(f"{dtype} LAMMPS of {ranks} lengths of forces", lengths(step.forces), expected, largest)
             add(f"{dtype} LAMMPS of {ranks} energies", step.energies, np.tile(frame["energies"], times), largest)
     return rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,12 @@ _TIMING = _timing()
 processor, cpu_time, gemm_rate = _TIMING.processor, _TIMING.cpu_time, _TIMING.gemm_rate
 copy_rate, keep_freed_memory = _TIMING.copy_rate, _TIMING.keep_freed_memory
 captured, event_time, kernel_times = _TIMING.captured, _TIMING.event_time, _TIMING.kernel_times
+
+
+def without_openmp() -> dict[str, str]:
+    """Return the environment less what it says of OpenMP's threads, as users have it."""
+    of_openmp = ("OMP_", "MKL_", "GOMP_", "KMP_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(of_openmp)}
 
 
 def publish(figures: dict[str, Any], path: Path | None) -> None:

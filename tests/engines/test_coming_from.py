@@ -11,7 +11,7 @@ from pathlib import Path
 import lammps_runs as lmp
 import numpy as np
 import pytest
-from test_lammps_pair import crystal
+from lammps_runs import crystal
 from typer.testing import CliRunner
 
 from equistride.cli.main import app

@@ -11,7 +11,6 @@ from openmm_systems import context, energy_forces
 from random_models import random_potential, write_artifact
 
 from equistride import artifact
-from equistride.data.quartz import quartz
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.units import KJ_MOL_PER_EV
@@ -32,14 +31,11 @@ def dispersed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_engines_agree(dispersed: Path, tmp_path: Path, ranks: int, ghosts: str) -> None:
     """Forces to 1e-10 eV/A: coordination numbers go from process to process as features do."""
     lmp.require_plugin()
-    atoms = quartz((2, 2, 2))
-    atoms.rattle(0.05, seed=3)
-    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
+    atoms = lmp.crystal()
     model = artifact.load(dispersed)
     kinds = model.species_index(atoms.get_chemical_symbols())
     true = model.compute(atoms.positions, kinds, atoms.cell.array, atoms.pbc)
-    style = lmp.head(f"equistride precision float64 ghost {ghosts}", f"* * {dispersed} Si O")
-    found = lmp.run(atoms, style + lmp.OUTPUT + "run 0\n", tmp_path, ranks)
+    found = lmp.once(dispersed, atoms, tmp_path, f"ghost {ghosts}", ranks)
     assert found.energies == pytest.approx(true.atomic_energies.numpy(), rel=1e-12)
     np.testing.assert_allclose(found.forces, true.forces.numpy(), rtol=0, atol=1e-10)
     if ranks > 1:

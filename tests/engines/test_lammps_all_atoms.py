@@ -15,7 +15,6 @@ from random_models import random_potential
 from equistride import artifact
 from equistride.artifact.export import save_potential
 from equistride.artifact.metadata import Composition
-from equistride.data.quartz import quartz
 from equistride.models.esen import ESENConfig
 from equistride.units import EV_PER_ANGSTROM3_IN_BAR
 
@@ -41,9 +40,7 @@ def balanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def slab() -> Atoms:
     """72 displaced atoms in a box that is empty beyond them, so that the last of some processes has none."""
-    atoms = quartz((2, 2, 2))
-    atoms.rattle(0.05, seed=3)
-    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
+    atoms = lmp.crystal()
     cell = atoms.cell.array
     cell[2, 2] += 30.0
     atoms.set_cell(cell)

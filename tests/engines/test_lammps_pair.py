@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from lammps_runs import crystal, once
 from numpy.typing import NDArray
 
 from equistride import artifact
-from equistride.data.quartz import quartz
 from equistride.units import EV_PER_ANGSTROM3_IN_BAR
 
 Array = NDArray[np.float64]
@@ -27,27 +27,12 @@ def _plugin() -> None:
     lmp.require_plugin()
 
 
-def crystal() -> Atoms:
-    """72 atoms of quartz in the triclinic cell that LAMMPS wants, displaced."""
-    atoms = quartz((2, 2, 2))
-    atoms.rattle(0.05, seed=3)
-    cell = atoms.cell.standard_form()[0]
-    atoms.set_cell(cell, scale_atoms=True)
-    return atoms
-
-
 def expected(path: Path, atoms: Atoms) -> artifact.Outputs:
     """Evaluate the artifact itself."""
     model = artifact.load(path, dtype=torch.float64)
     return model.compute(
         atoms.positions, model.species_index(atoms.get_chemical_symbols()), atoms.cell.array, atoms.pbc
     )
-
-
-def once(path: Path, atoms: Atoms, folder: Path, options: str = "", ranks: int = 1, extra: str = "") -> lmp.Frame:
-    """Evaluate it in LAMMPS."""
-    script = lmp.head(f"equistride precision float64 {options}", f"* * {path} Si O") + extra + lmp.OUTPUT + "run 0\n"
-    return lmp.run(atoms, script, folder, ranks)
 
 
 def pressure(frame: lmp.Frame) -> Array:

@@ -10,9 +10,9 @@ import lennard_jones
 import numpy as np
 import pytest
 import toy_propagator
+from lammps_runs import crystal
 from random_models import random_potential, write_artifact
 from test_lammps_beside_lj import start, tables
-from test_lammps_pair import crystal
 
 from equistride import artifact
 from equistride.importers.fairchem import import_fairchem

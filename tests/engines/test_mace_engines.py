@@ -10,8 +10,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.data import covalent_radii
+from lammps_runs import crystal
 from openmm_systems import context, energy_forces
-from test_lammps_pair import crystal
 
 from equistride.artifact import load
 from equistride.artifact.export import save_potential
@@ -54,8 +54,7 @@ def test_lammps_on_several_processes(artifact: Path, tmp_path: Path) -> None:
     energy, forces = of_ase(artifact, atoms)
     assert np.abs(forces).max() > 0.1
     for ranks, options in ((1, ""), (2, "ghost exchange"), (2, "ghost wide"), (4, "")):
-        script = lmp.head(f"equistride precision float64 {options}", f"* * {artifact} Si O") + lmp.OUTPUT + "run 0\n"
-        found = lmp.run(atoms, script, tmp_path / f"{ranks}{options.replace(' ', '')}", ranks)
+        found = lmp.once(artifact, atoms, tmp_path / f"{ranks}{options.replace(' ', '')}", options, ranks)
         assert np.abs(found.forces - forces).max() < 1e-10
         assert found.thermo[0]["PotEng"] == pytest.approx(energy, abs=1e-9)
 

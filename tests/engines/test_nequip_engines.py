@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from lammps_runs import crystal
 from numpy.typing import NDArray
 from openmm_systems import context, energy_forces
 
 from equistride import artifact
-from equistride.data.quartz import quartz
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_structure import topology_from_ase
@@ -34,14 +34,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.pt" for name in "cd"}
 
 
-def crystal() -> Atoms:
-    """72 atoms of quartz in the triclinic cell that LAMMPS wants, displaced."""
-    atoms = quartz((2, 2, 2))
-    atoms.rattle(0.05, seed=3)
-    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
-    return atoms
-
-
 def expected(path: Path, atoms: Atoms, dtype: torch.dtype | None = None) -> artifact.Outputs:
     model = artifact.load(path, dtype=dtype)
     return model.compute(
@@ -55,8 +47,7 @@ def test_lammps_divides_it(written: dict[str, Path], tmp_path: Path, name: str, 
     """Forces to 1e-10 eV/A in double precision, also from tables."""
     lmp.require_plugin()
     atoms = crystal()
-    style = lmp.head(f"equistride precision float64 ghost {ghosts}", f"* * {written[name]} Si O")
-    found = lmp.run(atoms, style + lmp.OUTPUT + "run 0\n", tmp_path, ranks)
+    found = lmp.once(written[name], atoms, tmp_path, f"ghost {ghosts}", ranks)
     true = expected(written[name], atoms, torch.float64)
     assert found.energies == pytest.approx(true.atomic_energies.numpy(), rel=1e-12)
     np.testing.assert_allclose(found.forces, true.forces.numpy(), rtol=0, atol=1e-10)

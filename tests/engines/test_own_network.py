@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from lammps_runs import crystal
 from openmm_systems import context, energy_forces
 
 from equistride import artifact
 from equistride.artifact.validate import validate
-from equistride.data.quartz import quartz
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm import create_system
 from equistride.engines.openmm_structure import topology_from_ase
@@ -44,14 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
         assert "sums over neighbours" in done.stdout
     return place
-
-
-def crystal() -> Atoms:
-    """72 atoms of quartz in the triclinic cell that LAMMPS wants, displaced."""
-    atoms = quartz((2, 2, 2))
-    atoms.rattle(0.05, seed=3)
-    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
-    return atoms
 
 
 def truth(folder: Path, name: str, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
@@ -88,8 +80,7 @@ def test_lammps_divides_it(folder: Path, name: str, tmp_path: Path) -> None:
     lmp.require_plugin()
     atoms = crystal()
     energy, forces, _ = truth(folder, name, atoms)
-    style = lmp.head("equistride precision float64", f"* * {folder / name}.pt Si O")
-    found = lmp.run(atoms, style + lmp.OUTPUT + "run 0\n", tmp_path, 2)
+    found = lmp.once(folder / f"{name}.pt", atoms, tmp_path, ranks=2)
     assert found.energies.sum() == pytest.approx(energy, rel=1e-12)
     np.testing.assert_allclose(found.forces, forces, rtol=0, atol=1e-10)
 
