@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_limit import file_limit
 
 from equistride.errors import EquistrideError
 from equistride.writing import PARTIAL, locked, whole_file, write, write_arrays
@@ -55,13 +55,8 @@ def test_a_limit_of_file_size(tmp_path: Path, old: bool) -> None:
     path = tmp_path / "a.bin"
     if old:
         write(path, "old")
-    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(OSError, match="File too large") as refused:
-            write(path, os.urandom(10_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    with file_limit(4096), pytest.raises(OSError, match="File too large") as refused:
+        write(path, os.urandom(10_000))
     assert refused.value.errno == errno.EFBIG
     assert [p.read_text() for p in tmp_path.iterdir()] == (["old"] if old else [])
 

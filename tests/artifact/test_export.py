@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from file_limit import file_limit
 from random_models import SPECIES, Graph, random_potential
 
 from equistride.artifact import load
@@ -95,13 +95,8 @@ def test_an_older_file_stays_where_the_new_one_fails(checkpoint: Path, tmp_path:
     path = tmp_path / "toy.pt"
     export(checkpoint, path)
     before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            export(checkpoint, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_limit(len(before) // 2), pytest.raises(OSError, match="File too large"):
+        export(checkpoint, path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "toy.pt"]
 

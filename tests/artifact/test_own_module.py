@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,18 @@ def write(module: nn.Module, path: Path, **options: object) -> Metadata:
     return export_module(module, path, **given | options)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Metadata]]:
+    """Export a form, once for all tests."""
+
+    @functools.cache
+    def of(form: str) -> tuple[Path, Metadata]:
+        path = tmp_path_factory.mktemp("own") / "m.pt"
+        return path, write(seeded(*FORMS[form]), path)
+
+    return of
+
+
 def frame() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return positions [12, 3], species [12] and a cell smaller than two cutoffs."""
     generator = torch.Generator().manual_seed(5)
@@ -61,29 +75,29 @@ def expected() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_the_same_model(form: str, tmp_path: Path) -> None:
-    metadata = write(seeded(*FORMS[form]), tmp_path / "m.pt")
+def test_every_form_is_the_same_model(form: str, written: Callable[[str], tuple[Path, Metadata]]) -> None:
+    path, metadata = written(form)
     assert metadata.capabilities.decomposable
     assert metadata.message_passing_steps == 2
     positions, species, cell = frame()
     energies, forces = expected()
-    found = load(tmp_path / "m.pt").compute(positions, species, cell, True)
+    found = load(path).compute(positions, species, cell, True)
     assert torch.allclose(found.atomic_energies, energies, rtol=0, atol=1e-12)  # rounding: energies of 1 eV
     assert torch.allclose(found.forces, forces, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", ["edges", "Geometric, traced", "Data", "MACE"])
-def test_one_atom_no_atom_and_validate(form: str, tmp_path: Path) -> None:
+def test_one_atom_no_atom_and_validate(form: str, written: Callable[[str], tuple[Path, Metadata]]) -> None:
     """Sizes that no example of a trace has, parts that own nothing, and every check of validate."""
-    write(seeded(*FORMS[form]), tmp_path / "m.pt")
-    model = load(tmp_path / "m.pt")
+    path, _ = written(form)
+    model = load(path)
     alone = model.compute([[0.0, 0.0, 0.0]], ["C"])
     pair = model.compute([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]], ["C", "C"])
     assert torch.allclose(pair.atomic_energies, alone.atomic_energies.expand(2), rtol=0, atol=1e-14)
     assert float(alone.forces.abs().max()) == 0.0
     positions, species, cell = frame()
     assert model.compute_part(positions, species, cell, True, owned=0).atomic_energies.shape == (0,)
-    assert all(check.passed for check in validate(tmp_path / "m.pt"))
+    assert all(check.passed for check in validate(path))
 
 
 @pytest.mark.parametrize("trick", ["mean of features", "number of atoms", "batch statistics", "both ends"])

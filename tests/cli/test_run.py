@@ -19,6 +19,7 @@ from equistride.data.quartz import quartz
 from equistride.errors import EquistrideError
 from equistride.simulation import Settings, simulate
 from equistride.simulation.checkpoint import read_checkpoint
+from equistride.simulation.run import Result
 from equistride.simulation.settings import femtoseconds
 from equistride.trajectories import read_state_csv, read_trajectory
 
@@ -37,18 +38,30 @@ def crystal() -> Atoms:
     return atoms
 
 
+@pytest.fixture(scope="module")
+def in_ase(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """20 fs of NVE, with which all engines are compared."""
+    settings = Settings(engine="ase", ensemble="nve", time_fs=20, every=10, precision="float64")
+    return simulate(POTENTIAL, crystal(), settings, tmp_path_factory.mktemp("nve") / "run")
+
+
+@pytest.fixture(scope="module")
+def ideal(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The lattice at its minimum."""
+    settings = Settings(engine="ase", ensemble="minimise", max_force=0.001)
+    return simulate(POTENTIAL, quartz((2, 2, 2)), settings, tmp_path_factory.mktemp("ideal") / "run")
+
+
 @pytest.mark.parametrize("engine", ["openmm", "lammps", "ase"])
-def test_engines_agree(engine: str, tmp_path: Path) -> None:
+def test_engines_agree(engine: str, in_ase: Result, tmp_path: Path) -> None:
     """NVE of one start: after 20 fs positions agree to 5e-8 A, for the engines' constants of nature agree to 1e-7."""
     settings = Settings(engine=engine, ensemble="nve", time_fs=20, every=10, trajectory="extxyz", precision="float64")
     result = simulate(POTENTIAL, crystal(), settings, tmp_path / engine)
-    expected = simulate(POTENTIAL, crystal(), Settings(engine="ase", ensemble="nve", time_fs=20, every=10,
-                                                       precision="float64"), tmp_path / "other")  # fmt: skip
     assert result.step == 20
     assert not result.stopped
-    assert np.abs(result.last.positions - expected.last.positions).max() < 5e-8
+    assert np.abs(result.last.positions - in_ase.last.positions).max() < 5e-8
     assert result.last.potential + result.last.kinetic == pytest.approx(
-        expected.last.potential + expected.last.kinetic, abs=5e-6
+        in_ase.last.potential + in_ase.last.kinetic, abs=5e-6
     )
     frames = read_trajectory(result.files["trajectory"])
     assert frames.time.tolist() == [10.0, 20.0]
@@ -104,14 +117,12 @@ def test_constant_pressure(engine: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("engine", ["openmm", "lammps", "ase"])
-def test_minimisation(engine: str, tmp_path: Path) -> None:
+def test_minimisation(engine: str, ideal: Result, tmp_path: Path) -> None:
     """Crystals go back to the lattice: energies of all engines agree to 1e-4 eV, forces are below the bound."""
     settings = Settings(engine=engine, ensemble="minimise", max_force=0.005, precision="float64")
     result = simulate(POTENTIAL, crystal(), settings, tmp_path / "a")
     still = read(result.files["structure"])
     assert still.info["largest_force"] < 0.005 * 3**0.5
-    ideal = simulate(POTENTIAL, quartz((2, 2, 2)), Settings(engine="ase", ensemble="minimise", max_force=0.001),
-                     tmp_path / "b")  # fmt: skip
     assert result.last.potential == pytest.approx(ideal.last.potential, abs=2e-3)
 
 

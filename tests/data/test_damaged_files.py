@@ -61,17 +61,24 @@ def tried(read: Callable[[Path], Any], path: Path) -> None:
                 raise AssertionError(f"several lines: {refused}") from refused
 
 
-def structure_text(path: Path, form: str) -> str:
-    ase.io.write(path, ATOMS, format=form)
-    return path.read_text()
+STRUCTURES = {"extxyz": "a.xyz", "vasp": "POSCAR", "proteindatabank": "a.pdb"}
 
 
-@pytest.mark.parametrize("form", ["extxyz", "vasp", "proteindatabank"])
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Good structures by their formats."""
+    folder = tmp_path_factory.mktemp("structures")
+    for form, name in STRUCTURES.items():
+        ase.io.write(folder / name, ATOMS, format=form)
+    return {form: (folder / name).read_text() for form, name in STRUCTURES.items()}
+
+
+@pytest.mark.parametrize("form", STRUCTURES)
 @CASES
 @given(edits=EDITS)
-def test_structures(tmp_path: Path, form: str, edits: list[tuple[float, int, str]]) -> None:
-    path = tmp_path / {"extxyz": "a.xyz", "vasp": "POSCAR", "proteindatabank": "a.pdb"}[form]
-    path.write_text(edited(structure_text(path, form), edits), errors="replace")
+def test_structures(tmp_path: Path, texts: dict[str, str], form: str, edits: list[tuple[float, int, str]]) -> None:
+    path = tmp_path / STRUCTURES[form]
+    path.write_text(edited(texts[form], edits), errors="replace")
     tried(read_atoms, path)
 
 
@@ -81,9 +88,8 @@ def test_configurations(tmp_path: Path, edits: list[tuple[float, int, str]]) -> 
     path = tmp_path / "config.yaml"
     path.write_text(edited(CONFIG, edits), errors="replace")
     tried(load_config, path)
-    (word,) = [word for _, _, word in edits][:1]
     path.write_text(CONFIG)
-    tried(lambda p: load_config(p, [f"trainer.steps={word}"]), path)
+    tried(lambda p: load_config(p, [f"trainer.steps={edits[0][2]}"]), path)
 
 
 @CASES
@@ -101,10 +107,6 @@ def npz(path: Path) -> None:
     np.savez(path, numbers=[14, 8], positions=np.arange(18.0).reshape(3, 2, 3), time_fs=[0.0, 1.0, 2.0])
 
 
-def traj(path: Path) -> None:
-    ase.io.write(path, [ATOMS] * 3)
-
-
 def hdf5(path: Path) -> None:
     """As mdtraj's reporter writes it."""
     atoms = [{"index": k, "name": s, "element": s} for k, s in enumerate(("Si", "O"))]
@@ -115,13 +117,23 @@ def hdf5(path: Path) -> None:
         file["topology"] = np.array([json.dumps(topology).encode()])
 
 
-@pytest.mark.parametrize("write", [npz, traj, hdf5])
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Good trajectories by their names."""
+    folder = tmp_path_factory.mktemp("trajectories")
+    npz(folder / "a.npz")
+    hdf5(folder / "a.h5")
+    ase.io.write(folder / "a.traj", [ATOMS] * 3)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.traj", "a.h5"])
 @CASES
 @given(place=st.floats(0, 1), length=st.sampled_from([0, 1, 8, 512]), put=st.binary(max_size=12))
-def test_trajectories(tmp_path: Path, write: Callable[[Path], None], place: float, length: int, put: bytes) -> None:
-    path = tmp_path / {npz: "a.npz", traj: "a.traj", hdf5: "a.h5"}[write]
-    write(path)
-    data = path.read_bytes()
+def test_trajectories(
+    tmp_path: Path, contents: dict[str, bytes], name: str, place: float, length: int, put: bytes
+) -> None:
+    path, data = tmp_path / name, contents[name]
     begin = round(place * len(data))
     path.write_bytes(data[:begin] + put + data[begin + length :])
     tried(read_motion, path)

@@ -8,7 +8,6 @@ import lammps_runs as lmp
 import numpy as np
 import pytest
 from openmm_systems import context, energy_forces
-from random_models import random_potential, write_artifact
 
 from equistride import artifact
 from equistride.engines.openmm import create_system
@@ -20,11 +19,10 @@ from equistride.artifact.dispersion import with_dispersion
 
 
 @pytest.fixture(scope="module")
-def dispersed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dispersed")
-    plain = write_artifact(random_potential(), folder / "plain.pt", "float64")
-    with_dispersion(plain, folder / "both.pt", "pbe", cutoff=7.0)
-    return folder / "both.pt"
+def dispersed(random_artifact64: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dispersed") / "both.pt"
+    with_dispersion(random_artifact64, path, "pbe", cutoff=7.0)
+    return path
 
 
 @pytest.mark.parametrize(("ranks", "ghosts"), [(1, "wide"), (2, "exchange")])

@@ -95,12 +95,8 @@ def test_momenta_equal_the_cpu(name: str, is_open: bool, emulated: torch._ops._O
 def test_a_half_step_is_one_launch(emulated: torch._ops._OpNamespace) -> None:
     """Of torch's operators there were some forty, and `eigh`, which waits for the host."""
     atoms = BODIES["cluster"]
-    torch.use_deterministic_algorithms(False)  # new memory is not filled
-    try:
-        assert launches_of(emulated, lambda: atoms.half_step(emulated, "langevin+csvr", True)) == 1
-        assert launches_of(emulated, lambda: atoms.half_step(CPU, "langevin+csvr", True)) > 10
-    finally:
-        torch.use_deterministic_algorithms(True)
+    assert launches_of(emulated, lambda: atoms.half_step(emulated, "langevin+csvr", True)) == 1
+    assert launches_of(emulated, lambda: atoms.half_step(CPU, "langevin+csvr", True)) > 10
 
 
 def philox(key: int, low: int, high: int) -> list[int]:
@@ -141,21 +137,12 @@ def test_rescaling_keeps_the_canonical_distribution() -> None:
     """The mean kinetic energy over many draws is that of the temperature: 3 sigma of 300 draws at tau = 0."""
     atoms = BODIES["cluster"]
     numbers = torch.tensor([1.0, 1e-300, THERMAL], dtype=torch.float64)
-    kinetic = [
-        float(
-            (
-                atoms.masses
-                * CPU.thermostat(
-                    *(
-                        atoms.positions,
-                        atoms.velocities - (atoms.masses * atoms.velocities).sum(0) / atoms.masses.sum(),
-                    ),
-                    *(atoms.masses, atoms.ids, torch.tensor([5, k]), numbers, False),
-                ).square()
-            ).sum()
-        )
-        for k in range(300)
-    ]
+    internal = atoms.velocities - (atoms.masses * atoms.velocities).sum(0) / atoms.masses.sum()
+    kinetic = []
+    for k in range(300):
+        draw = torch.tensor([5, k])
+        after = CPU.thermostat(atoms.positions, internal, atoms.masses, atoms.ids, draw, numbers, False)
+        kinetic.append(float((atoms.masses * after.square()).sum()))
     degrees = 3 * 40 - 3
     mean = sum(kinetic) / len(kinetic) / (degrees * THERMAL)
     assert abs(mean - 1) < 3 * math.sqrt(2 / degrees / len(kinetic))

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from finite_differences import force_on
-from random_models import graph_of, random_potential, write_artifact
+from random_models import graph_of
 
 from equistride.artifact import load
 from equistride.errors import EquistrideError
@@ -79,9 +79,9 @@ def test_it_ends_smoothly() -> None:
     assert float(energies[2].abs().sum()) == 0.0
 
 
-def test_an_artifact_with_it_is_the_sum(tmp_path: Path) -> None:
+def test_an_artifact_with_it_is_the_sum(random_artifact64: Path, tmp_path: Path) -> None:
     """Of both energies, forces and virials, with forces that are its gradient; float32 keeps its digits."""
-    plain, both = write_artifact(random_potential(), tmp_path / "plain.pt", "float64"), tmp_path / "both.pt"
+    plain, both = random_artifact64, tmp_path / "both.pt"
     metadata = with_dispersion(plain, both, "pbe", cutoff=8.0)
     assert (metadata.cutoff, metadata.message_passing_steps, metadata.interaction_range) == (8.0, 4, 32.0)
     assert metadata.capabilities.decomposable
@@ -105,8 +105,8 @@ def test_an_artifact_with_it_is_the_sum(tmp_path: Path) -> None:
     torch.testing.assert_close(rough.forces.double(), found.forces, rtol=1e-5, atol=1e-5)
 
 
-def test_what_has_no_dispersion_is_refused(tmp_path: Path) -> None:
-    plain, both = write_artifact(random_potential(), tmp_path / "plain.pt", "float64"), tmp_path / "both.pt"
+def test_what_has_no_dispersion_is_refused(random_artifact64: Path, tmp_path: Path) -> None:
+    plain, both = random_artifact64, tmp_path / "both.pt"
     with pytest.raises(EquistrideError, match=r"no parameters for this functional; .* found lda"):
         with_dispersion(plain, both, "lda")
     with pytest.raises(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from file_limit import file_limit
 
 from equistride.artifact.checkpoint import LAST, PREVIOUS, SEAL, checkpoint_bytes, read_checkpoint
 from equistride.errors import EquistrideError, Notice
@@ -96,12 +96,7 @@ def test_files_of_before_are_read_and_their_records_checked(tmp_path: Path) -> N
 
 def test_a_full_disk_leaves_both(folder: Path) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large") as refused:
-            FILES.save_checkpoint(content(30), folder / LAST)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_limit(5000), pytest.raises(OSError, match="File too large") as refused:
+        FILES.save_checkpoint(content(30), folder / LAST)
     assert refused.value.errno == errno.EFBIG
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
