@@ -35,7 +35,18 @@ class EquistrideError(ValueError):
 
 @contextmanager
 def reading(path: Path | str, kind: str) -> Iterator[None]:
-    """Make one sentence of whatever a reader raises on a damaged file; those of :class:`EquistrideError` stay as they are."""
+    """Make one sentence of whatever a reader raises on a damaged file; those of :class:`EquistrideError` stay as they are.
+
+    Parameters
+    ----------
+    path, kind
+        What is read, and as what, for the message.
+
+    Raises
+    ------
+    EquistrideError
+        In the place of any other exception.
+    """
     try:
         yield
     except EquistrideError:

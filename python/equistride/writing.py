@@ -81,6 +81,39 @@ def write(path: str | Path, content: bytes | str) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_keeping(path: Path, previous: Path, content: bytes) -> None:
+    """Write bytes as :func:`write`; the file that was there stays under another name.
+
+    Parameters
+    ----------
+    path, previous
+        The file, and the name in the same folder for the one before; what had that name goes.
+    content
+        What the file holds.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written; then both are as they were. On a file system where a file has one name alone the one
+        that was there is under ``previous``.
+    """
+    beside = previous.with_name(f".{previous.name}")
+    beside.unlink(missing_ok=True)
+    try:
+        with whole_file(path) as partial:
+            partial.write_bytes(content)
+            try:
+                os.link(path, beside)
+            except FileNotFoundError:  # the first
+                pass
+            except OSError:
+                os.replace(path, previous)
+        if beside.exists():
+            os.replace(beside, previous)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as a compressed npz file, as :func:`whole_file`."""
     content = BytesIO()  # numpy's writer leaves a message behind where a disk is full

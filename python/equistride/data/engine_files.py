@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equistride.data.frames import Frames, load, tell_broken_off
-from equistride.data.hdf5 import read_arrays
+from equistride.data.hdf5 import most_bytes, read_arrays
 from equistride.data.structures import read_kinds
 from equistride.elements import atomic_numbers_of, masses_of, missing_element
-from equistride.errors import EquistrideError, reading
+from equistride.errors import EquistrideError
 from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
 
 Floats = NDArray[np.float64]
@@ -45,11 +45,9 @@ def read_engine_file(path: Path, topology: Topology, interval_fs: float | None) 
     Raises
     ------
     EquistrideError
-        Where the file is damaged, does not fit its topology, or does not say what is needed.
+        Where the file does not fit its topology, or does not say what is needed. Damaged files raise what their readers raise.
     """
-    ending = path.suffix.lower()
-    with reading(path.name, ending):
-        return READERS[ending](path, topology, interval_fs)
+    return READERS[path.suffix.lower()](path, topology, interval_fs)
 
 
 def _frames(kinds: Kinds, positions: Any, time: Any, box: Any, velocities: Any = None, forces: Any = None) -> Frames:
@@ -154,16 +152,19 @@ def _from_trr(path: Path, topology: Topology, _: float | None) -> Frames:
     return _frames(kinds, positions, time, box, found["velocities"], found["forces"])
 
 
-class _Lengthened(io.BytesIO):
+class _Lengthened(io.BufferedReader):
     """A file that goes on with zeros beyond its end; where such reads began, and their sizes, are noted."""
 
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
         self.beyond: list[tuple[int, int]] = []
+        self._most = most_bytes(path)
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             return super().read(size)
+        if size > self._most:
+            raise ValueError(f"it announces {size} bytes in one place, more than it can hold")
         begun, found = self.tell(), super().read(size)
         if len(found) < size:
             self.beyond.append((begun, size))
@@ -174,13 +175,11 @@ def _from_netcdf(path: Path, topology: Topology, _: float | None) -> Frames:
     """Frames are records at the end of the file, all of a size, so that those before a cut are whole."""
     from scipy.io import netcdf_file
 
-    content = path.read_bytes()
-    source = _Lengthened(content)
-    with netcdf_file(source, mmap=False) as data:
+    with _Lengthened(path) as source, netcdf_file(source, mmap=False) as data:
         whole = len(data.variables["time"][:])
         if source.beyond:
             (begun, size), *more = source.beyond
-            whole = 0 if more or not whole or size % whole else (len(content) - begun) // (size // whole)
+            whole = 0 if more or not whole or size % whole else (path.stat().st_size - begun) // (size // whole)
             if whole < 1:
                 raise ValueError("the file ends before its first frame does")
             tell_broken_off(path, whole)

@@ -10,13 +10,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from equistride.errors import EquistrideError
 
 EXPANSION, FREE = 1000, 10**8
 """An array may be larger than its file by this factor, for compression, and by this many bytes."""
+
+
+def most_bytes(path: Path) -> int:
+    """Return how many bytes an array of a file may have; a damaged file can announce any number."""
+    return EXPANSION * path.stat().st_size + FREE
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -35,7 +39,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     EquistrideError
         For what is no such file, or points to another.
     """
-    most = EXPANSION * path.stat().st_size + FREE
+    most = most_bytes(path)
     with _opened(path) as file:
         names = ("coordinates", "time", "velocities", "cell_lengths", "cell_angles", "topology")
         found = {name: _array(file, name, path, most) for name in names if name in file}
@@ -63,7 +67,9 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     return arrays, [(str(atom.get("element") or ""), str(atom["name"])) for atom in atoms]
 
 
-def _opened(path: Path) -> h5py.File:
+def _opened(path: Path) -> Any:
+    import h5py  # which the readers of other files need not wait for
+
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -75,6 +81,8 @@ def _opened(path: Path) -> h5py.File:
 
 
 def _array(file: Any, name: str, path: Path, most: int) -> Any:
+    import h5py
+
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise EquistrideError(f"{name!r} of {path.name} is a link", expected="an array", hint="write the file again")
     data = file[name]

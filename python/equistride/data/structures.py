@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ def _refuse_counts(path: Path) -> None:
     """Refuse an XYZ file that announces more atoms than it has bytes: ASE's reader would count them all."""
     size = path.stat().st_size
     with path.open("rb") as handle:
-        while head := handle.readline():
+        for head in handle:
+            if head.lstrip().startswith(b"VEC"):  # lattice vectors after the atoms
+                continue
             try:
                 count = int(head)
             except ValueError:  # which ASE's reader tells
@@ -114,8 +117,8 @@ def _refuse_counts(path: Path) -> None:
                 raise EquistrideError(
                     f"{path} announces {str(count)[:20]} atoms, more than it has bytes", hint="the file is damaged"
                 )
-            for _ in range(count + 1):
-                handle.readline()
+            for _ in islice(handle, max(0, count + 1)):  # ends with the file
+                pass
 
 
 def _refuse_types(form: str, path: Path) -> None:

@@ -116,10 +116,9 @@ def _from_ase(path: Path, interval_fs: float | None) -> Frames:
         images.extend(read_images(path))
     except EquistrideError:
         raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception:  # ASE's readers raise what they like where a file ends within a frame
         if not images:
-            raise EquistrideError(f"{path.name} cannot be read as {path.suffix} ({reason})") from error
+            raise
         tell_broken_off(path, len(images))
     if not images:
         raise EquistrideError(f"{path.name} holds no frames")

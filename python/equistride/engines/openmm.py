@@ -394,9 +394,11 @@ def create_system(
     chosen = choose_atoms(topology, atoms)
     atoms = None if atoms is None else chosen
     if system is not None:
+        from equistride.engines.openmm_regions import check_seen_once
+
         check_system(system, topology, chosen, periodic is not False)
         check_terms(system, chosen)
-        _check_seen_once(system, chosen)
+        check_seen_once(system, chosen)
     given = system or bare_system(topology)
     force = create_force(
         artifact,
@@ -433,9 +435,10 @@ class Company:
     """
 
     def __init__(self, force: openmm.Force, topology: app.Topology, chosen: list[int]) -> None:
-        self._group, self._bonds = force.getForceGroup(), bonds_among(topology, chosen)
-        if _plugin_built() and _force_class().isinstance(force):
-            self._bonds = []
+        from equistride.engines.openmm_regions import plugin_force
+
+        self._group = force.getForceGroup()
+        self._bonds = bonds_among(topology, chosen) if plugin_force(force) is None else []
         self._computation = force.getName() if isinstance(force, openmm.PythonForce) else None
 
     def join(self, system: openmm.System) -> None:
@@ -453,28 +456,13 @@ class Company:
             system.addForce(molecules)
 
 
-def _check_seen_once(system: openmm.System, chosen: list[int]) -> None:
-    from equistride.engines.openmm_regions import check_seen_once  # torch, which small programs need not wait for
-
-    check_seen_once(system, chosen)
-
-
-def _force_class() -> Any:
-    from equistride.engines.openmm_force import Force
-
-    return Force
-
-
 def name_apart(force: openmm.Force, system: openmm.System) -> None:
     """Rename parameters of our force that another force of the System has already: ``charge_2``, ``spin_2`` and so on."""
-    if not _plugin_built():
-        return
-    from equistride.engines.openmm_regions import parameter_names
+    from equistride.engines.openmm_regions import parameter_names, plugin_force
 
-    Force = _force_class()
-    if not Force.isinstance(force):
+    ours, taken = plugin_force(force), parameter_names(system)
+    if ours is None:
         return
-    ours, taken = Force.cast(force), parameter_names(system)
     names = [ours.getGlobalParameterName(k) for k in range(ours.getNumGlobalParameters())]
     number, renamed = 1, names
     while not taken.isdisjoint(renamed):

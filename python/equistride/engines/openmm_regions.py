@@ -44,6 +44,11 @@ class Region:
         return self.force.model if self.force is not None else None
 
 
+def plugin_force(force: openmm.Force) -> Force | None:
+    """Return a force of the plugin as what it is, however it was got; None for any other."""
+    return Force.cast(force) if Force is not None and Force.isinstance(force) else None
+
+
 def forces_of(system: openmm.System) -> Iterator[openmm.Force]:
     """Give the forces of a System and those inside others: of a CustomCVForce, an ATMForce."""
     pending = list(system.getForces())
@@ -67,12 +72,10 @@ def regions_of(system: openmm.System) -> list[Region]:
                 ours.append(Region(found, particles or everyone, found.symbols, found.periodic))
             elif particles:
                 foreign.append(Region(None, particles, None, force.usesPeriodicBoundaryConditions()))
-        elif Force is not None and Force.isinstance(force):
-            cast = Force.cast(force)
-            if cast.isArtifact():
-                names = [cast.getGlobalParameterName(k) for k in range(cast.getNumGlobalParameters())]
-                ours.append(Region(cast, cast.getParticles() or everyone, cast.getElements(),
-                                   cast.usesPeriodicBoundaryConditions(), names))  # fmt: skip
+        elif (cast := plugin_force(force)) is not None and cast.isArtifact():
+            names = [cast.getGlobalParameterName(k) for k in range(cast.getNumGlobalParameters())]
+            ours.append(Region(cast, cast.getParticles() or everyone, cast.getElements(),
+                               cast.usesPeriodicBoundaryConditions(), names))  # fmt: skip
     return ours or foreign
 
 
@@ -102,7 +105,7 @@ def parameter_names(system: openmm.System) -> set[str]:
         if isinstance(force, openmm.PythonForce):
             names |= set(force.getGlobalParameters())
             continue
-        known = Force.cast(force) if Force is not None and Force.isinstance(force) else force
+        known = plugin_force(force) or force
         if hasattr(known, "getGlobalParameterName"):
             names |= {known.getGlobalParameterName(k) for k in range(known.getNumGlobalParameters())}
     return names

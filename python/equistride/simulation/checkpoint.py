@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from equistride.errors import EquistrideError, tell
-from equistride.writing import write
+from equistride.writing import write_keeping
 
 NAMES = ("checkpoint", "checkpoint.previous")
 HEAD = 1 << 20
@@ -43,9 +42,7 @@ class Checkpoint:
         last, previous = (folder / name for name in NAMES)
         facts = {"step": self.step, "settings": self.settings, "sizes": self.sizes}
         head = json.dumps(facts | {"sha256": hashlib.sha256(json.dumps(facts).encode() + self.state).hexdigest()})
-        if last.exists():
-            os.replace(last, previous)
-        write(last, head.encode() + b"\n" + self.state)
+        write_keeping(last, previous, head.encode() + b"\n" + self.state)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from equistride.artifact.checkpoint import LAST, PREVIOUS, checkpoint_bytes, read_checkpoint
 from equistride.errors import EquistrideError, tell
-from equistride.writing import write
+from equistride.writing import write_keeping
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -21,17 +20,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Write a checkpoint; until it is on the disk the older ones are as they were."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = checkpoint_bytes(checkpoint)
-        beside = path.with_name(f".{PREVIOUS}")
-        with suppress(OSError):  # nothing was written yet, or the file system knows no second name
-            beside.unlink(missing_ok=True)
-            os.link(path, beside)
-        try:
-            write(path, content)
-            if beside.exists():
-                os.replace(beside, path.with_name(PREVIOUS))
-        finally:
-            beside.unlink(missing_ok=True)
+        write_keeping(path, path.with_name(PREVIOUS), checkpoint_bytes(checkpoint))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint as :func:`equistride.artifact.checkpoint.read_checkpoint`, on the CPU."""
