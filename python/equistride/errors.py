@@ -33,6 +33,12 @@ class EquistrideError(ValueError):
         super().__init__("; ".join(parts))
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says; its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 @contextmanager
 def reading(path: Path | str, kind: str) -> Iterator[None]:
     """Make one sentence of whatever a reader raises on a damaged file; those of :class:`EquistrideError` stay as they are.

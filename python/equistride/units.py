@@ -40,10 +40,6 @@ ACCELERATION = ELEMENTARY_CHARGE / ATOMIC_MASS * 1e-10
 """1 eV/(A amu) in A/fs^2: acceleration = ACCELERATION * force / mass."""
 EV_PER_KINETIC = 1.0 / ACCELERATION
 """1 amu (A/fs)^2 in eV: kinetic energy = 0.5 * EV_PER_KINETIC * mass * speed^2."""
-BOHR = 0.529177210903
-"""Bohr radius [A]."""
-HARTREE = 27.211386245988
-"""Hartree energy [eV]."""
 EV_PER_ANGSTROM3_IN_BAR = ELEMENTARY_CHARGE * 1e30 / 1e5
 """1 eV/A^3 in bar."""
 

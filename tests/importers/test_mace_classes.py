@@ -165,6 +165,7 @@ def first(root: Any, name: str) -> Any:
         (lambda root: root.state["embedding_specs"].update(total_spin={"type": "categorical", "per": "node"}),
          r"an embedding that the import does not know \(total_spin\); expected .*, found categorical per node|total_spin"),
         (lambda root: root.state["embedding_specs"].update(elec_temp={"type": "continuous", "per": "graph"}), "elec_temp"),
+        (lambda root: root.state["embedding_specs"]["total_charge"].pop("emb_dim"), r"cannot be read \(KeyError: 'emb_dim'\)"),
         (lambda root: first(root, "interactions").attribute("equivariant_nonlin").state.update(_gate_cst=1.679),
          "a gate with other functions"),
         (lambda root: first(root, "interactions").state["_parameters"].update(gamma=torch.ones(3)),

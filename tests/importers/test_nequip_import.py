@@ -138,8 +138,9 @@ def test_fields_of_the_whole_system_are_chosen_at_import() -> None:
     ],
 )
 def test_networks_of_other_kinds_are_refused(choices: dict[str, Any], reason: str) -> None:
-    with pytest.raises(EquistrideError, match=reason):
+    with pytest.raises(EquistrideError, match=reason) as refusal:
         potential_of(changed(**choices))
+    assert "EquistrideError" not in str(refusal.value)  # one sentence, not one inside another
 
 
 @pytest.mark.parametrize(

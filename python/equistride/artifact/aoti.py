@@ -14,17 +14,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from equistride.artifact.metadata import Capabilities, Compiled, Metadata
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, first_line
 from equistride.models.potential import ConservativePotential, DirectPotential
 from equistride.models.propagator import Propagator
 from equistride.nn.exchange import exchanging
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 EXCHANGE_HERE: Final = -1
 """What ``exchange_backward`` takes for "whatever the calling thread exchanges with"; at tracing there is nobody."""
@@ -122,8 +125,7 @@ def trace(model: nn.Module, metadata: Metadata) -> tuple[GraphModule, tuple[Tens
 
 
 def _refusal(error: Exception) -> EquistrideError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return EquistrideError(f"the model cannot be compiled ({reason})", hint=TORCHSCRIPT)
+    return EquistrideError(f"the model cannot be compiled ({first_line(error)})", hint=TORCHSCRIPT)
 
 
 def _settings(made_for: Compiled) -> dict[str, Any]:
@@ -158,6 +160,19 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def require_open_sizes(program: ExportedProgram, least: int) -> None:
+    """Refuse an exported program that does not hold for all numbers of atoms and edges from two on.
+
+    Raises
+    ------
+    RuntimeError
+        Where one is bounded, or fewer than ``least`` are open.
+    """
+    bounds = [(int(r.lower), r.upper) for r in program.range_constraints.values()]
+    if len(bounds) < least or any(low > 2 or high < 2**31 for low, high in bounds):
+        raise RuntimeError(f"its program holds for some numbers of atoms and edges alone, {bounds}")
 
 
 def compile_program(model: nn.Module, metadata: Metadata, package: BytesIO) -> Metadata:
@@ -195,9 +210,7 @@ def compile_program(model: nn.Module, metadata: Metadata, package: BytesIO) -> M
     try:
         with _quiet():
             exported = torch.export.export(graph, arguments, dynamic_shapes=shapes)
-            bounds = [(int(r.lower), r.upper) for r in exported.range_constraints.values()]
-            if any(low > 2 or high < 2**31 for low, high in bounds):
-                raise RuntimeError(f"its program holds for some numbers of atoms and edges alone, {bounds}")
+            require_open_sizes(exported, 0)
             torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=settings)
     except (RuntimeError, ValueError, TypeError) as error:
         raise _refusal(error) from None

@@ -12,6 +12,7 @@ import torch
 from equistride.artifact.archive import save, script_of
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.native import open_native
+from equistride.artifact.reference import reference_side
 from equistride.elements import atomic_numbers_of
 from equistride.errors import EquistrideError
 from equistride.models.dispersed import DispersedPotential
@@ -134,7 +135,6 @@ def with_dispersion(
         )  # fmt: skip
     damping, references = damping_of(functional), references_of(metadata.species)
     module = DispersedPotential(script_of(path), metadata.cutoff, Dispersion(references, damping, cutoff, width))
-    atoms = 8 if len(metadata.species) <= 8 else 27
     facts = {
         "cutoff": cutoff,
         "message_passing_steps": metadata.message_passing_steps + 1,
@@ -148,5 +148,7 @@ def with_dispersion(
             }
         },
     }  # fmt: skip
-    spacing = _spacing(sum(metadata.counts or [atoms]), metadata.cutoff, cutoff)
+    counts = metadata.counts
+    atoms = sum(counts) if counts else reference_side(len(metadata.species), None) ** 3
+    spacing = _spacing(atoms, metadata.cutoff, cutoff)
     return save(module, metadata.model_copy(update=facts), Path(output), spacing=spacing)

@@ -124,6 +124,11 @@ class Call:
         """What the module is given."""
         return {ROLE_OF[name] for name in self.names}
 
+    @property
+    def switches(self) -> list[str]:
+        """Arguments that are given False: what the module may do beside its energy is turned off."""
+        return [name for name in self.names if ROLE_OF[name] == "off"]
+
 
 def call_of(module: nn.Module) -> Call:
     """Return how a module is called, as far as its signature tells; a dictionary's keys are all that are known.
@@ -194,14 +199,13 @@ def _expression(name: str, call: Call) -> str:
 
 def source_of(call: Call) -> str:
     """Return the method that gives a module its arguments and takes the energies of atoms [N] from what it returns."""
-    switches = [name for name in call.names if ROLE_OF[name] == "off"]
-    given = [name for name in call.names if name not in switches]
+    given = [name for name in call.names if name not in call.switches]
     lines = [
         "def call(self, positions: Tensor, cell: Tensor, whole: Tensor, offsets: Tensor, vectors: Tensor, species: Tensor,",
         "         edge_index: Tensor) -> Tensor:",
         "    n = species.size(0)",
     ]
-    more = "".join(f", {name}=False" for name in switches)
+    more = "".join(f", {name}=False" for name in call.switches)
     if call.style == "arguments":
         arguments = ", ".join(f"{name}={_expression(name, call)}" for name in given)
         lines.append(f"    out = self.foreign({arguments}{more})")
@@ -279,12 +283,8 @@ def adapter(call: Call, foreign: nn.Module, kinds: Kinds, per_angstrom: float, p
     """Return the module as a network, called this way."""
     text = source_of(call)
     name = f"<equistride call {next(_numbers)}>"
-    linecache.cache[name] = (
-        len(text),
-        None,
-        text.splitlines(keepends=True),
-        name,
-    )  # where TorchScript finds the source
+    # where TorchScript finds the source
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     space: dict[str, Any] = {"torch": torch, "Tensor": Tensor, "Optional": Optional, "__name__": __name__}
     exec(compile(text, name, "exec"), space)
     kind = type("Adapter", (Adapter,), {"call": space["call"], "bundle": staticmethod(Bundle), "__module__": __name__})

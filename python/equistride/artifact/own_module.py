@@ -158,9 +158,8 @@ def export_module(
     lab = Lab(len(symbols), radius)
     if types is not None and len(types) != len(symbols):
         raise EquistrideError("each element needs one type of the module", expected=len(symbols), found=len(types))
-    kinds = (
-        Kinds(list(range(len(symbols))), numbers) if types is None else Kinds([*map(int, types)], [*map(int, types)])
-    )
+    given = None if types is None else [int(kind) for kind in types]
+    kinds = Kinds(given or list(range(len(symbols))), given or numbers)
     network = find_call(module, lab, kinds, per_angstrom, -1 if toward == "receiver" else 1, result)
     require_sound(network, lab)
     if toward is None and "vectors" in network.said.roles:
@@ -178,9 +177,9 @@ def export_module(
             )  # fmt: skip
 
     edges, reason = by_edges(network, lab)
-    found = Found(divisible=False, why_not=reason) if edges is None else look(edges, lab)
+    found = Found(why_not=reason) if edges is None else look(edges, lab)
     potential: nn.Module
-    if found.divisible and edges is not None:
+    if edges is not None and not found.why_not:
         program = program_of(edges, lab)
         if not isinstance(program, Padded) and not holds_for_empty(edges, lab):
             program = Padded(program, 0.5 * radius)
@@ -192,7 +191,7 @@ def export_module(
     metadata = Metadata(
         kind="potential", architecture=name or type(module).__name__, description=description, species=symbols,
         cutoff=radius, message_passing_steps=found.steps, dtype=dtype,  # type: ignore[arg-type]
-        global_sums=0 if found.divisible else 1, conservative=not caveats, caveats=caveats,
+        global_sums=int(bool(found.why_not)), conservative=not caveats, caveats=caveats,
         num_parameters=sum(p.numel() for p in module.parameters()),
         provenance={"equistride": __version__, "torch": torch.__version__}, licence=licence, references=list(cite or []),
         weights={"program": type(module).__module__},
@@ -206,7 +205,7 @@ def _require_mirrored(network: Adapter, lab: Lab) -> None:
     with torch.no_grad():
         mirrored = frame._replace(positions=-frame.positions)
         apart = abs(float(network.at(*frame).sum() - network.at(*mirrored).sum()))
-    if apart > 10 * BOUND * lab.scale(lambda f: network.at(*f).detach().double()):
+    if apart > 10 * BOUND * lab.scale(network):
         raise EquistrideError(
             "the module's energy is another in a mirror, so it matters which way its edge vectors point",
             expected="toward='sender' for r_j - r_i at the receiver i, or toward='receiver'", found="neither was said",

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from equistride.artifact.aoti import require_open_sizes
 from equistride.artifact.native import open_script
 from equistride.artifact.own_call import Adapter
-from equistride.artifact.own_trials import BOUND, Frame, Lab, apart, energies_at, frame_of, random
-from equistride.errors import EquistrideError
+from equistride.artifact.own_trials import BOUND, Frame, Lab, apart, energies_at, energies_by_edges, frame_of, random
+from equistride.errors import EquistrideError, first_line
 
 CHECKS = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size"}
 """Operators of an exported program that look at it and compute nothing."""
@@ -53,9 +54,8 @@ class Padded(nn.Module):
         return out[:n]
 
 
-def _first_sentence(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[0].rstrip(":.") if lines else ""
+def _first_sentence(error: Exception) -> str:
+    return first_line(error).rstrip(":.")
 
 
 def _where(text: str) -> str:
@@ -112,9 +112,7 @@ def exported(network: Adapter, lab: Lab) -> nn.Module:
             program = torch.export.export(network, arguments, dynamic_shapes=shapes, strict=False)
         except Exception:  # a number of Python from a tensor, as in int(batch.max()) + 1, which the bytecode shows
             program = torch.export.export(network, arguments, dynamic_shapes=shapes, strict=True)
-    bounds = [(int(r.lower), r.upper) for r in program.range_constraints.values()]
-    if len(bounds) < 2 or any(low > 2 or high < 2**31 for low, high in bounds):
-        raise RuntimeError(f"its program holds for some numbers of atoms and edges alone, {bounds}")
+    require_open_sizes(program, 2)
     module = program.module(check_guards=False)
     graph = fx.Graph()
     found: dict[fx.Node, Any] = {}
@@ -170,13 +168,12 @@ def _agree(network: nn.Module, adapter: Adapter, lab: Lab) -> float:
     worst = 0.0
     for frame in frames:
         if frame.edge_index.size(1) > 1:
-            found = network(frame.vectors, frame.species, frame.edge_index).detach().double()
-            worst = max(worst, apart(found, expected_at(frame)))
-    return worst / lab.scale(expected_at)
+            worst = max(worst, apart(energies_by_edges(network, frame), expected_at(frame)))
+    return worst / lab.scale(adapter)
 
 
 def _said(error: Exception) -> str:
-    return f"{_first_sentence(str(error))}{_where(str(error))}"
+    return f"{_first_sentence(error)}{_where(str(error))}"
 
 
 def require_scripted(potential: nn.Module, foreign: nn.Module) -> None:
@@ -205,14 +202,14 @@ def program_of(adapter: Adapter, lab: Lab) -> nn.Module:
         network = exported(adapter, lab)
         compiled = scripted(network)
         if isinstance(compiled, Exception):
-            raise RuntimeError(f"TorchScript does not take its program, {_first_sentence(str(compiled))}")
+            raise RuntimeError(f"TorchScript does not take its program, {_first_sentence(compiled)}")
         worst = _agree(compiled, adapter, lab)
         if not worst <= 0.01 * BOUND:
             raise RuntimeError(f"its program gives other energies, by {worst:.1g}")
     except Exception as error:  # whatever tracing somebody else's code may raise
         raise EquistrideError(
             f"{type(adapter.foreign).__name__} cannot be compiled: TorchScript says {first!r}, "
-            f"torch.export says {_first_sentence(str(error))!r}",
+            f"torch.export says {_first_sentence(error)!r}",
             hint="annotate its arguments and use tensors alone, or let no Python number depend on a tensor's values",
         ) from None
     return Padded(network, 0.5 * lab.cutoff)

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from equistride.artifact.own_call import ROLE_OF, Adapter, Bundle, Call, Kinds, adapter, call_of, with_output
+from equistride.artifact.own_call import Adapter, Bundle, Call, Kinds, adapter, call_of, with_output
 from equistride.artifact.own_trials import (
     BOUND,
     Lab,
     apart,
     energies_at,
+    energies_by_edges,
     frame_of,
     not_alone,
     random,
@@ -47,7 +48,7 @@ def _by_lattice_vectors(network: Adapter, lab: Lab) -> float:
     frame = lab.box
     other = frame_of(frame.positions + whole @ frame.cell, frame.species, lab.cutoff, frame.cell)
     energies = energies_at(network)
-    return apart(energies(frame).sum(), energies(other).sum()) / lab.scale(energies)
+    return apart(energies(frame).sum(), energies(other).sum()) / lab.scale(network)
 
 
 def find_call(
@@ -124,13 +125,9 @@ def _settled(
 
     out, read = run(call)
     if call.style != "arguments":
-        call = replace(call, names=tuple(n for n in call.names if n in read or n in _switches(call)))
+        call = replace(call, names=tuple(n for n in call.names if n in read or n in call.switches))
     call = with_output(call, out, len(lab.box.species), output)
     return adapter(call, module, kinds, per_angstrom, pointing)
-
-
-def _switches(call: Call) -> set[str]:
-    return {name for name in call.names if ROLE_OF[name] == "off"}
 
 
 def _again(network: Adapter, **changes: Any) -> Adapter:
@@ -142,13 +139,11 @@ def _again(network: Adapter, **changes: Any) -> Adapter:
 
 def _same(network: Adapter, other: Adapter, lab: Lab) -> bool:
     """Whether energies from edge vectors, under ``other``, are those from positions."""
-    scale = lab.scale(energies_at(network))
+    scale, expected_at = lab.scale(network), energies_at(network)
     try:
         for frame in (lab.box, lab.moved, lab.blob):
-            found = other(frame.vectors, frame.species, frame.edge_index).detach().double()
-            if not apart(found.sum(), energies_at(network)(frame).sum()) <= BOUND * scale or len(found) != len(
-                frame.species
-            ):
+            found, expected = energies_by_edges(other, frame), expected_at(frame).sum()
+            if len(found) != len(frame.species) or not apart(found.sum(), expected) <= BOUND * scale:
                 return False
     except Exception:  # whatever a module of somebody else raises
         return False

@@ -9,16 +9,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equistride.artifact.check import random_rotation
 from equistride.artifact.own_call import Adapter
 from equistride.artifact.reference import reference_structure
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, first_line
 from equistride.graph import neighbor_list
 from equistride.models.potential import edge_vectors
 
@@ -62,12 +62,8 @@ class Found:
 
     steps: int = 1
     """Message-passing steps."""
-    divisible: bool = True
-    """Whether atoms may be divided among processes."""
     why_not: str = ""
-    """What was seen where they may not."""
-    caveats: list[str] = field(default_factory=list)
-    """Why energy will not be conserved."""
+    """What was seen where atoms may not be divided among processes; empty where they may."""
 
 
 class Lab:
@@ -88,9 +84,9 @@ class Lab:
         positions = torch.cat([k[:, None], 0.05 * off], 1) * SPACING * self.cutoff
         return frame_of(positions, (torch.arange(count) + (seed or 0)) % self.elements, self.cutoff)
 
-    def scale(self, energies: Callable[[Frame], Tensor]) -> float:
+    def scale(self, network: Adapter) -> float:
         """Return the change of energy that others are measured by [the module's unit], and what rounding may do."""
-        some, others = energies(self.box), energies(self.moved)
+        some, others = (energies_at(network)(frame) for frame in (self.box, self.moved))
         return max(float((some.sum() - others.sum()).abs()), 1e-7 * float(some.abs().sum()), 1e-12)
 
 
@@ -103,7 +99,13 @@ def energies_at(network: Adapter) -> Callable[[Frame], Tensor]:
     return energies
 
 
+def energies_by_edges(network: nn.Module, frame: Frame) -> Tensor:
+    """Return atomic energies [N] of a network that is given edge vectors."""
+    return network(frame.vectors, frame.species, frame.edge_index).detach().double()
+
+
 def apart(some: Tensor, others: Tensor) -> float:
+    """Return the largest difference of two tensors' numbers; infinite where their shapes differ."""
     if some.shape != others.shape:
         return math.inf
     return float((some - others).abs().max()) if some.numel() else 0.0
@@ -116,7 +118,7 @@ def _refuse(what: str, found: float, scale: float, hint: str) -> EquistrideError
 def require_repeatable(network: Adapter, lab: Lab) -> None:
     """Refuse a module that gives other energies for the same atoms."""
     energies = energies_at(network)
-    again, scale = apart(energies(lab.box), energies(lab.box)), lab.scale(energies)
+    again, scale = apart(energies(lab.box), energies(lab.box)), lab.scale(network)
     if again > 0.01 * BOUND * scale:
         raise _refuse(
             "the module gives other energies each time that it is asked", again, scale,
@@ -134,7 +136,7 @@ def require_sound(network: Adapter, lab: Lab) -> None:
         the gradient is not that of the energy.
     """
     energies, box = energies_at(network), lab.box
-    scale = lab.scale(energies)
+    scale = lab.scale(network)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first = energies(box)
     energies(box)
@@ -175,7 +177,7 @@ def _require_gradient(network: Adapter, lab: Lab, scale: float) -> None:
             (gradient,) = torch.autograd.grad([total], [leaf], allow_unused=True)
         except RuntimeError as error:
             raise EquistrideError(
-                f"the module's energy cannot be differentiated ({str(error).splitlines()[0]})",
+                f"the module's energy cannot be differentiated ({first_line(error)})",
                 hint="let it return energies alone and take no gradient itself: equistride does",
             ) from None
     if gradient is None or not bool(gradient.abs().max() > 0):
@@ -214,7 +216,7 @@ def jump_at_cutoff(network: Adapter, lab: Lab) -> float:
         species = torch.arange(len(places)) % lab.elements
         return float(energies(frame_of(places * lab.cutoff, species, lab.cutoff)).sum())
 
-    return abs(at(1 - 1e-7) - at(1 + 1e-7)) / lab.scale(energies)
+    return abs(at(1 - 1e-7) - at(1 + 1e-7)) / lab.scale(network)
 
 
 def receiver_of(network: Adapter) -> int | None:
@@ -281,8 +283,7 @@ def _parts_error(network: Adapter, frame: Frame, steps: int) -> float:
         place = torch.full((count,), -1)
         place[order] = torch.arange(len(order))
         kept = (inside[receiver] & inside[sender]).nonzero().flatten()
-        edges = place[frame.edge_index[:, kept]]
-        kept = kept[torch.argsort(edges[0], stable=True)]
+        kept = kept[torch.argsort(place[receiver[kept]], stable=True)]
         edges = place[frame.edge_index[:, kept]]
         found, gradient = of(frame.vectors[kept], frame.species[order], edges, torch.arange(int(own.sum())))
         worst = max(worst, apart(found, expected[own]))
@@ -294,8 +295,8 @@ def not_alone(network: Adapter, lab: Lab) -> str:
     """Return how atoms feel others that no edges join to them; empty where they do not."""
     box = lab.box
     count = len(box.species)
-    scale = lab.scale(energies_at(network))
-    expected = network(box.vectors, box.species, box.edge_index).detach().double()
+    scale = lab.scale(network)
+    expected = energies_by_edges(network, box)
     for what, other in (
         ("other atoms are added without an edge to it", lab.chain(2, 1)),
         ("a second frame is added", box),
@@ -314,33 +315,25 @@ def not_alone(network: Adapter, lab: Lab) -> str:
 
 def look(network: Adapter, lab: Lab) -> Found:
     """Find out how far the energies of a network look that takes edge vectors, and whether its atoms may be divided."""
-    scale = lab.scale(energies_at(network))
+    scale = lab.scale(network)
     bound = BOUND * scale
-
-    def alone(frame: Frame) -> Tensor:
-        return network(frame.vectors, frame.species, frame.edge_index).detach().double()
-
     why_not = not_alone(network, lab)
     if why_not:
-        return Found(divisible=False, why_not=why_not)
+        return Found(why_not=why_not)
     box = lab.box
-    count = len(box.species)
-    expected = alone(box)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(4))
+    order = torch.randperm(len(box.species), generator=torch.Generator().manual_seed(4))
     shuffled = frame_of(box.positions[order], box.species[order], lab.cutoff, box.cell)
-    if apart(alone(shuffled), expected[order]) > bound:
-        return Found(divisible=False, why_not="energies of atoms depend on the order of the atoms")
+    if apart(energies_by_edges(network, shuffled), energies_by_edges(network, box)[order]) > bound:
+        return Found(why_not="energies of atoms depend on the order of the atoms")
     steps = reach(network, lab)
     if steps > MOST_STEPS:
-        return Found(divisible=False, why_not=f"an atom's energy looks further than {MOST_STEPS} neighbours away")
+        return Found(why_not=f"an atom's energy looks further than {MOST_STEPS} neighbours away")
     if steps == 0:
-        return Found(divisible=False, why_not="an atom's energy does not feel a neighbour at 0.55 of the cutoff")
+        return Found(why_not="an atom's energy does not feel a neighbour at 0.55 of the cutoff")
     frames = [lab.chain(3 * steps + 6, 5), lab.blob, box]
     worst = max(_parts_error(network, frame, steps) for frame in frames)
     if not worst <= bound:
-        return Found(
-            divisible=False, why_not=f"energies of parts, summed, are not that of the whole by {worst / scale:.1g}"
-        )
+        return Found(why_not=f"energies of parts, summed, are not that of the whole by {worst / scale:.1g}")
     return Found(steps=steps)
 
 
@@ -365,10 +358,10 @@ def require_float32(network: Adapter, lab: Lab) -> None:
         found = float((single.at(*frame).detach().double().sum() - energies_at(network)(lab.box).sum()).abs())
     except Exception as error:
         raise EquistrideError(
-            f"the module does not run in float32 ({str(error).strip().splitlines()[0]})",
+            f"the module does not run in float32 ({first_line(error)})",
             hint="take the type from what it is given, as in dtype=vectors.dtype, and keep constants in buffers",
         ) from None
-    scale = lab.scale(energies_at(network))
+    scale = lab.scale(network)
     if not found <= 1e-2 * scale:
         raise EquistrideError(
             "the module gives another energy in float32", found=f"a change of {found / scale:.1g} of the energy's scale",

@@ -20,6 +20,13 @@ SPACINGS = (0.45, 0.55, 0.65, 0.75)
 """Distances of the sites of the reference frame, in cutoffs."""
 
 
+def reference_side(num_species: int, counts: Sequence[int] | None) -> int:
+    """Return how many sites the reference frame has along each edge; without ``counts`` each of them has an atom."""
+    if counts is not None:
+        return max(2, math.ceil(round(sum(counts) ** (1 / 3), 9)))
+    return 2 if num_species <= 8 else 3
+
+
 def reference_structure(
     num_species: int, cutoff: float, spacing: float = SPACINGS[0], counts: Sequence[int] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,9 +37,7 @@ def reference_structure(
     A jittered simple lattice, spaced so that an atom has neighbours well inside the cutoff, with more than one image of
     itself in reach: it runs the whole path, and no training data is needed to make it.
     """
-    side = 2 if num_species <= 8 else 3
-    if counts is not None:
-        side = max(2, math.ceil(round(sum(counts) ** (1 / 3), 9)))
+    side = reference_side(num_species, counts)
     grid = torch.cartesian_prod(*[torch.arange(side, dtype=torch.float64)] * 3)
     generator = torch.Generator().manual_seed(20251112)
     jitter = torch.rand(grid.shape, generator=generator, dtype=torch.float64) - 0.5

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from equistride.errors import EquistrideError
 from equistride.writing import write
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SIZE = 64
 """Bytes of a signature."""
@@ -30,7 +27,8 @@ def _content(path: Path, what: str) -> bytes:
     return path.read_bytes()
 
 
-def _key(path: Path, private: bool) -> Ed25519PrivateKey | Ed25519PublicKey:
+def _key(path: Path, private: bool) -> Any:
+    """Return an ``Ed25519PrivateKey`` or an ``Ed25519PublicKey`` of cryptography, which is an extra."""
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
@@ -41,7 +39,7 @@ def _key(path: Path, private: bool) -> Ed25519PrivateKey | Ed25519PublicKey:
         ) from None
     kind = "private" if private else "public"
     content = _content(path, f"{kind} key")
-    key: object = None
+    key: Any
     try:
         key = (
             serialization.load_pem_private_key(content, None) if private else serialization.load_pem_public_key(content)
@@ -83,7 +81,7 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
     """
     target = signature_file(path) if signature is None else signature
     content = _content(path, "file")
-    write(target, _key(private_key, True).sign(content))  # type: ignore[union-attr]
+    write(target, _key(private_key, True).sign(content))
     return target
 
 
@@ -95,8 +93,6 @@ def verify(path: Path, public_key: Path, signature: Path | None = None) -> None:
     EquistrideError
         Where it is not, a file is missing, or the key is of another kind.
     """
-    from contextlib import suppress
-
     lies = signature_file(path) if signature is None else signature
     key, content = _key(public_key, False), _content(path, "file")
     given = _content(lies, "signature")
@@ -104,10 +100,10 @@ def verify(path: Path, public_key: Path, signature: Path | None = None) -> None:
         raise EquistrideError(f"{lies} is no signature", expected=f"{SIZE} bytes", found=len(given))
     from cryptography.exceptions import InvalidSignature
 
-    with suppress(InvalidSignature):
-        key.verify(given, content)  # type: ignore[union-attr]
-        return
-    raise EquistrideError(
-        f"{path} is not what was signed: {lies} does not belong to it and to the key {public_key}",
-        hint="take the file and its signature again from whoever made them, and the key by another way",
-    )
+    try:
+        key.verify(given, content)
+    except InvalidSignature:
+        raise EquistrideError(
+            f"{path} is not what was signed: {lies} does not belong to it and to the key {public_key}",
+            hint="take the file and its signature again from whoever made them, and the key by another way",
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -116,14 +117,15 @@ def _watched(model: Path, atoms: Atoms, settings: Settings, folder: Path, resume
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=int(os.environ.get(RANK, "0")) > 0) as bar:
         task = bar.add_task(f"{settings.engine} {settings.ensemble}", total=settings.time_fs)
-        tenth = [0]
+        tenth = 0
 
         def show(time: float, moment: Any, speed: float) -> None:
-            energy = "" if moment.potential != moment.potential else f"  E {moment.potential + moment.kinetic:.4f} eV"
+            nonlocal tenth
+            energy = "" if math.isnan(moment.potential) else f"  E {moment.potential + moment.kinetic:.4f} eV"
             text = f"{time / 1e3:.3f} ps  {moment.temperature:.0f} K{energy}  {speed:.3g} ns/day"
             bar.update(task, completed=time, description=text)
-            if not console.is_terminal and (done := int(10 * time / settings.time_fs)) > tenth[0]:
-                tenth[0] = done
+            if not console.is_terminal and (done := int(10 * time / settings.time_fs)) > tenth:
+                tenth = done
                 typer.echo(text, err=True)
 
         return simulate(model, atoms, settings, folder, resume=resume, report=show)
@@ -134,7 +136,7 @@ def _tell(result: Result) -> None:
     if settings.ensemble == "minimise":
         typer.echo(f"minimised: {moment.potential:.6f} eV; structure: {result.files['structure']}")
         return
-    energy = "" if moment.potential != moment.potential else f", potential energy {moment.potential:.4f} eV"
+    energy = "" if math.isnan(moment.potential) else f", potential energy {moment.potential:.4f} eV"
     done = f"{result.step * settings.step_fs / 1e3:g} ps in {result.step} steps"
     typer.echo(f"{done}: {moment.temperature:.0f} K{energy}, {result.speed:.3g} ns/day")
     typer.echo(f"trajectory: {result.files['trajectory']}    table: {result.files['table']}")

@@ -7,26 +7,23 @@ S2 grid does, by its grid's error.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from typing import Any
 
-import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from equistride import __version__
 from equistride.artifact.export import require_conservative, save_potential
 from equistride.artifact.metadata import Composition, Container, Metadata, check_precision
-from equistride.errors import EquistrideError
 from equistride.importers import uma
 from equistride.importers.fairchem_checkpoint import Checkpoint, Normalisation, read_checkpoint
 from equistride.importers.fairchem_config import cap_of, config_of, need
 from equistride.importers.fairchem_heads import Heads, heads_of, mapping_of
 from equistride.importers.fairchem_weights import system_weights, translate
+from equistride.importers.nequip_artifact import check_finite, load_weights, provenance_of
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
 from equistride.nn.system import CHARGE_LIMIT, SPIN_LIMIT, SystemEmbedding
@@ -229,11 +226,7 @@ def _assembled(
     )  # fmt: skip
     references = [table[z] for z in numbers] if table else [0.0] * len(numbers)
     network = ESEN(config, len(species)).double()
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
+    load_weights(network, weights)
     kind = DirectPotential if config.forces == "direct" else ConservativePotential
     return kind(network, species, config.cutoff, facts.rmsd, references).double()
 
@@ -293,24 +286,17 @@ def import_fairchem(
     generation, model = content.generation, content.name
     del content  # and with it the file's pages: what follows copies the network
     require_conservative(made.config, checkpoint, allow_nonconservative)
-    for name, weight in made.potential.named_parameters():
-        need(bool(torch.isfinite(weight).all()), f"the checkpoint has weights that are not finite ({name})")
-    with Path(checkpoint).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    check_finite(dict(made.potential.named_parameters()))
+    provenance = provenance_of(checkpoint, made.config)
     kind = "UMA" if made.coefficients else "eSEN"
     facts = {
-        "program": f"fairchem-core {generation}", "file": Path(checkpoint).name, "sha256": digest,
+        "program": f"fairchem-core {generation}", "file": provenance["checkpoint"],
+        "sha256": provenance["checkpoint_sha256"],
         "model": model, "task": made.dataset, "coefficients": made.coefficients, "notes": made.notes,
     }  # fmt: skip
     return save_potential(
         made.potential, made.config, output, dtype=dtype, fused=fused, system=made.system,
         composition=made.composition, weights={key: value for key, value in facts.items() if value},
         description=description or " ".join(filter(None, [f"{kind} of fairchem-core", model, made.dataset])),
-        provenance={
-            "imported_by": f"equistride {__version__}, torch {torch.__version__}",
-            "checkpoint": Path(checkpoint).name,
-            "checkpoint_sha256": digest,
-            "config": made.config.model_dump(mode="json"),
-        },
-        licence=licence, references=references, container=container,
+        provenance=provenance, licence=licence, references=references, container=container,
     )  # fmt: skip

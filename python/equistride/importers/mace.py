@@ -16,11 +16,11 @@ from ase.data import chemical_symbols
 from equistride.artifact.export import require_conservative
 from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
-from equistride.importers.mace_file import MACEFile
+from equistride.importers.mace_file import MEND, MACEFile
 from equistride.importers.mace_file import refuse_model_unless as refuse_unless
 from equistride.importers.mace_network import describe
 from equistride.importers.mace_weights import Weights
-from equistride.importers.nequip_artifact import check_finite, loaded, save_imported
+from equistride.importers.nequip_artifact import check_finite, loaded, reading_configuration, save_imported
 from equistride.models.mace import MACE
 from equistride.models.mace_config import MACEConfig
 from equistride.models.potential import ConservativePotential
@@ -60,15 +60,16 @@ def potential_of(path: Path, elements: Sequence[str] = (), head: str = "") -> tu
     EquistrideError
         Where the file cannot be read, or the network is one that we do not have.
     """
-    file = MACEFile(Path(path))
-    number, heads = _head(file, head)
-    numbers = [int(z) for z in file.tensor("atomic_numbers")]
-    symbols = [chemical_symbols[z] if 0 < z < len(chemical_symbols) else "?" for z in numbers]
-    unknown = [s for s in elements if s not in symbols]
-    if unknown:
-        raise EquistrideError("the model does not know an element", expected=", ".join(symbols), found=unknown[0])
-    kept = [symbols.index(s) for s in dict.fromkeys(elements)] if elements else list(range(len(symbols)))
-    described = describe(file, kept)
+    with reading_configuration(MEND):
+        file = MACEFile(Path(path))
+        number, heads = _head(file, head)
+        numbers = [int(z) for z in file.tensor("atomic_numbers")]
+        symbols = [chemical_symbols[z] if 0 < z < len(chemical_symbols) else "?" for z in numbers]
+        unknown = [s for s in elements if s not in symbols]
+        if unknown:
+            raise EquistrideError("the model does not know an element", expected=", ".join(symbols), found=unknown[0])
+        kept = [symbols.index(s) for s in dict.fromkeys(elements)] if elements else list(range(len(symbols)))
+        described = describe(file, kept)
     scale, shift = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     if file.root.name == "ScaleShiftMACE":
         scale, shift = (file.tensor(f"scale_shift.{name}").flatten() for name in ("scale", "shift"))

@@ -139,10 +139,9 @@ def describe(file: MACEFile, kept: Sequence[int]) -> Described:
     width = file.tensor(f"{last}.linear_1.weight").numel() // (channels * len(root.attribute("heads") or [0]))
     biased = readouts[-1].name == "NonLinearBiasReadoutBlock"
     specs = root.attribute("embedding_specs") if root.attribute("joint_embedding") is not None else None
-    first_radial = "interactions.{}.{}"
 
     def hidden(t: int, name: str) -> list[int]:
-        network = first_radial.format(t, name)
+        network = f"interactions.{t}.{name}"
         if divisors[t] == "nonlinear":
             return [file.tensor(f"{network}.net.{k}.weight").size(0) for k in file.sequence(network)[:-1]]
         return [w.size(1) for w in file.stack(network)[:-1]]

@@ -37,6 +37,8 @@ from equistride.importers.nequip_artifact import (
     layers_of,
     loaded,
     network_from,
+    reading_configuration,
+    refuse_unknown,
     refuse_unless,
     save_imported,
 )
@@ -421,15 +423,11 @@ def potential_of(
         For networks that are not NequIP's, weights that are missing or left over, unknown elements.
     """
     symbols = _elements(checkpoint, species)
-    unknown = [symbol for symbol in elements if symbol not in symbols]
-    if unknown:
-        raise EquistrideError(
-            f"the checkpoint does not know the element {', '.join(unknown)}", expected=", ".join(symbols)
-        )
+    refuse_unknown(elements, symbols)
     kept = [k for k, symbol in enumerate(symbols) if not elements or symbol in elements]
     left = [k for k, v in checkpoint.state.items() if v.numel() and not WEIGHTS.match(k) and not TABLES.search(k)]
     refuse_unless(not left, "weights that the import does not know", "those of a NequIP", ", ".join(left[:3]))
-    try:
+    with reading_configuration(MEND):
         given = _arguments(checkpoint.config)
         _check_choices(given)
         harmonics = Irreps(given["irreps_edge_sh"])
@@ -438,10 +436,6 @@ def potential_of(
         for hidden in given["feature_irreps_hidden"]:
             features.append(_outputs(features[-1], Irreps(hidden), harmonics))
         config = _config(checkpoint, given, features, kept)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise EquistrideError(
-            f"the checkpoint's configuration cannot be read ({type(error).__name__}: {error})", hint=MEND
-        ) from None
     names = [symbols[k] for k in kept]
     network = network_from(config, names)
     state: dict[str, Tensor] = {

@@ -1,16 +1,17 @@
-"""What importers of networks of NequIP's kind share: from a configuration and weights to an artifact."""
+"""What importers share: from a configuration and weights to an artifact."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from ase.data import atomic_numbers
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from equistride import __version__
 from equistride.artifact.export import save_potential
@@ -30,6 +31,28 @@ def refuse_unless(
     """Refuse a file in one sentence unless all is fine."""
     if not fine:
         raise EquistrideError(f"the {thing} has {what}", expected=str(expected), found=str(found), hint=hint)
+
+
+@contextmanager
+def reading_configuration(hint: str) -> Iterator[None]:
+    """Make one sentence, with this hint, of what a configuration of another form raises; refusals stay as they are."""
+    try:
+        yield
+    except EquistrideError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise EquistrideError(
+            f"the checkpoint's configuration cannot be read ({type(error).__name__}: {error})", hint=hint
+        ) from None
+
+
+def refuse_unknown(wanted: Sequence[str], symbols: Sequence[str]) -> None:
+    """Refuse wanted elements that are not among those of a checkpoint."""
+    unknown = [symbol for symbol in wanted if symbol not in symbols]
+    if unknown:
+        raise EquistrideError(
+            f"the checkpoint does not know the element {', '.join(unknown)}", expected=", ".join(symbols)
+        )
 
 
 def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
@@ -67,6 +90,21 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
             raise EquistrideError(f"the checkpoint has weights that are not finite ({name})")
 
 
+def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put all weights into a network.
+
+    Raises
+    ------
+    EquistrideError
+        Where one is missing, left over or of another size.
+    """
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
+
+
 def loaded(
     network: NequIP | MACE, state: Mapping[str, Tensor], species: list[str], references: list[float], scale: float = 1.0
 ) -> ConservativePotential:
@@ -78,12 +116,20 @@ def loaded(
         Where weights do not fit or are not finite.
     """
     check_finite(state)
-    try:
-        network.load_state_dict(dict(state))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise EquistrideError(f"the checkpoint's weights do not fit its configuration ({reason})") from None
+    load_weights(network, state)
     return ConservativePotential(network, species, network.cutoff, scale, references).double()
+
+
+def provenance_of(source: Path, config: BaseModel) -> dict[str, Any]:
+    """Return for the metadata what imported a checkpoint, its name and SHA-256, and our configuration of its network."""
+    with Path(source).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "imported_by": f"equistride {__version__}, torch {torch.__version__}",
+        "checkpoint": Path(source).name,
+        "checkpoint_sha256": digest,
+        "config": config.model_dump(mode="json"),
+    }
 
 
 def save_imported(
@@ -105,21 +151,15 @@ def save_imported(
         As for :func:`equistride.artifact.export.save_potential`.
     """
     check_precision(dtype)
-    with Path(source).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    provenance = provenance_of(source, config)
     origin = {
         "program": f"{program} {version}".strip(),
-        "file": Path(source).name,
-        "sha256": digest,
+        "file": provenance["checkpoint"],
+        "sha256": provenance["checkpoint_sha256"],
         "licence": licence,
     }
     return save_potential(
         potential, config, output, dtype=dtype, fused=fused, description=description, licence=licence,
         references=references, container=container, weights={**origin, **weights}, system=system,
-        provenance={
-            "imported_by": f"equistride {__version__}, torch {torch.__version__}",
-            "checkpoint": Path(source).name,
-            "checkpoint_sha256": digest,
-            "config": config.model_dump(mode="json"),
-        },
+        provenance=provenance,
     )  # fmt: skip

@@ -37,6 +37,8 @@ from equistride.importers.nequip_artifact import (
     layers_of,
     loaded,
     network_from,
+    reading_configuration,
+    refuse_unknown,
     refuse_unless,
     save_imported,
 )
@@ -313,11 +315,7 @@ def _elements(config: Mapping[str, Any], wanted: Sequence[str]) -> tuple[list[st
     known = {int(z): int(k) for z, k in (config.get("_type_map") or {}).items()}
     refuse_unless(bool(known), "no table of elements", "_type_map", "none")
     symbols = {chemical_symbols[z]: k for z, k in sorted(known.items()) if 0 < z < len(chemical_symbols)}
-    unknown = [symbol for symbol in wanted if symbol not in symbols]
-    if unknown:
-        raise EquistrideError(
-            f"the checkpoint does not know the element {', '.join(unknown)}", expected=", ".join(symbols)
-        )
+    refuse_unknown(wanted, list(symbols))
     kept = sorted(set(wanted), key=lambda s: atomic_numbers[s]) or list(symbols)
     return kept, [symbols[symbol] for symbol in kept], max(known.values()) + 1
 
@@ -353,7 +351,7 @@ def potential_of(
         For networks that are not SevenNet's, weights that are missing or left over, unknown elements or modals.
     """
     theirs = checkpoint.config
-    try:
+    with reading_configuration(MEND):
         _check_choices(theirs)
         parity = -1 if theirs.get("is_parity", True) else 1
         edge = theirs.get("lmax_edge", -1)
@@ -362,12 +360,6 @@ def potential_of(
         number, modals = _modal(theirs, modal)
         config = _config(checkpoint, features, modals > 1)
         species, kept, count = _elements(theirs, elements)
-    except EquistrideError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise EquistrideError(
-            f"the checkpoint's configuration cannot be read ({type(error).__name__}: {error})", hint=MEND
-        ) from None
     _check_all_read(checkpoint, config.num_layers)
     network = network_from(config, species)
     reader = _Reader(checkpoint, number, modals, kept, count)

@@ -121,6 +121,11 @@ class MACEConfig(BaseModel):
         return "nonlinear" in self.divisors
 
     @property
+    def factored(self) -> bool:
+        """Whether a factor of the bond weights comes behind the radial functions: the envelope, or 1 up to the cutoff."""
+        return self.envelope_last or self.nonlinear
+
+    @property
     def forces(self) -> str:
         """Where forces come from: always the gradient of the energy."""
         return "gradient"

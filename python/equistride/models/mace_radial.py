@@ -32,7 +32,7 @@ class RadialFunctions(nn.Module):
         prefactor = math.sqrt(2.0 / config.cutoff) / config.cutoff
         self.basis = BesselBasis(config.cutoff, config.num_basis, prefactor, config.envelope_exponent)
         self.transform, self.envelope_last = transform, config.envelope_last
-        self.factor = config.envelope_last or config.nonlinear
+        self.factor = config.factored
 
     def forward(self, lengths: Tensor, pair: Tensor) -> Tensor:
         """Return [E, functions] for lengths [E] in A and pairs of elements [E]."""
@@ -105,7 +105,7 @@ class BondWeights(nn.Module):
         self.network = None if self.by_element else ScalarNetwork(every)
         self.of_elements = PairNetwork(every, num_species) if self.by_element else None
         self.factor = config.envelope_last or self.by_element
-        self.columns = [config.num_basis, int(config.envelope_last or config.nonlinear)]
+        self.columns = [config.num_basis, int(config.factored)]
 
     def forward(self, basis: Tensor, pair: Tensor) -> Tensor:
         """Return [E, columns]."""

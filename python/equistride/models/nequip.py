@@ -4,6 +4,7 @@ One network with the choices of the programs NequIP and SevenNet. Forces and vir
 :class:`equistride.models.potential.ConservativePotential`.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple
@@ -424,7 +425,7 @@ class NequIP(nn.Module):
 
     def served(self, tolerance: float | None = TOLERANCE, shortest: float | None = None) -> "NequIP":
         """Return a copy for serving: :func:`equistride.nn.bonds.splined`."""
-        return splined(self, _tabulate, tolerance, shortest)
+        return splined(copy.deepcopy(self), _tabulate, tolerance, shortest)
 
 
 def _tabulate(network: NequIP, start: float, tolerance: float) -> Iterator[RadialTable]:

@@ -1,6 +1,5 @@
 """What layers of message passing read of the bonds, and the convolution whose weights follow from a bond's length."""
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -77,14 +76,14 @@ def splined(
     network: Network, tabulate: Callable[[Network, float, float], Iterable[Table]], tolerance: float | None,
     shortest: float | None,
 ) -> Network:  # fmt: skip
-    """Return a copy of a network for serving, with the networks of the bond lengths replaced by splines.
+    """Turn a copy of a network into one for serving, its networks of the bond lengths replaced by splines; return it.
 
     Parameters
     ----------
     network
-        With ``cutoff`` [A], ``embedding``, ``error``, ``slope_error``, ``shortest`` and ``tabled``.
+        With ``cutoff`` [A], ``embedding``, ``error``, ``slope_error``, ``shortest`` and ``tabled``. It is changed.
     tabulate
-        Replaces the networks of the copy, float64, by splines that begin at a length [A], to a tolerance; returns these.
+        Replaces its networks, float64, by splines that begin at a length [A], to a tolerance; returns these.
     tolerance
         Largest error of a weight, as a share of the largest one of its layer; None keeps the networks.
     shortest
@@ -95,16 +94,18 @@ def splined(
     EquistrideError
         Where the tolerance cannot be reached.
     """
-    out: Any = copy.deepcopy(network).requires_grad_(False)
+    network.requires_grad_(False)
     if tolerance is None:
-        return out
-    out.double()
-    out.shortest = SHORTEST * out.cutoff if shortest is None else shortest
+        return network
+    dtype = network.embedding.weight.dtype
+    network.double()
+    network.shortest = SHORTEST * network.cutoff if shortest is None else shortest
     with torch.enable_grad():
-        for table in tabulate(out, out.shortest, tolerance):
-            out.error, out.slope_error = max(out.error, table.error), max(out.slope_error, table.slope_error)
-    out.tabled = True
-    return out.to(network.embedding.weight.dtype)
+        for table in tabulate(network, network.shortest, tolerance):
+            network.error = max(network.error, table.error)
+            network.slope_error = max(network.slope_error, table.slope_error)
+    network.tabled = True
+    return network.to(dtype)
 
 
 def refuse_short(r: Tensor, edge_index: Tensor, shortest: float) -> None:
