@@ -65,20 +65,20 @@ void EquistrideForceImpl::initialize(ContextImpl &context) {
                             "cuts no constraint");
     context_ = &context;
     OpenMM::Platform &platform = context.getPlatform();
+    const Bounds bounds = rethrow_as_openmm([&] { return Bounds(owner_.getProperties()); });
     if (platform.supportsKernels({CalcEquistrideForceKernel::Name()})) {
-        refuse_bounds(rethrow_as_openmm([&] { return Bounds(owner_.getProperties()); }), platform.getName());
+        refuse_bounds(bounds, platform.getName());
         kernel_ = platform.createKernel(CalcEquistrideForceKernel::Name(), context);
         const GilRelease released;
         rethrow_as_openmm([&] { kernel_->getAs<CalcEquistrideForceKernel>().initialize(context, owner_, labels_); });
     } else
-        initialize_host(context);
+        initialize_host(context, bounds);
 }
 
-void EquistrideForceImpl::initialize_host(ContextImpl &context) {
+void EquistrideForceImpl::initialize_host(ContextImpl &context, const Bounds &bounds) {
     CustomCPPForceImpl::initialize(context);
     const std::string &platform = context.getPlatform().getName();
     on_host_ = platform == "Reference" || platform == "CPU";
-    const Bounds bounds = rethrow_as_openmm([&] { return Bounds(owner_.getProperties()); });
     if (on_host_)
         watch_.emplace(bounds, labels_, owner_.getElements(), owner_.usesPeriodicBoundaryConditions());
     else
@@ -164,7 +164,7 @@ double EquistrideForceImpl::evaluate(ContextImpl &context, const std::vector<Vec
     const double energy = result.energy.item<double>();
     evaluator_->check();
     if (watch_)
-        watch_->look(context, positions, forces);
+        watch_->look(request.positions, request.box, forces);
     return energy;
 }
 

@@ -26,7 +26,7 @@ public:
     std::vector<std::pair<int, int>> getBondedParticles() const override;
 
 private:
-    void initialize_host(OpenMM::ContextImpl &context);
+    void initialize_host(OpenMM::ContextImpl &context, const Bounds &bounds);
     double evaluate(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
                     std::vector<OpenMM::Vec3> &forces);
     /// Call, and where that raises bring back the state of before the step.

@@ -8,7 +8,6 @@
 #include <openmm/System.h>
 
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
@@ -59,30 +58,24 @@ void StepWatch::broken(const char *bound, const std::string &sentence) {
 }
 
 void StepWatch::begin(ContextImpl &context) {
-    step_ = context.getStepCount();
+    step_ = -1; // a state that is not finite is none to come back to
     context.getPositions(positions_);
     context.getVelocities(velocities_);
     context.getPeriodicBoxVectors(box_[0], box_[1], box_[2]);
     double twice = 0;
     std::int64_t moving = 0;
     for (const std::int64_t i : particles_) {
-        if (!finite(positions_[static_cast<std::size_t>(i)])) {
-            step_ = -1;
-            C10_THROW_ERROR(ValueError, c10::str("the position of atom ", i,
-                                                 " is not finite; the simulation has blown up or was set up wrong: "
-                                                 "minimise, or use a shorter time step"));
-        }
         const Vec3 &v = velocities_[static_cast<std::size_t>(i)];
-        if (!finite(v)) {
-            step_ = -1; // nothing has moved
-            C10_THROW_ERROR(ValueError,
-                            c10::str("the velocity of atom ", i,
-                                     " is not finite; set the velocities anew, or go back to a checkpoint"));
-        }
+        TORCH_CHECK_VALUE(finite(positions_[static_cast<std::size_t>(i)]), "the position of atom ", i,
+                          " is not finite; the simulation has blown up or was set up wrong: "
+                          "minimise, or use a shorter time step");
+        TORCH_CHECK_VALUE(finite(v), "the velocity of atom ", i,
+                          " is not finite; set the velocities anew, or go back to a checkpoint");
         const double mass = context.getSystem().getParticleMass(static_cast<int>(i));
         moving += mass > 0;
         twice += mass * v.dot(v);
     }
+    step_ = context.getStepCount();
     if (bounds_.temperature == 0 || moving == 0)
         return;
     // an amu (nm/ps)^2 is a kJ/mol
@@ -93,22 +86,11 @@ void StepWatch::begin(ContextImpl &context) {
                         bounds_.temperature, " K (maxTemperature); the run has blown up, or the bound is too low"));
 }
 
-void StepWatch::check_distance(ContextImpl &context, const std::vector<Vec3> &positions) {
-    const auto n = static_cast<std::int64_t>(particles_.size());
+void StepWatch::check_distance(const at::Tensor &positions, const at::Tensor &box) {
     Frame frame;
-    frame.positions = at::empty({n, 3}, at::kDouble);
-    auto *x = frame.positions.mutable_data_ptr<double>();
-    for (const std::int64_t i : particles_)
-        for (int k = 0; k < 3; k++)
-            *x++ = positions[static_cast<std::size_t>(i)][k] * units::ANGSTROM_PER_NM;
-    frame.cell = at::zeros({3, 3}, at::kDouble);
-    Vec3 box[3];
-    context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-    if (periodic_)
-        for (int a = 0; a < 3; a++)
-            for (int k = 0; k < 3; k++)
-                frame.cell.mutable_data_ptr<double>()[3 * a + k] = box[a][k] * units::ANGSTROM_PER_NM;
-    find_edges(frame, at::full({3}, periodic_, at::kBool), bounds_.distance);
+    frame.positions = positions * units::ANGSTROM_PER_NM;
+    frame.cell = box.defined() ? box * units::ANGSTROM_PER_NM : at::zeros({3, 3}, at::kDouble);
+    find_edges(frame, at::full({3}, box.defined(), at::kBool), bounds_.distance);
     if (frame.edge_index.size(1) == 0)
         return;
     const auto end = [&](int row) {
@@ -120,7 +102,7 @@ void StepWatch::check_distance(ContextImpl &context, const std::vector<Vec3> &po
                     "is too high"));
 }
 
-void StepWatch::look(ContextImpl &context, const std::vector<Vec3> &positions, const std::vector<Vec3> &forces) {
+void StepWatch::look(const at::Tensor &positions, const at::Tensor &box, const std::vector<Vec3> &forces) {
     if (bounds_.force > 0) {
         const double most = std::pow(bounds_.force * KJ_PER_NM, 2);
         for (const std::int64_t i : particles_) {
@@ -134,7 +116,7 @@ void StepWatch::look(ContextImpl &context, const std::vector<Vec3> &positions, c
         }
     }
     if (bounds_.distance > 0)
-        check_distance(context, positions);
+        check_distance(positions, box);
 }
 
 std::string StepWatch::undo(ContextImpl &context, const std::string &sentence) {

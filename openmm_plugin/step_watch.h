@@ -4,6 +4,7 @@
 
 #include "export.h"
 
+#include <ATen/core/Tensor.h>
 #include <openmm/Vec3.h>
 #include <openmm/internal/ContextImpl.h>
 
@@ -35,16 +36,18 @@ public:
     /// At the beginning of a step: keep the state, and raise c10::ValueError for velocities that are not finite or too
     /// fast for the bound, before anything has moved.
     void begin(OpenMM::ContextImpl &context);
-    /// With what the model gave: raises c10::ValueError where a bound is broken.
-    void look(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
-              const std::vector<OpenMM::Vec3> &forces);
+    /// At what the model was given and gave: raises c10::ValueError where a bound is broken.
+    /// @param positions  [n, 3] nm, of the particles that the model sees
+    /// @param box        [3, 3] nm, undefined where there is none
+    /// @param forces     kJ/mol/nm, of all particles
+    void look(const at::Tensor &positions, const at::Tensor &box, const std::vector<OpenMM::Vec3> &forces);
     /// After an error with this sentence: save the frame, bring the state of the step's beginning back, and return the
     /// sentence with where the frame is.
     std::string undo(OpenMM::ContextImpl &context, const std::string &sentence);
 
 private:
     void broken(const char *bound, const std::string &sentence);
-    void check_distance(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions);
+    void check_distance(const at::Tensor &positions, const at::Tensor &box);
     std::string save(OpenMM::ContextImpl &context, const std::string &sentence) const;
 
     Bounds bounds_;

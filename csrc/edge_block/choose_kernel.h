@@ -3,26 +3,29 @@
 #pragma once
 #include "edge_block/tile_kernel.h"
 
+#include <type_traits>
+
 namespace equistride {
 
 namespace {
 
-template <class How, bool SHARED> constexpr Kernel<typename How::Real> kernel_of() {
+template <class Real, Arithmetic HOW, int ROWS, bool SHARED = true> constexpr Kernel<Real> kernel_of() {
+    using How = std::conditional_t<HOW == Arithmetic::fma, Fma<Real, ROWS>, TensorCores<HOW, ROWS>>;
     return {run_tiles<How, SHARED>, How::EDGES, SHARED};
 }
 
-template <class Real, template <int> class How> Kernel<Real> choose_kernel(const Layout &layout) {
+} // namespace
+
+template <class Real, Arithmetic HOW> Kernel<Real> kernel_for(const Layout &layout) {
     const auto fits = [limit = shared_memory_limit(), &layout](const Kernel<Real> &kernel) {
         return int64_t(kernel.edges) * layout.edge * int64_t(sizeof(Real)) <= limit;
     };
     if constexpr (sizeof(Real) == 4) // float64 has no registers for more than 12 edges
-        for (const auto &kernel : {kernel_of<How<7>, true>(), kernel_of<How<5>, true>()})
+        for (const auto &kernel : {kernel_of<Real, HOW, 7>(), kernel_of<Real, HOW, 5>()})
             if (fits(kernel))
                 return kernel;
-    const auto kernel = kernel_of<How<3>, true>();
-    return fits(kernel) ? kernel : kernel_of<How<3>, false>();
+    const auto kernel = kernel_of<Real, HOW, 3>();
+    return fits(kernel) ? kernel : kernel_of<Real, HOW, 3, false>();
 }
-
-} // namespace
 
 } // namespace equistride

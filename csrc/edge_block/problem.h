@@ -82,9 +82,5 @@ template <class Real> struct Kernel {
 
 // For a layout. Each arithmetic is compiled in a file of its own.
 template <class Real, Arithmetic HOW> Kernel<Real> kernel_for(const Layout &layout);
-template <> Kernel<float> kernel_for<float, Arithmetic::fma>(const Layout &layout);
-template <> Kernel<double> kernel_for<double, Arithmetic::fma>(const Layout &layout);
-template <> Kernel<float> kernel_for<float, Arithmetic::split>(const Layout &layout);
-template <> Kernel<float> kernel_for<float, Arithmetic::tf32>(const Layout &layout);
 
 } // namespace equistride

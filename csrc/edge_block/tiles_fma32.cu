@@ -3,12 +3,6 @@
 
 namespace equistride {
 
-namespace {
-template <int ROWS> using Fma32 = Fma<float, ROWS>;
-}
-
-template <> Kernel<float> kernel_for<float, Arithmetic::fma>(const Layout &layout) {
-    return choose_kernel<float, Fma32>(layout);
-}
+template Kernel<float> kernel_for<float, Arithmetic::fma>(const Layout &layout);
 
 } // namespace equistride

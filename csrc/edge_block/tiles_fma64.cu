@@ -3,12 +3,6 @@
 
 namespace equistride {
 
-namespace {
-template <int ROWS> using Fma64 = Fma<double, ROWS>;
-}
-
-template <> Kernel<double> kernel_for<double, Arithmetic::fma>(const Layout &layout) {
-    return choose_kernel<double, Fma64>(layout);
-}
+template Kernel<double> kernel_for<double, Arithmetic::fma>(const Layout &layout);
 
 } // namespace equistride

@@ -3,12 +3,6 @@
 
 namespace equistride {
 
-namespace {
-template <int ROWS> using Split = TensorCores<Arithmetic::split, ROWS>;
-}
-
-template <> Kernel<float> kernel_for<float, Arithmetic::split>(const Layout &layout) {
-    return choose_kernel<float, Split>(layout);
-}
+template Kernel<float> kernel_for<float, Arithmetic::split>(const Layout &layout);
 
 } // namespace equistride

@@ -3,12 +3,6 @@
 
 namespace equistride {
 
-namespace {
-template <int ROWS> using Tf32 = TensorCores<Arithmetic::tf32, ROWS>;
-}
-
-template <> Kernel<float> kernel_for<float, Arithmetic::tf32>(const Layout &layout) {
-    return choose_kernel<float, Tf32>(layout);
-}
+template Kernel<float> kernel_for<float, Arithmetic::tf32>(const Layout &layout);
 
 } // namespace equistride

@@ -1,15 +1,15 @@
 #include "model/frame.h"
-#include "operators.h"
 
 #include "model/checks.h"
+#include "operators.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/InferenceMode.h>
 
 #include <tuple>
 
 namespace equistride {
+
 void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff) {
     using Signature =
         std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, double);

@@ -65,35 +65,38 @@ void Propagation::half_step(State &state, const Particles &particles, std::size_
 }
 
 void Propagation::step(State &state, const Particles &particles, std::int64_t number) {
-    if (on_device_) { // whose step reports what is wrong
-        if (thermostat_.active())
-            device_->prepare(thermostat_, 0.5 * stride_fs(), draws_);
-        move(state, particles, number);
-        return;
-    }
-    together(communicator_, [&] {
-        Frame frame;
-        frame.positions = state.positions;
-        frame.labels = particles.labels;
-        check_positions(frame);
-        check_finite(state.velocities, frame, "the velocity", "set the velocities anew");
-    });
+    if (!on_device_) // there the step itself says what is wrong
+        together(communicator_, [&] {
+            Frame frame;
+            frame.positions = state.positions;
+            frame.labels = particles.labels;
+            check_positions(frame);
+            check_finite(state.velocities, frame, "the velocity", "set the velocities anew");
+        });
     const State before = state;
-    const std::string memory = this->state();
+    const Memory known = memory();
     try {
         move(state, particles, number);
     } catch (...) { // with another noise, a run that goes on would not be the unbroken one
         state = before;
-        set_state(memory);
+        recall(known);
         throw;
     }
 }
 
 void Propagation::move(State &state, const Particles &particles, std::int64_t number) {
+    if (on_device_ && thermostat_.active())
+        device_->prepare(thermostat_, 0.5 * stride_fs(), draws_);
     half_step(state, particles, 0);
     const auto network = [&] { return stride(state, particles); };
     state = guard_ ? guard_->stride(network, state, particles, {number, !thermostat_.active()}) : network();
     half_step(state, particles, 1);
+}
+
+void Propagation::recall(const Memory &memory) {
+    draws_ = memory.draws;
+    if (memory.guard)
+        guard_.emplace(*memory.guard);
 }
 
 std::string Propagation::state() const {

@@ -23,9 +23,18 @@ public:
     /// @param network  the one that this was made with
     void stay_on_device(SystemEvaluation &network, const Particles &particles);
 
-    /// One stride; `number` counts those of the run. Where it raises on the host, all is as it was before.
+    /// One stride; `number` counts those of the run. Where it raises, all is as it was before it; on a device that may be
+    /// for the stride before, and to go back to where that began is the caller's business.
     void step(State &state, const Particles &particles, std::int64_t number);
     double stride_fs() const { return network_.model().metadata().stride_fs; }
+
+    /// What strides change here.
+    struct Memory {
+        Draws draws;
+        std::optional<Guard> guard;
+    };
+    Memory memory() const { return {draws_, guard_}; }
+    void recall(const Memory &memory);
     Guard *guard() { return guard_ ? &*guard_ : nullptr; }
 
     /// What goes on from here needs beside the atoms: random state and the guard's.

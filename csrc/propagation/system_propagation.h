@@ -35,8 +35,8 @@ public:
     const Propagation &run() const { return *run_; }
     /// Wait for the device, and raise c10::ValueError where a stride so far was not fine.
     void finish() { network_.evaluation->finish(); }
-    /// Whether what was raised last is about a stride of before, which was not waited for.
-    bool failed() const { return network_.evaluation->failed(); }
+    /// Whether what was raised last is about a stride of before, which was not waited for: a guard waits for each.
+    bool failed() const { return !potential_.evaluation && network_.evaluation->failed(); }
 
 private:
     /// A model on the atoms.

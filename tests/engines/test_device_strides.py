@@ -135,7 +135,33 @@ def test_errors_are_those_of_the_host(device: str, propagator: Path) -> None:
         (frame._replace(velocities=0 * frame.velocities), "the atoms are at rest, and velocities of 0"),
         (frame._replace(positions=lost), "the position of atom 3 is not finite"),
     ):
+        before = run.state()
         with pytest.raises((RuntimeError, ValueError), match=says):
             strides(run, bad, 1)
+        assert run.state() == before  # the noise of a run that goes on is the unbroken one's
     assert sound[0].isfinite().all()
     assert strides(run, frame, 1)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("there", [False, True])
+def test_an_error_leaves_noise_and_guard_as_they_were(
+    there: bool, device: str, propagator: Path, tmp_path: Path
+) -> None:
+    """Two atoms on one place: the network refuses them, and the guard's potential cannot help."""
+    frame = frames()["cluster"]
+    potential = write_artifact(random_potential(), tmp_path / "potential.pt", "float64")
+    broken, unbroken = (run_of(propagator, frame, "langevin+csvr", device if there else "cpu") for _ in range(2))
+    for run in (broken, unbroken):
+        run.set_guard(str(potential), "correct", 1, 0.1, False, 5.0)
+        if there:
+            run.stay_on_device()
+    first = strides(broken, frame, 1)
+    same = frame.positions.clone()
+    same[5] = same[4]
+    before = broken.state()
+    with pytest.raises((RuntimeError, ValueError), match="on top of each other"):
+        strides(broken, frame._replace(positions=same), 1)
+    assert broken.state() == before
+    after = frame._replace(positions=first[0], velocities=first[1])
+    assert all(map(torch.equal, strides(broken, after, 1), strides(unbroken, frame, 2)))
