@@ -141,7 +141,7 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
             run_->stay_on_device();
         }
     });
-    began_.reset();
+    began_ = State();
     context = &made;
     owner = &made.getOwner();
     next_step_ = -1;
@@ -150,7 +150,7 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
 
 void TrajCastIntegrator::cleanup() {
     run_.reset();
-    began_.reset();
+    began_ = State();
     mover_ = OpenMM::Kernel();
     on_device_ = false;
 }
@@ -230,14 +230,14 @@ void TrajCastIntegrator::stride_of_vectors(const at::Tensor &cell, std::int64_t 
 void TrajCastIntegrator::stride_on_device(const at::Tensor &cell, std::int64_t number) {
     rethrow_as_openmm([&] {
         const GilRelease released;
-        std::optional<Beginning> began;
+        State began;
         or_take_back([&] {
             mover().move(*context, [&](State &state) {
-                began = {{state.positions.clone(), state.velocities.clone()}, run_->run().memory()};
+                began = {state.positions.clone(), state.velocities.clone()};
                 run_->step(state, cell, number);
             });
         });
-        began_.swap(began);
+        began_ = began;
     });
 }
 
@@ -245,14 +245,13 @@ template <class Body> void TrajCastIntegrator::or_take_back(Body body) {
     try {
         body();
     } catch (...) {
-        if (run_->failed() && began_) {
-            mover().move(*context, [&](State &state) { state = began_->state; });
-            run_->run().recall(began_->memory);
+        if (run_->failed() && began_.positions.defined()) {
+            mover().move(*context, [&](State &state) { state = began_; });
             context->setTime(context->getTime() - getStepSize());
             context->setStepCount(context->getStepCount() - 1);
             next_step_ = context->getStepCount();
         }
-        began_.reset();
+        began_ = State();
         throw;
     }
 }

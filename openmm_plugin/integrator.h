@@ -85,11 +85,6 @@ protected:
 private:
     void stride();
     using Vectors = std::vector<OpenMM::Vec3>;
-    /// Of a stride on the device.
-    struct Beginning {
-        State state;
-        Propagation::Memory memory;
-    };
     /// Where it raises, positions and velocities are those given, of before other forces changed them.
     void stride_of_vectors(const at::Tensor &cell, std::int64_t number, const Vectors &positions,
                            const Vectors &velocities);
@@ -117,7 +112,7 @@ private:
     std::vector<OpenMM::Vec3> box_;          // [nm], of our last stride
     OpenMM::Kernel mover_;                   // of a platform that has the atoms on a device
     bool on_device_ = false;
-    std::optional<Beginning> began_; // of the last stride there, until it is known to be fine
+    State began_; // where the last stride began there, until it is known to be fine
     bool own_change_ = false, loading_ = false;
 };
 

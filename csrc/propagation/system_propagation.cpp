@@ -98,7 +98,27 @@ void SystemPropagation::step(State &state, const at::Tensor &cell, std::int64_t 
         particles.masses = device_masses_;
         state = {state.positions.to(device_), state.velocities.to(device_)};
     }
-    run_->step(state, particles, number);
+    if (!on_device_)
+        return run_->step(state, particles, number);
+    Propagation::Memory began = run_->memory();
+    or_recall([&] { run_->step(state, particles, number); });
+    last_.reset();
+    last_.emplace(std::move(began));
+}
+
+void SystemPropagation::finish() {
+    or_recall([&] { network_.evaluation->finish(); });
+}
+
+template <class Body> void SystemPropagation::or_recall(Body body) {
+    try {
+        body();
+    } catch (...) {
+        if (failed() && last_)
+            run_->recall(*last_);
+        last_.reset();
+        throw;
+    }
 }
 
 at::Tensor SystemPropagation::thermal_velocities(const at::Tensor &positions, double temperature,

@@ -34,7 +34,7 @@ public:
     Propagation &run() { return *run_; }
     const Propagation &run() const { return *run_; }
     /// Wait for the device, and raise c10::ValueError where a stride so far was not fine.
-    void finish() { network_.evaluation->finish(); }
+    void finish();
     /// Whether what was raised last is about a stride of before, which was not waited for: a guard waits for each.
     bool failed() const { return !potential_.evaluation && network_.evaluation->failed(); }
 
@@ -45,6 +45,8 @@ private:
         std::unique_ptr<SystemEvaluation> evaluation;
     };
     Served serve(std::unique_ptr<Model> model, const std::string &what) const;
+    /// Call; where that raises for a stride of before, noise and guard are as they were when that began.
+    template <class Body> void or_recall(Body body);
 
     Atoms atoms_;
     at::Device device_;
@@ -53,6 +55,7 @@ private:
     at::Tensor device_masses_;
     Served network_, potential_;
     std::optional<Propagation> run_;
+    std::optional<Propagation::Memory> last_; // where the last stride on a device began, until it is known to be fine
 };
 
 } // namespace equistride

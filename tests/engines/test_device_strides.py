@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import trajcast_systems as systems
+from random_models import random_potential, write_artifact
 from torch import Tensor
 from trajcast_systems import Frame
 
