@@ -42,6 +42,17 @@ void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &
                       positions.sym_size(0));
 }
 
+void check_regular(bool regular, const Tensor &cell) {
+    if (regular)
+        return;
+    const Tensor rows = cell.to(at::kCPU, at::kDouble).contiguous();
+    const auto row = [x = rows.const_data_ptr<double>()](int i) {
+        return c10::str('(', x[3 * i], ", ", x[3 * i + 1], ", ", x[3 * i + 2], ')');
+    };
+    TORCH_CHECK_VALUE(false, "the cell must have independent, finite vectors along the periodic axes; found ", row(0),
+                      ", ", row(1), " and ", row(2), "; give the missing vectors or switch pbc off there");
+}
+
 void check_padding(int64_t capacity, int64_t extra) {
     TORCH_CHECK_VALUE(capacity >= 0 && capacity < (int64_t(1) << 31),
                       "capacity must lie between 0 and 2^31 - 1; found ", capacity);

@@ -15,9 +15,7 @@ constexpr double WORK_OF_AN_ATOM = 1 << 16; // to find its neighbours, some micr
 Lattice read_lattice(const Tensor &cell, const Tensor &pbc) {
     const Tensor rows = cell.to(at::kDouble).contiguous(), flags = pbc.contiguous();
     const Lattice lattice = make_lattice(rows.const_data_ptr<double>(), flags.const_data_ptr<bool>());
-    TORCH_CHECK_VALUE(!lattice.singular,
-                      "the cell must have independent, finite vectors along the periodic axes; found ", cell,
-                      "; give the missing vectors or switch pbc off there");
+    check_regular(!lattice.singular, cell);
     return lattice;
 }
 

@@ -495,9 +495,7 @@ std::tuple<Tensor, Tensor> neighbors_cuda(const Tensor &positions, const Tensor 
                           c10::cuda::getCurrentCUDAStream());
     const Tensor known = counted.summary.cpu(); // the one wait
     const int64_t edges = known.const_data_ptr<int64_t>()[0], status = known.const_data_ptr<int64_t>()[1];
-    TORCH_CHECK_VALUE(status != SINGULAR,
-                      "the cell must have independent, finite vectors along the periodic axes; found ", cell.cpu(),
-                      "; give the missing vectors or switch pbc off there");
+    check_regular(status != SINGULAR, cell);
     TORCH_CHECK_VALUE(status != NOT_FINITE, "positions must be finite and within 1e9 cells of the origin; found some "
                                             "that are not; look at what moved them there");
     TORCH_CHECK_VALUE(status != TOO_MANY_IMAGES, "the cutoff reaches over too many periodic images; found a cutoff of ",

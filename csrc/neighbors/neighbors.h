@@ -41,6 +41,8 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cpu(const Tensor &grad, const T
 Tensor edge_virial_cpu(const Tensor &vectors, const Tensor &gradient);
 
 void check_structure(const Tensor &positions, const Tensor &cell, const Tensor &pbc, double cutoff);
+// Of a cell whose vectors along the periodic axes are independent and finite, or not.
+void check_regular(bool regular, const Tensor &cell);
 void check_padding(int64_t capacity, int64_t extra);
 void check_vectors(const Tensor &positions, const Tensor &cell, const Tensor &edge_index, const Tensor &shifts);
 void check_virial(const Tensor &vectors, const Tensor &gradient);

@@ -13,7 +13,7 @@ import ase
 import ase.io
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from equistride.data.structures import read_atoms
@@ -76,6 +76,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("form", STRUCTURES)
 @CASES
 @given(edits=EDITS)
+@example(edits=[(0.273, 15, "9" * 40)])  # so many columns
+@example(edits=[(0.130859375, 1, "")])  # a row of a POSCAR's cell that is another's
 def test_structures(tmp_path: Path, texts: dict[str, str], form: str, edits: list[tuple[float, int, str]]) -> None:
     path = tmp_path / STRUCTURES[form]
     path.write_text(edited(texts[form], edits), errors="replace")
@@ -84,6 +86,8 @@ def test_structures(tmp_path: Path, texts: dict[str, str], form: str, edits: lis
 
 @CASES
 @given(edits=EDITS)
+@example(edits=[(0.5, 0, ".")])  # a key with a dot in it
+@example(edits=[(0.28, 5, "[/b]")])  # an architecture that is a list
 def test_configurations(tmp_path: Path, edits: list[tuple[float, int, str]]) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(edited(CONFIG, edits), errors="replace")

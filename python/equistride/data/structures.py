@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -103,7 +104,7 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
 
 
 def _refuse_counts(path: Path) -> None:
-    """Refuse an XYZ file that announces more atoms than it has bytes: ASE's reader would count them all."""
+    """Refuse an XYZ file that announces more atoms or columns than it has bytes: ASE's reader would count them all."""
     size = path.stat().st_size
     with path.open("rb") as handle:
         for head in handle:
@@ -113,11 +114,14 @@ def _refuse_counts(path: Path) -> None:
                 count = int(head)
             except ValueError:  # which ASE's reader tells
                 return
-            if count > size:
-                raise EquistrideError(
-                    f"{path} announces {str(count)[:20]} atoms, more than it has bytes", hint="the file is damaged"
-                )
-            for _ in islice(handle, max(0, count + 1)):  # ends with the file
+            columns = [int(number[:20]) for number in re.findall(rb":[SRIL]:(\d+)", handle.readline())]
+            for what, number in (("atoms", count), ("columns", max(columns, default=0))):
+                if number > size:
+                    raise EquistrideError(
+                        f"{path} announces {str(number)[:20]} {what}, more than it has bytes",
+                        hint="the file is damaged",
+                    )
+            for _ in islice(handle, max(0, count)):  # ends with the file
                 pass
 
 

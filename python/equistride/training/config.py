@@ -232,7 +232,7 @@ def _kind(tree: dict[str, Any], path: Path) -> type[TrainConfig] | type[Propagat
     """Choose by ``model.architecture``; the sections of the file mean different things for either kind."""
     model = tree.get("model")
     architecture = model.get("architecture", "esen") if isinstance(model, dict) else "esen"
-    if architecture not in KINDS:
+    if not isinstance(architecture, str) or architecture not in KINDS:
         raise EquistrideError(
             f"{path}: 'model.architecture' is not valid",
             expected=" or ".join(map(repr, KINDS)),
@@ -245,7 +245,9 @@ def _sentence(error: ValidationError, path: Path, kind: type[BaseModel]) -> Equi
     first = error.errors()[0]
     where = ".".join(str(p) for p in first["loc"]) or "the file"
     if first["type"] == "extra_forbidden":
-        return EquistrideError(f"{path} has an unknown key {where!r}", hint=f"check its spelling: {_near(where, kind)}")
+        return EquistrideError(
+            f"{path} has an unknown key {where!r}", hint=f"check its spelling: {_near(first['loc'], kind)}"
+        )
     if first["type"] == "missing":
         return EquistrideError(f"{path} lacks the key {where!r}", hint="add it; examples are in models/*/config.yaml")
     if first["type"] == "value_error" and not first["loc"]:
@@ -315,11 +317,11 @@ ELSEWHERE = {
 """Names of other trainers for keys of ours."""
 
 
-def _near(key: str, section: Any) -> str:
+def _near(where: tuple[int | str, ...], section: Any) -> str:
     """Name the known keys beside a wrong one, the likeliest first."""
     import difflib
 
-    *parents, last = key.split(".")
+    *parents, last = map(str, where)
     for parent in parents:
         if not parent.isdigit():
             section = section.model_fields[parent].annotation
