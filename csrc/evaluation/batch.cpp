@@ -52,7 +52,7 @@ BatchOutputs compute_batch(Model &model, const std::vector<BatchFrame> &batch) {
     std::int64_t first = 0, number = 0;
     for (const Frame &frame : frames) {
         naming(static_cast<std::size_t>(number), [&] { check_inputs(frame, model); });
-        vectors.push_back(edge_vectors(frame));
+        vectors.push_back(edge_vectors(frame).to(model.dtype()));
         species.push_back(frame.species);
         edges.push_back(frame.edge_index + first);
         shifts.push_back(frame.shifts);

@@ -202,7 +202,10 @@ at::Tensor Model::uncertainty(const Frame &frame) {
                       "the model cannot say how sure it is; expected an ensemble of models");
     check_composition(frame.species);
     check_inputs(frame, *this);
-    const at::Tensor spread = container_->uncertainty(frame).to(at::kCPU, at::kDouble);
+    Frame rounded = frame; // the module takes positions, in its own precision
+    rounded.positions = frame.positions.to(dtype_);
+    rounded.cell = frame.cell.to(dtype_);
+    const at::Tensor spread = container_->uncertainty(rounded).to(at::kCPU, at::kDouble);
     check_finite(spread, frame, "the uncertainty", "look at the ensemble's members one by one");
     return spread;
 }

@@ -38,8 +38,9 @@ public:
     const Metadata &metadata() const { return metadata_; }
     at::Device device() const { return device_; }
     at::ScalarType dtype() const { return dtype_; }
-    /// A propagator takes double precision, whatever its network's: it keeps momenta to that.
-    at::ScalarType input_dtype() const { return metadata_.is_potential() ? dtype_ : at::kDouble; }
+    /// Double precision, whatever the network's, where we make the edge vectors that it is given: they are rounded, not
+    /// the positions, and a propagator's momenta are kept.
+    at::ScalarType input_dtype() const { return metadata_.contract.decomposable ? at::kDouble : dtype_; }
     void to(at::Device device, at::ScalarType dtype);
 
     /// Set total charge [e] and spin multiplicity (0: not given) of the frames to come, for models that take them.
