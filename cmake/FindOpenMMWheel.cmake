@@ -1,7 +1,8 @@
 # Imported target `openmm_wheel`: headers and library of the openmm that this Python imports.
 execute_process(
-  COMMAND "${Python_EXECUTABLE}" -c "import importlib.util as u, os; d = os.path.dirname(u.find_spec('openmm').origin); print(os.path.join(os.path.dirname(d), 'OpenMM.libs'))"
-  OUTPUT_VARIABLE EQUISTRIDE_OPENMM_DIR OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _failed)
+  COMMAND "${Python_EXECUTABLE}" -c "import importlib.metadata as m, importlib.util as u, os; d = os.path.dirname(u.find_spec('openmm').origin); print(os.path.join(os.path.dirname(d), 'OpenMM.libs'), m.version('openmm'), sep=';')"
+  OUTPUT_VARIABLE _openmm OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _failed)
+list(POP_FRONT _openmm EQUISTRIDE_OPENMM_DIR EQUISTRIDE_OPENMM_VERSION)
 if(_failed OR NOT EXISTS "${EQUISTRIDE_OPENMM_DIR}/include/OpenMM.h")
   message(FATAL_ERROR "the headers of OpenMM were not found beside the openmm of ${Python_EXECUTABLE}: pip install 'openmm>=8.6.1,<8.7'")
 endif()

@@ -20,7 +20,8 @@ BELOW_NN = BELOW_GRAPH | {"nn"}
 BELOW_MODELS = BELOW_NN | {"models"}
 BELOW_ARTIFACT = BELOW_MODELS | {"artifact"}
 ABOVE_ARTIFACT = {
-    "data", "importers", "properties", "conservation", "trajectories", "engines", "training", "bench", "simulation",
+    "data", "importers", "properties", "conservation", "trajectories", "engines", "training", "bench", "simulation", "lammps",
+    "doctor",
 }  # fmt: skip
 ALLOWED = {
     "cell": set(),
@@ -41,6 +42,7 @@ ALLOWED = {
     "conservation": BELOW_ARTIFACT | {"properties"},
     "trajectories": {"conservation", "data"},
     "lammps": set(),
+    "doctor": {"graph", "engines", "lammps"},
     "engines": BELOW_ARTIFACT | {"data", "_openmm"},
     "training": BELOW_ARTIFACT | {"importers", "data"},
     "bench": BELOW_ARTIFACT | {"data", "engines", "conservation"},
@@ -51,8 +53,8 @@ ALLOWED = {
 training -> importers -> artifact -> models -> nn -> graph; labelled frames and structures (data) serve what lies above
 them. Of those that describe runs and crystals, trajectories -> conservation -> properties; engines know no importer."""
 ENGINE_PACKAGES = {"openmm", "lammps", "openmmtorch", "openmmml"}
-ENGINE_ROOMS = {"engines", "cli", "bench", "data", "simulation"}
-"""Rooms that may import an engine: data runs LAMMPS as a reference."""
+ENGINE_ROOMS = {"engines", "cli", "bench", "data", "simulation", "doctor"}
+"""Rooms that may import an engine: data runs LAMMPS as a reference, the doctor asks whether they are there."""
 
 
 def sources(*patterns: str) -> list[Path]:

@@ -3,8 +3,15 @@
 import sys
 from pathlib import Path
 
-from equistride._native import __version__
 from equistride.moved import MovedModules
+
+try:
+    from equistride._native import __version__
+except ImportError as error:
+    raise ImportError(
+        f"equistride's native part is not there for this Python, or broken ({error}); expected the Python that it was installed "
+        f"with; found {sys.executable}; install equistride with this one"
+    ) from error
 
 __all__ = ["__version__", "load_operators"]
 

@@ -17,6 +17,7 @@ from equistride.cli import (
     conductivity,
     data,
     demo,
+    doctor,
     elastic,
     ensemble,
     eos,
@@ -108,6 +109,7 @@ app.command()(report.report)
 app.command()(bench.bench)
 app.command()(run.run)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 
 
 def _show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:

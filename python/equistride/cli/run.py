@@ -84,13 +84,12 @@ def run(
 
 def _on_processes(count: int, folder: Path) -> int:
     """Run this command again on many processes; pass a stop on to them by a file."""
-    import shutil
     import signal
 
+    from equistride.lammps.host import mpiexec
     from equistride.simulation.run import STOP
 
-    beside = Path(sys.executable).with_name("mpiexec")
-    launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
+    launcher = mpiexec()
     if launcher is None:
         raise EquistrideError("there is no mpiexec", hint="pip install 'equistride[lammps]'")
     command = [launcher, "-n", str(count), sys.executable, "-m", "equistride.cli.main", *sys.argv[1:]]

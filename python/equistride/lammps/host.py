@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -42,6 +43,12 @@ def _mpich_file(name: str) -> Path | None:
 def mpi_library() -> Path | None:
     """Return the MPI library of the Python package mpich; None where it is not installed."""
     return _mpich_file("libmpi.so.12") or _mpich_file("libmpi.so")
+
+
+def mpiexec() -> str | None:
+    """Return what starts processes of MPI: that beside this Python, else that on the PATH; None where there is neither."""
+    beside = Path(sys.executable).with_name("mpiexec")
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
 
 
 def facts_of(executable: Path) -> tuple[str, str]:
