@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from equistride.cli.artifact_options import Trust
 from equistride.errors import EquistrideError
 
+WIDEST = 120
+"""Columns; longer lines are hard to read."""
+MOST_LINES = 3
+"""Of a value on the screen; all of it is in ``--all``."""
+
 
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="Artifact to look at.")],
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Also where weights and data came from, with their hashes.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All fields of the metadata, whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metadata as JSON.")] = False,
     verify: Annotated[
         str | None, typer.Option(metavar="SHA256", help="What the file's hash must be, as whoever made it says.")
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Print the metadata of an artifact, after its self-test."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Print what an artifact says of itself, after its self-test: a screen, or more where asked."""
     from equistride.artifact import load
+    from equistride.artifact.summary import summary
 
     found = ""
     if artifact.is_file() and (verify is not None or not as_json):
@@ -40,14 +49,46 @@ def inspect(
     if as_json:
         typer.echo(metadata.model_dump_json(indent=1))
         return
-    table = Table(title=str(artifact), show_header=False, title_justify="left")
-    units = {"cutoff": "A", "interaction_range": "A", "stride_fs": "fs", "masses": "amu"}
-    for key, value in metadata.model_dump(mode="json").items():
-        if value in (None, "", [], {}):
+    columns = min(shutil.get_terminal_size().columns, WIDEST)
+    typer.echo(artifact)
+    fields = metadata.model_dump(mode="json")
+    if everything:
+        typer.echo("\n".join(_tree(fields, columns)))
+    else:
+        rows = summary(metadata)
+        if rows[-1][0] == "not shown":
+            hint = "--all" if provenance else "--provenance, --all"
+            names = [n for n in rows[-1][1].split(", ") if not (provenance and n == "provenance")]
+            rows[-1] = ("not shown", f"{', '.join(names)} ({hint})")
+        typer.echo("\n".join(line for name, text in rows for line in _row(name, text, columns)))
+        if provenance:
+            typer.echo("\n".join(_tree({name: fields[name] for name in ("weights", "provenance")}, columns)))
+    typer.echo(f" SHA-256      {found}")
+
+
+def _clean(text: object) -> str:
+    """Return a text of somebody else without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def _row(name: str, text: str, columns: int) -> list[str]:
+    lines = textwrap.wrap(_clean(text), max(20, columns - 14)) or [""]
+    if len(lines) > MOST_LINES:
+        more = " ... (--all)"
+        lines = [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][: max(20, columns - 14) - len(more)] + more]
+    return [f" {name:13}{lines[0]}", *(" " * 14 + line for line in lines[1:])]
+
+
+def _tree(fields: dict[str, Any], columns: int, depth: int = 1) -> Iterator[str]:
+    """Yield a line a value, nothing cut: what is named below what names it."""
+    indent = " " * depth
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{_clean(name)}"
+            yield from _tree(value, columns, depth + 2)
             continue
-        text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-        table.add_row(key.replace("_", " "), f"{text} {units.get(key, '')}".strip())
-    table.add_row("SHA-256 of the file", found)
-    if metadata.digest is None:
-        table.add_row("note", "written without hashes of its records: what was edited in it would not be seen")
-    Console().print(table)
+        text = ", ".join(map(_clean, value)) if isinstance(value, list) else _clean(value)
+        yield from textwrap.wrap(
+            f"{_clean(name)}: {text}", columns, initial_indent=indent, subsequent_indent=indent + "  ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
