@@ -21,7 +21,7 @@ BELOW_MODELS = BELOW_NN | {"models"}
 BELOW_ARTIFACT = BELOW_MODELS | {"artifact"}
 ABOVE_ARTIFACT = {
     "data", "importers", "properties", "conservation", "trajectories", "engines", "training", "bench", "simulation", "lammps",
-    "doctor",
+    "doctor", "comparison",
 }  # fmt: skip
 ALLOWED = {
     "cell": set(),
@@ -47,6 +47,7 @@ ALLOWED = {
     "training": BELOW_ARTIFACT | {"importers", "data"},
     "bench": BELOW_ARTIFACT | {"data", "engines", "conservation"},
     "simulation": BELOW_ARTIFACT | {"data", "engines"},
+    "comparison": BELOW_ARTIFACT | {"data", "simulation", "trajectories"},
     "cli": {*BELOW_ARTIFACT, *ABOVE_ARTIFACT},
 }
 """What a room may import beside itself and the leaves: cli -> bench, simulation, trajectories, properties, conservation, engines,

@@ -17,6 +17,7 @@ from equistride.cli import (
     conductivity,
     data,
     demo,
+    diff,
     doctor,
     elastic,
     ensemble,
@@ -100,6 +101,7 @@ app.command()(inspect.inspect)
 app.command()(sign.sign)
 app.command()(sign.verify)
 app.command()(validate.validate)
+app.command()(diff.diff)
 app.command()(relax.relax)
 app.command()(eos.eos)
 app.command()(elastic.elastic)

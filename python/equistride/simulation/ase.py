@@ -17,7 +17,7 @@ from equistride.artifact.metadata import Metadata
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.ase_dynamics import TrajCastDynamics
 from equistride.errors import EquistrideError
-from equistride.simulation.engine import Moment
+from equistride.simulation.engine import Array, Moment
 from equistride.simulation.settings import FRICTION, Settings
 
 
@@ -98,6 +98,10 @@ class ASEEngine:
         """Minimise by ASE's L-BFGS."""
         LBFGS(self._atoms, logfile=os.devnull).run(fmax=max_force, steps=steps)
 
-    def largest_force(self) -> float:
-        """Return the largest force on an atom [eV/A]."""
-        return float(np.linalg.norm(self._atoms.get_forces(), axis=1).max())
+    def forces(self) -> Array:
+        """Return the forces of a potential [N, 3] eV/A."""
+        return np.array(self._atoms.get_forces())
+
+    def stress(self) -> Array:
+        """Return the stress of a potential [3, 3] eV/A^3, positive under tension."""
+        return np.array(self._atoms.get_stress(voigt=False))

@@ -57,5 +57,8 @@ class Engine(Protocol):
     def minimise(self, max_force: float, steps: int) -> None:
         """Move the atoms to the nearest minimum of the energy, in the cell as it is."""
 
-    def largest_force(self) -> float:
-        """Return the largest force on an atom [eV/A]."""
+    def forces(self) -> Array:
+        """Return the forces of a potential [N, 3] eV/A."""
+
+    def stress(self) -> Array | None:
+        """Return the stress of a potential [3, 3] eV/A^3, positive under tension, in a box; None where the engine gives none."""

@@ -15,9 +15,9 @@ from equistride.cell import has_box
 from equistride.data.lammps import begin, gathered, lattice
 from equistride.engines.charge_spin import said_by
 from equistride.errors import EquistrideError
-from equistride.simulation.engine import Moment
+from equistride.simulation.engine import Array, Moment
 from equistride.simulation.settings import FRICTION, Settings
-from equistride.units import FS_PER_PS
+from equistride.units import EV_PER_ANGSTROM3_IN_BAR, FS_PER_PS
 
 MARGIN = 10.0
 """Room about a structure without a box [A]; the box grows with its atoms."""
@@ -108,7 +108,8 @@ class LammpsEngine:
                 self._say("fix mover all nve")
             if settings.ensemble == "nvt":
                 self._say(f"fix bath all langevin {warm} {1 / FRICTION!r} {settings.seed} zero yes")
-        self._say("variable wish internal 0", "variable ballot atom v_wish", "compute votes all reduce max v_ballot")
+        self._say("variable wish internal 0", "variable ballot atom v_wish", "compute votes all reduce max v_ballot",
+                  "compute virial all pressure NULL virial")  # fmt: skip
 
     def step(self, steps: int) -> None:
         """Move the atoms by so many steps."""
@@ -154,6 +155,14 @@ class LammpsEngine:
         self._say("min_modify norm max", f"thermo {steps}", f"minimize 0 {max_force!r} {steps} {10 * steps}")
         self._fresh = True
 
-    def largest_force(self) -> float:
-        """Return the largest force on an atom [eV/A]."""
-        return float(np.linalg.norm(gathered(self._lammps, "f", self._count), axis=1).max())
+    def forces(self) -> Array:
+        """Return the forces of a potential [N, 3] eV/A."""
+        if self._fresh:
+            self._say("run 0 post no")
+        return gathered(self._lammps, "f", self._count)
+
+    def stress(self) -> Array:
+        """Return the stress of a potential [3, 3] eV/A^3, positive under tension."""
+        self._say("thermo_style custom step pe ke etotal vol c_virial[1]", "run 0 post no")
+        xx, yy, zz, xy, xz, yz = (self._lammps.extract_compute("virial", 0, 1)[k] for k in range(6))
+        return -np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) / EV_PER_ANGSTROM3_IN_BAR

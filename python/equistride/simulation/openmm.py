@@ -17,7 +17,7 @@ from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_recorder import in_angstrom
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.errors import EquistrideError
-from equistride.simulation.engine import Moment
+from equistride.simulation.engine import Array, Moment
 from equistride.simulation.settings import FRICTION, Settings
 from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
 
@@ -40,7 +40,8 @@ class OpenMMEngine:
         self._strides = metadata.kind == "propagator"
         self._topology, self._box = topology, bool(atoms.pbc.any())
         if self._strides:
-            system = create_system(model, topology, device=device)
+            # a propagator keeps momenta by itself, in every engine alike
+            system = create_system(model, topology, device=device, remove_cm_motion=False)
         else:
             precision: Any = settings.precision
             charge, spin = said_by(atoms)
@@ -116,11 +117,15 @@ class OpenMMEngine:
         tolerance = max_force / EV_PER_KJ_MOL * ANGSTROM_PER_NM / np.sqrt(3)
         openmm.LocalEnergyMinimizer.minimize(self._context, tolerance, steps)
 
-    def largest_force(self) -> float:
-        """Return the largest force on an atom [eV/A]."""
-        forces = self._context.getState(forces=True).getForces(asNumpy=True)
-        values = forces.value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-        return float(np.linalg.norm(values, axis=1).max()) * EV_PER_KJ_MOL / ANGSTROM_PER_NM
+    def forces(self) -> Array:
+        """Return the forces of a potential [N, 3] eV/A."""
+        values = self._context.getState(forces=True).getForces(asNumpy=True)
+        return (
+            np.array(values.value_in_unit(unit.kilojoule_per_mole / unit.nanometer)) * EV_PER_KJ_MOL / ANGSTROM_PER_NM
+        )
+
+    def stress(self) -> None:
+        """OpenMM gives none."""
 
 
 def _sentence(error: openmm.OpenMMException) -> EquistrideError:

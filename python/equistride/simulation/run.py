@@ -91,10 +91,10 @@ def simulate(
     """
     metadata = metadata_of(model) or load(model).metadata  # which says why it is no artifact
     settings = _fitting(settings, metadata)
-    atoms = _prepared(structure, metadata, settings)
+    atoms = prepared(structure, metadata, settings)
     said = asdict(settings) | {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "structure": _digest(structure)}
     past = _past(folder, settings, said) if resume else None
-    engine = _engine(model, metadata, atoms, settings)
+    engine = start(model, metadata, atoms, settings)
     if past is not None:
         engine.restore(past.state, past.step)
     elif engine.leads:
@@ -132,7 +132,7 @@ def _fitting(settings: Settings, metadata: Metadata) -> Settings:
     return replace(settings, timestep_fs=metadata.stride_fs)
 
 
-def _prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms:
+def prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms:
     """Return the atoms as every engine takes them: turned, with the propagator's masses, with velocities."""
     atoms = standard(structure)
     if metadata.charge_spin == "none" and (sentence := set_aside(said_by(atoms))):
@@ -162,7 +162,8 @@ def _prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms
     return atoms
 
 
-def _engine(model: Path, metadata: Metadata, atoms: Atoms, settings: Settings) -> Engine:
+def start(model: Path, metadata: Metadata, atoms: Atoms, settings: Settings) -> Engine:
+    """Return the engine of the settings with prepared atoms and the model in it."""
     if settings.engine == "openmm":
         from equistride.simulation.openmm import OpenMMEngine
 
@@ -259,7 +260,7 @@ def _advance(
 
 def _minimise(engine: Engine, atoms: Atoms, settings: Settings, folder: Path) -> dict[str, Path]:
     engine.minimise(settings.max_force, MOST_STEPS)
-    moment, force = engine.moment(), engine.largest_force()
+    moment, force = engine.moment(), float(np.linalg.norm(engine.forces(), axis=1).max())
     if force > settings.max_force * np.sqrt(3):
         tell(f"the minimisation ended at a largest force of {force:.3g} eV/A; expected {settings.max_force:g}")
     path = folder / "minimised.extxyz"
