@@ -35,9 +35,10 @@ $(VENV)/.lint: $(VENV)/.built
 	$(PIP) install --no-build-isolation --editable '.[train,test,dev]'
 	touch $@
 
-# quartz in OpenMM under the released model, with a report in demo/
+# quartz in OpenMM under the released potential, then in strides of the released propagator, with a report of both in demo/
 demo: $(VENV)/.built
-	$(RUN)/equistride demo --model models/quartz-esen/quartz-esen.pt --output demo
+	$(RUN)/equistride demo --model models/quartz-esen/quartz-esen.pt \
+	  --propagator models/quartz-trajcast-30fs/quartz-trajcast-30fs.pt --output demo
 
 test: $(VENV)/.weights
 	$(RUN)/python -m pytest

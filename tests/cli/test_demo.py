@@ -1,4 +1,4 @@
-"""The demo: what it writes, and which machine it names."""
+"""The demo: what it writes, which machine it names, and that it shows a potential and a propagator."""
 
 from __future__ import annotations
 
@@ -7,17 +7,65 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
 from equistride.bench.timing import processor
+from equistride.cli.main import app
+from equistride.errors import EquistrideError
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+POTENTIAL = MODELS / "quartz-esen" / "quartz-esen.pt"
+PROPAGATOR = MODELS / "quartz-trajcast-30fs" / "quartz-trajcast-30fs.pt"
 
 
-def test_the_demo_names_its_machine(tmp_path: Path, random_artifact32: Path) -> None:
+def test_the_demo_shows_both(tmp_path: Path) -> None:
     """The threads are those of the dynamics; the reference, which LAMMPS runs after them, has one."""
-    command = [sys.executable, "-m", "equistride.cli.main", "demo", "--model", str(random_artifact32)]
-    command += ["--nvt", "100", "--nve", "100", "--threads", "2", "-o", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "equistride.cli.main",
+        "demo",
+        "--model",
+        str(POTENTIAL),
+        "--propagator",
+        str(PROPAGATOR),
+    ]
+    command += ["--nvt", "100", "--nve", "100", "--strides", "20", "--threads", "2", "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "speed: " in done.stdout
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"quartz.pdb", "quartz.dcd", "report.html", "report.json"}
+    assert "30 fs strides: " in done.stdout
+    written = {"quartz.pdb", "quartz.dcd", "strides.dcd", "report.html", "report.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == written
     facts = json.loads((tmp_path / "out" / "report.json").read_text())
     assert facts["machine"] == f"{processor()}, 2 threads"
-    assert facts["steps"] == 200
+    assert facts["steps"] == 220
+    nvt, nve, strides = facts["segments"]
+    assert [s["name"] for s in facts["segments"]] == ["NVT", "NVE", "30 fs strides"]
+    assert strides["span_ps"] == pytest.approx(0.57)
+    # a stride of 30 fs costs less than two steps of 1 fs here
+    assert strides["speed_ns_per_day"] > 3 * max(nvt["speed_ns_per_day"], nve["speed_ns_per_day"]) > 0
+    assert 200 < facts["temperature_K"]["30 fs strides"]["value"] < 450  # 0.6 ps after a start at 600 K, 162 atoms
+    assert "differs from the reference by" in facts["settings"]["structure in strides"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("ns/day") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--model", PROPAGATOR), "is a propagator, which has no forces; expected an artifact of the kind potential; give it as"),
+        (("--propagator", POTENTIAL), "is a potential, which makes no strides; expected an artifact of the kind propagator"),
+        (("--propagator", MODELS / "ethanol-trajcast-7fs" / "ethanol-trajcast-7fs.pt"), "Si"),
+        (("--propagator", MODELS / "none.pt"), "does not exist"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_before_anything_runs(words: tuple[str, Path], said: str, tmp_path: Path) -> None:
+    given = {"--model": POTENTIAL, "--propagator": PROPAGATOR} | dict([words])
+    done = CliRunner().invoke(
+        app, ["demo", *(str(w) for pair in given.items() for w in pair), "-o", str(tmp_path / "out")]
+    )
+    assert isinstance(done.exception, EquistrideError)
+    assert said in str(done.exception)
+    assert not (tmp_path / "out" / "report.html").exists()

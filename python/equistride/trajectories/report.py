@@ -76,7 +76,7 @@ def write_report(
     steps
         Steps of the whole run; taken from the segments otherwise.
     speed
-        ns/day; the median over the segments otherwise.
+        ns/day of the whole run; those of the segments otherwise.
     machine
         The machine that ran it, in words.
     model, settings
@@ -128,7 +128,7 @@ def write_report(
     page = template.render(
         title=title,
         subtitle=subtitle,
-        cards=_cards(result, pace, taken),
+        cards=_cards(result, speed, taken),
         figures=_figures(result),
         pairs=_pair_rows(result),
         equipartition=_equipartition_rows(result),
@@ -217,8 +217,8 @@ def _cards(result: Analysis, speed: float | None, steps: int | None) -> list[_Ca
             "Equipartition", plus_minus(ratio[1].value, ratio[1].error), "",
             f"T of {ratio[0]} over T of all", verdict,
         ))  # fmt: skip
-    if speed is not None:
-        cards.append(_Card("Speed", _number(speed), "ns/day"))
+    speeds = [(speed, "")] if speed is not None else [(s.speed, s.name) for s in result.segments if s.speed is not None]
+    cards += [_Card("Speed", _number(pace), "ns/day", name if len(speeds) > 1 else "") for pace, name in speeds]
     cards.append(_Card("Atoms", _number(result.atoms), "", result.trajectory.formula if result.trajectory else ""))
     if steps is not None:
         cards.append(_Card("Steps", f"{steps:,}".replace(",", "\u202f")))

@@ -105,7 +105,8 @@ class Analysis:
             "atoms": self.atoms,
             "bounds": asdict(self.bounds),
             "segments": [
-                {"name": s.name, "ensemble": s.ensemble, "samples": len(s.time), "span_ps": s.span}
+                {"name": s.name, "ensemble": s.ensemble, "samples": len(s.time), "span_ps": s.span,
+                 "speed_ns_per_day": s.speed}
                 for s in self.segments
             ],
             "temperature_K": self.temperature,
