@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,9 @@ import yaml
 from ase import Atoms
 from ase.io import write
 from rewritten import rewritten
+from typer.testing import CliRunner
+
+from equistride.cli.main import app, main
 
 CONFIG = {
     "name": "toy",
@@ -30,20 +36,59 @@ def equistride(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
 
 
-def refused(*arguments: object, cwd: Path | None = None) -> str:
-    """Run a command that must fail as a user's error: status 2, one line on stderr beside notes, no traceback."""
-    done = equistride(*arguments, cwd=cwd)
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("equistride: note: ")]
-    assert len(lines) == 1, done.stderr
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Run a command that must fail as a user's error: status 2, one line on stderr beside notes, no traceback.
+
+    In this process, by ``main`` and with Python's own filters of warnings, which costs a tenth of a process of its own.
+    """
+
+    def run(*arguments: object, cwd: Path | None = None) -> str:
+        capfd.readouterr()
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            patch.setattr(sys, "argv", ["equistride", *map(str, arguments)])
+            if cwd is not None:
+                patch.chdir(cwd)
+            warnings.resetwarnings()
+            for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", kind)
+            with pytest.raises(SystemExit) as stop:
+                main()
+        out, err = capfd.readouterr()
+        assert stop.value.code == 2, out + err
+        return the_sentence(err)
+
+    return run
+
+
+def the_sentence(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("equistride: note: ")]
+    assert len(lines) == 1, stderr
     assert lines[0].startswith("equistride: ")
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in stderr
     return lines[0]
 
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder with a config and eight labelled frames of four atoms."""
+    return furnished(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after a training of four steps in ``run``."""
+    folder = furnished(tmp_path_factory.mktemp("trained"))
+    done = equistride("train", "config.yaml", "-o", "run", "--no-progress", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "val force mae" in done.stdout
+    return folder
+
+
+def furnished(tmp_path: Path) -> Path:
     rng = np.random.default_rng(2)
     base = np.array([[0.0, 0, 0], [1.7, 0, 0], [0, 1.8, 0], [0, 0, 1.6]])
     np.savez(
@@ -60,15 +105,13 @@ def workplace(tmp_path: Path) -> Path:
 def test_version_and_help() -> None:
     assert equistride("--version").stdout.startswith("equistride 0.")
     for verb in ("data", "train", "export", "inspect", "validate", "report", "demo"):
-        done = equistride(verb, "--help")
-        assert done.returncode == 0
+        done = CliRunner().invoke(app, [verb, "--help"])
+        assert done.exit_code == 0
         assert "Usage" in done.stdout
 
 
-def test_from_data_to_a_validated_artifact(workplace: Path) -> None:
-    done = equistride("train", "config.yaml", "-o", "run", "--no-progress", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    assert "val force mae" in done.stdout
+def test_from_data_to_a_validated_artifact(refused: Refused, trained: Path, tmp_path: Path) -> None:
+    workplace = shutil.copytree(trained, tmp_path / "workplace")
     assert refused("train", "config.yaml", "-o", "run", cwd=workplace).count("--resume") == 1
     more = equistride(
         "train", "config.yaml", "trainer.steps=6", "-o", "run", "--resume", "--no-progress", cwd=workplace
@@ -96,7 +139,9 @@ def test_from_data_to_a_validated_artifact(workplace: Path) -> None:
         ({"data": {"files": ["missing.npz"]}}, "does not exist"),
     ],
 )
-def test_a_wrong_config_is_one_sentence(workplace: Path, change: dict[str, object], said: str) -> None:
+def test_a_wrong_config_is_one_sentence(
+    refused: Refused, workplace: Path, change: dict[str, object], said: str
+) -> None:
     config = CONFIG | {k: v for k, v in change.items() if k != "drop"}
     config.pop(str(change.get("drop", "")), None)
     (workplace / "config.yaml").write_text(yaml.safe_dump(config))
@@ -105,18 +150,18 @@ def test_a_wrong_config_is_one_sentence(workplace: Path, change: dict[str, objec
 
 
 @pytest.mark.parametrize("content", ["[1, 2", "just words", "\x00\x01"])
-def test_a_file_that_is_no_config(workplace: Path, content: str) -> None:
+def test_a_file_that_is_no_config(refused: Refused, workplace: Path, content: str) -> None:
     (workplace / "config.yaml").write_text(content)
     refused("train", "config.yaml", cwd=workplace)
 
 
-def test_overrides(workplace: Path) -> None:
+def test_overrides(refused: Refused, workplace: Path) -> None:
     assert "not an assignment" in refused("train", "config.yaml", "trainer.steps", cwd=workplace)
     assert "did you mean 'channels'" in refused("train", "config.yaml", "model.chanels=3", cwd=workplace)
 
 
 @pytest.mark.parametrize("kind", ["truncated", "nan", "unknown type", "missing arrays"])
-def test_damaged_data(workplace: Path, kind: str) -> None:
+def test_damaged_data(refused: Refused, workplace: Path, kind: str) -> None:
     path = workplace / "frames.npz"
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:300])
@@ -152,7 +197,7 @@ class _Touch:
 @pytest.mark.parametrize(
     "kind", ["missing", "truncated", "noise", "pickle", "torch.save", "plain script", "newer", "altered"]
 )
-def test_a_file_that_is_no_artifact(tmp_path: Path, random_artifact64: Path, kind: str) -> None:
+def test_a_file_that_is_no_artifact(refused: Refused, tmp_path: Path, random_artifact64: Path, kind: str) -> None:
     path, trap = tmp_path / "model.pt", tmp_path / "trap"
     good = random_artifact64.read_bytes()
     if kind == "truncated":
@@ -181,7 +226,7 @@ def test_a_file_that_is_no_artifact(tmp_path: Path, random_artifact64: Path, kin
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated", "pickle", "foreign"])
-def test_a_file_that_is_no_checkpoint(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_no_checkpoint(refused: Refused, tmp_path: Path, kind: str) -> None:
     path, trap = tmp_path / "last.ckpt", tmp_path / "trap"
     if kind == "truncated":
         torch.save({"equistride": {}, "state_dict": {}}, path)
@@ -195,7 +240,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, kind: str) -> None:
     assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == []
 
 
-def test_structures_that_a_model_cannot_take(tmp_path: Path, random_artifact64: Path) -> None:
+def test_structures_that_a_model_cannot_take(refused: Refused, tmp_path: Path, random_artifact64: Path) -> None:
     for name, atoms, said in (
         ("unknown.xyz", Atoms("SiAu", [[0, 0, 0], [0, 0, 2.0]]), "does not know: Au"),
         ("twins.xyz", Atoms("SiO2", [[0, 0, 0], [0, 0, 1.6], [0, 0, 1.6]]), "on top of"),
@@ -207,17 +252,20 @@ def test_structures_that_a_model_cannot_take(tmp_path: Path, random_artifact64: 
     assert "does not exist" in refused("validate", random_artifact64, "--structure", tmp_path / "none.xyz")
 
 
-def test_no_half_written_file_where_the_folder_is_missing(workplace: Path) -> None:
-    equistride("train", "config.yaml", "-o", "run", "--no-progress", cwd=workplace)
-    said = refused("export", "run/checkpoints/last.ckpt", "-o", "nowhere/toy.pt", cwd=workplace)
+def test_no_half_written_file_where_the_folder_is_missing(refused: Refused, trained: Path) -> None:
+    words = ("export", "run/checkpoints/last.ckpt", "-o", "nowhere/toy.pt")
+    said = refused(*words, cwd=trained)
     assert "nowhere does not exist" in said
+    in_a_process = equistride(*words, cwd=trained)
+    assert in_a_process.returncode == 2
+    assert the_sentence(in_a_process.stderr) == said
     assert "float32 or float64" in refused(
-        "export", "run/checkpoints/last.ckpt", "-o", "toy.pt", "--dtype", "half", cwd=workplace
+        "export", "run/checkpoints/last.ckpt", "-o", "toy.pt", "--dtype", "half", cwd=trained
     )
-    assert not (workplace / "toy.pt").exists()
+    assert not (trained / "toy.pt").exists()
 
 
-def test_quartz_data_by_name(tmp_path: Path) -> None:
+def test_quartz_data_by_name(refused: Refused, tmp_path: Path) -> None:
     assert "no recipe 'basalt'" in refused("data", "quartz", "-o", tmp_path, "--recipe", "basalt")
     done = equistride("data", "quartz", "-o", tmp_path, "--recipe", "quartz72-test", "--segments", "1")
     assert done.returncode == 0, done.stderr
