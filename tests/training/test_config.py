@@ -142,10 +142,6 @@ def test_released_configs_are_valid(repository: Path) -> None:
         ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss:", "'loss' is not valid; expected keys with values, .*; found None"),
         ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss: 3", "'loss' is not valid; expected keys with values"),
         ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss: {energy: 0, force: 0, virial: 0}", "one weight of loss above 0"),
-        (
-            "name: a\nmodel: {charge_spin: linear}\ndata: {files: [a.npz]}\nframes: {}",
-            "contradict each other; expected model.charge_spin: off with the section frames",
-        ),
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_kind(tmp_path: Path, text: str, said: str) -> None:

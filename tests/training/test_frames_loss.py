@@ -16,7 +16,8 @@ from equistride.errors import EquistrideError
 from equistride.models.equiformer import Equiformer, EquiformerConfig
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.nequip import NequIP, NequIPConfig
-from equistride.training.frames_loss import FramesConfig, FramesTask, anchors, labelled_rows, rows_apart
+from equistride.training.frames_loss import FramesConfig, FramesTask, anchors, encode, labelled_rows, rows_apart
+from equistride.training.pairs import graph
 from equistride.units import ACCELERATION
 
 SPECIES = ["C", "N", "O", "F", "S"]
@@ -24,7 +25,7 @@ SMALL = {"num_layers": 1, "channels": [8, 6], "hidden_channels": [8, 6], "head_c
          "scalar_channels": 8, "num_basis": 6, "radial_channels": 8}  # fmt: skip
 
 
-def backbone(kind: str) -> torch.nn.Module:
+def backbone(kind: str, **options: object) -> torch.nn.Module:
     torch.manual_seed(0)
     if kind == "equiformer":
         return Equiformer(EquiformerConfig.model_validate(SMALL), 5).double()
@@ -39,7 +40,7 @@ def backbone(kind: str) -> torch.nn.Module:
         }
         return NequIP(NequIPConfig.model_validate(made), 5).double()
     sizes = {"num_layers": 1, "channels": 8, "hidden_channels": 8, "edge_channels": 8, "l_max": 1, "m_max": 1}
-    return ESEN(ESENConfig.model_validate(sizes), 5).double()
+    return ESEN(ESENConfig.model_validate(sizes | options), 5).double()
 
 
 def task(network: torch.nn.Module, data: Frames, batch_size: int = 6, **options: object) -> FramesTask:
@@ -135,8 +136,8 @@ def test_every_option_gives_a_gradient_to_the_network(kind: str, options: dict[s
 
 
 def targets_of(aid: FramesTask, step: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    inputs, targets, _, rows = aid.batch(step)
-    return np.array(inputs), np.array(targets), rows
+    picked = aid.batch(step)
+    return np.array(picked.inputs), np.array(picked.targets), picked.rows
 
 
 def centred(x: np.ndarray) -> np.ndarray:
@@ -227,6 +228,41 @@ def test_a_pair_is_learnt_and_a_shuffled_one_is_not(options: dict[str, object], 
         left[control] = float(np.mean([float(unseen(network, k).detach()) for k in range(3)]))
     assert left["none"] < most
     assert left["shuffled"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "offsets"),
+    [({}, [0, 1]), ({"mode": "history", "frames": 2}, [-2, -1, 0]), ({"control": "self"}, [0, 0])],
+    ids=["pair", "history", "self"],
+)
+def test_each_frame_has_its_own_charge_and_spin(options: dict[str, object], offsets: list[int], frames: Frames) -> None:
+    """The loss of a pair is that of its frames encoded one by one, each under the charge and spin of its row; a frame that
+    gives none is neutral and of no given spin."""
+    network = backbone("esen", charge_spin="table")
+    charge, spin = np.arange(len(frames)) % 5 - 2.0, 1.0 + np.arange(len(frames)) % 3
+    charge[::7] = np.nan
+    aid = task(network, replace(frames, charge=charge, spin=spin), batch_size=1, **options)
+    with torch.no_grad():
+        aid.head.last.weight.normal_()
+    kinds, frame = torch.arange(5), torch.zeros(5, dtype=torch.int64)
+    differ = []
+    for step in range(4):
+        found = float(aid(network, step).detach())
+        picked = aid.batch(step)
+        losses = []
+        for charges, spins in ((np.nan_to_num(charge), spin), (np.zeros(len(frames)), np.zeros(len(frames)))):
+            seen = []
+            for positions, offset in zip(picked.inputs[0], offsets, strict=True):
+                row = picked.rows[0] + offset
+                network.set_system(charges[row], spins[row])
+                cell, pbc = torch.from_numpy(frames.cell[:1]), torch.from_numpy(frames.pbc)[None]
+                vectors, edges = graph(torch.from_numpy(positions), cell, pbc, frame, 5.0)
+                seen.append(encode(network, vectors, kinds, edges))
+            aim = torch.from_numpy(picked.targets[0] / aid.scale)
+            losses.append(float(((aid.head(seen) - aim).square().sum(1) + 1e-12).sqrt().mean().detach()))
+        assert found == pytest.approx(losses[0], rel=1e-12)  # the order of sums alone differs
+        differ.append(abs(losses[1] / losses[0] - 1))
+    assert min(differ) > 1e-4, "charges matter here"
 
 
 def test_weight_falls_to_zero(frames: Frames) -> None:

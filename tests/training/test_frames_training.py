@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,22 @@ def test_unlabelled_trajectories_and_bad_input(folder: Path, tmp_path: Path) -> 
         EquistrideError, match="expected 'esen' or 'equiformer' or 'nequip' or 'mace' or 'trajcast'; found 'painn'"
     ):
         configure(folder, {"architecture": "painn"})
+
+
+def test_charges_and_spins_of_pairs(folder: Path, tmp_path: Path) -> None:
+    """A network that takes charge and spin is told those of the frames of a pair, and refuses pairs without any."""
+    data = trajectories(8, 8)
+    replace(data, charge=data.segment % 2.0, spin=1.0 + data.segment % 2).save(folder / "charged.npz")
+    files = {"files": ["charged.npz"], "validation_fraction": 0.2, "batch_size": 4}
+    model = ESEN | {"charge_spin": "linear"}
+    config = configure(folder, model, "frames.weight=1.0", data=files)
+    train(config, folder, tmp_path / "charged", progress=False)
+    last = tmp_path / "charged" / "checkpoints" / "last.ckpt"
+    assert export(last, tmp_path / "charged.pt", dtype="float64").charge_spin == "input"
+    with pytest.raises(EquistrideError, match="charge_spin is on and no frame has a charge or a spin"):
+        train(
+            configure(folder, model, data=files, frames={"files": ["test.npz"]}), folder, tmp_path / "a", progress=False
+        )
 
 
 def test_the_published_form_is_not_exported_unawares(folder: Path, tmp_path: Path) -> None:

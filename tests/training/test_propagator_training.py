@@ -16,7 +16,7 @@ from equistride.artifact.export import export, read_checkpoint
 from equistride.artifact.propagators import build_propagator
 from equistride.data import frames as data
 from equistride.data.quartz import quartz
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, Notice
 from equistride.models.trajcast import TrajCastConfig
 from equistride.training.config import PropagatorConfig
 from equistride.training.pairs import ChainDataset, PairBatch, RunOrder, collate
@@ -293,3 +293,10 @@ def test_masses_of_the_run_win_over_the_standard_ones(folder: Path, tmp_path: Pa
     train(config(data={"files": [name]}, trainer={"steps": 1}), folder, tmp_path / "run", progress=False)
     facts = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["equistride"]
     assert facts["masses"] == [18.0, 28.085]
+
+
+def test_charges_that_a_propagator_does_not_take_are_told(folder: Path, tmp_path: Path) -> None:
+    (frames,) = data.load(folder / "train.npz", labelled=False)
+    replace(frames, charge=frames.segment % 2.0).save(tmp_path / "train.npz")
+    with pytest.warns(Notice, match=r"have charges of 0, 1, which the model does not take \(a propagator takes none\)"):
+        propagator_task(config(), tmp_path)

@@ -119,8 +119,6 @@ class TrainConfig(_RunConfig):
             raise ValueError("trainer.bfloat16 only with trainer.precision: float32")
         if not (self.loss.energy or self.loss.force or self.loss.virial):
             raise ValueError("one weight of loss above 0, or nothing is learnt")
-        if self.frames is not None and self.frames.weight and getattr(self.model, "charge_spin", "off") != "off":
-            raise ValueError("model.charge_spin: off with the section frames, whose frames have no charge and no spin")
         if getattr(self.model, "global_sums", 0):
             raise ValueError("no model.charge_channels and spin_channels: frames are joined, and share no total")
         return self

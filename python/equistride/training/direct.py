@@ -80,7 +80,8 @@ def direct_outputs(
     """
     network: Any = model.network
     edges = network.edges(vectors, batch.species, batch.edge_index)
-    with systems_of(network, batch), torch.autocast(vectors.device.type, torch.bfloat16, enabled=bfloat16):
+    systems = systems_of(network, batch.charge, batch.spin, batch.frame)
+    with systems, torch.autocast(vectors.device.type, torch.bfloat16, enabled=bfloat16):
         features = network.features(batch.species, edges, extra)
         out, forces = network.energies(features), network.direct_forces(features)
     atomic = model.in_ev(out, batch.species)

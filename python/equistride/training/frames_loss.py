@@ -26,6 +26,7 @@ from equistride.models.potential import forces_from_edges
 from equistride.nn.degrees import DegreeGate, DegreeLinear, DegreeNorm
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.training.pairs import graph
+from equistride.training.systems import systems_of
 
 
 class FramesConfig(BaseModel):
@@ -197,6 +198,17 @@ class _Chains:
     step: int
 
 
+class _Picked(NamedTuple):
+    """Of each anchor of a step: ``inputs`` [inputs, N, 3] A, ``target`` [N, 3] A, trajectory, row, and the rows of its inputs,
+    whose cell, charge and spin they have."""
+
+    inputs: list[NDArray[np.float64]]
+    targets: list[NDArray[np.float64]]
+    chains: list[_Chains]
+    rows: list[int]
+    seen_rows: list[NDArray[np.int64]]
+
+
 class _Encoded(NamedTuple):
     """``features`` of each input frame of a batch; ``vectors`` [E, 3], ``edges`` [2, E] and ``species`` [N] of all of them."""
 
@@ -331,8 +343,7 @@ class FramesTask(nn.Module):
         self.to(next(network.parameters()))
         if isinstance(self.head, DisplacementHead):
             with torch.no_grad():
-                inputs, _, chains, rows = self.batch(0)
-                self.head.set_gain(self._encode(network, inputs, chains, rows).features)
+                self.head.set_gain(self._encode(network, self.batch(0)).features)
 
     def _chain(self, frames: Frames, species: Sequence[str]) -> _Chains:
         if self.config.target == "velocity" and frames.velocities is None:
@@ -373,68 +384,78 @@ class FramesTask(nn.Module):
         left = 1.0 if self.config.schedule == "constant" else max(0.0, 1.0 - step / self.steps)
         return self.config.weight * left
 
-    def batch(self, step: int) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], list[_Chains], list[int]]:
-        """Return of each anchor of a step its input frames [inputs, N, 3], its target [N, 3], its trajectory and its row."""
+    def batch(self, step: int) -> _Picked:
+        """Return the anchors of a step: input frames and target of each, and where they are from."""
         rng = np.random.default_rng((self.seed, step))
         bounds = np.cumsum([0, *(len(c.anchors) for c in self.chains)])
         picked = rng.choice(self.total, self.batch_size, replace=self.total < self.batch_size)
-        inputs, targets, chains, rows = [], [], [], []
+        found = _Picked([], [], [], [], [])
         for number in picked.tolist():
             which = int(np.searchsorted(bounds, number, side="right")) - 1
             chain = self.chains[which]
             row = int(chain.anchors[number - bounds[which]])
             p = chain.frames.positions
-            seen = p[[row + k * chain.step for k in self.inputs]]
+            seen_rows = np.array([row + k * chain.step for k in self.inputs])
+            seen = p[seen_rows]
             aim = self._target(chain, np.array([row]), self.config.target)[0]
             if self.config.control in ("noise", "dens"):
                 aim = rng.normal(size=aim.shape) * self.moved / math.sqrt(3.0)
                 aim -= aim.mean(0)
                 seen = np.stack([p[row], p[row] + aim]) if self.config.control == "noise" else (p[row] + aim)[None]
+                seen_rows = np.full(len(seen), row)
             elif self.config.control == "self":
                 seen, aim = np.stack([p[row], p[row]]), p[row] - p[row].mean(0)
+                seen_rows = np.array([row, row])
             elif self.config.control == "shuffled":
                 other = int(rng.choice(chain.anchors))
                 if self.config.mode == "single":
                     aim = self._target(chain, np.array([other]), self.config.target)[0]
                 else:
-                    seen = np.stack([p[row], p[other + chain.step]])
-            inputs.append(seen)
-            targets.append(aim)
-            chains.append(chain)
-            rows.append(row)
-        return inputs, targets, chains, rows
+                    seen_rows = np.array([row, other + chain.step])
+                    seen = p[seen_rows]
+            found.inputs.append(seen)
+            found.targets.append(aim)
+            found.chains.append(chain)
+            found.rows.append(row)
+            found.seen_rows.append(seen_rows)
+        return found
 
-    def _encode(
-        self, network: Any, inputs: list[NDArray[np.float64]], chains: list[_Chains], rows: list[int]
-    ) -> _Encoded:
+    def _encode(self, network: Any, picked: _Picked) -> _Encoded:
         """Return what the network makes of the input frames of a batch."""
         some = next(network.parameters())
         place: dict[str, Any] = {"dtype": some.dtype, "device": some.device}
+        inputs, chains = picked.inputs, picked.chains
         count, repeats = len(inputs), len(inputs[0])
         # all input frames in one pass: those at t of the whole batch, then the next of the whole batch ...
         frame = torch.repeat_interleave(
             torch.arange(count * repeats), torch.tensor([len(c.kinds) for c in chains] * repeats)
         )
         species = torch.cat([c.kinds for c in chains] * repeats).to(some.device)
-        cells = torch.from_numpy(np.stack([c.frames.cell[r] for c, r in zip(chains, rows, strict=True)] * repeats))
+        places = [(c.frames, rows[k]) for k in range(repeats) for c, rows in zip(chains, picked.seen_rows, strict=True)]
+        cells = torch.from_numpy(np.stack([frames.cell[row] for frames, row in places]))
+        charge, spin = (
+            torch.tensor([0.0 if given is None else np.nan_to_num(given[row]) for given, row in values]).to(**place)
+            for values in ([(f.charge, row) for f, row in places], [(f.spin, row) for f, row in places])
+        )
         pbc = torch.from_numpy(np.stack([c.frames.pbc for c in chains] * repeats))
         positions = torch.from_numpy(np.concatenate([seen[k] for k in range(repeats) for seen in inputs]))
         extra: list[Tensor] | None = None
         if self.encoding is not None:
-            forces = np.concatenate([c.frames.forces[r] for c, r in zip(chains, rows, strict=True)])
+            forces = np.concatenate([frames.forces[row] for frames, row in places])
             extra = self.encoding(torch.from_numpy(forces / self.force_scale).to(**place))
         vectors, edges = graph(positions, cells, pbc, frame, self.cutoff)
         vectors, edges = vectors.to(**place).requires_grad_(isinstance(self.head, PotentialHead)), edges.to(some.device)
-        features = [x.chunk(repeats) for x in encode(network, vectors, species, edges, extra)]
+        with systems_of(network, charge, spin, frame.to(some.device)):
+            features = [x.chunk(repeats) for x in encode(network, vectors, species, edges, extra)]
         return _Encoded([list(x) for x in zip(*features, strict=True)], vectors, edges, species)
 
     def forward(self, network: Any, step: int) -> Tensor:
         """Return the loss of a step, before its weight: mean length of the error in units of the target's rms."""
-        inputs, targets, chains, rows = self.batch(step)
-        seen = self._encode(network, inputs, chains, rows)
+        picked = self.batch(step)
+        seen = self._encode(network, picked)
         if isinstance(self.head, PotentialHead):
             found = self.head(seen.features[0], seen.vectors, seen.edges, self.masses[seen.species])
         else:
             found = self.head(seen.features)
-        aim = torch.from_numpy(np.concatenate(targets) / self.scale).to(found)
+        aim = torch.from_numpy(np.concatenate(picked.targets) / self.scale).to(found)
         return ((found - aim).square().sum(1) + 1e-12).sqrt().mean()

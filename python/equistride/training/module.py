@@ -25,7 +25,7 @@ def predict(model: ConservativePotential, batch: Batch, create_graph: bool) -> t
     if isinstance(model, DirectPotential):
         energies, forces, _ = direct_outputs(model, batch, batch.vectors)
         return energies, forces, torch.full_like(batch.virial, torch.nan)
-    with torch.enable_grad(), systems_of(model.network, batch):
+    with torch.enable_grad(), systems_of(model.network, batch.charge, batch.spin, batch.frame):
         vectors = batch.vectors.detach().requires_grad_(True)
         atomic = model.atomic_energies(vectors, batch.species, batch.edge_index)
         (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=create_graph)

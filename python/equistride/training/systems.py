@@ -7,23 +7,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from equistride.data.frames import Frames
 from equistride.errors import EquistrideError, tell
 from equistride.nn.system import CHARGE_LIMIT, SPIN_LIMIT, SystemEmbedding
-from equistride.training.data import Batch
 
 
 @contextmanager
-def systems_of(network: nn.Module, batch: Batch) -> Iterator[None]:
-    """Let a network that takes charge and spin see, atom by atom, those of the batch; every other sees nothing new."""
+def systems_of(network: nn.Module, charge: Tensor, spin: Tensor, frame: Tensor) -> Iterator[None]:
+    """Let a network that takes charge and spin see, atom by atom, those of the B frames of a batch; others see nothing new.
+
+    ``frame`` [N] is the frame of each atom.
+    """
     system = getattr(network, "system", None)
     if not isinstance(system, SystemEmbedding):
         yield
         return
     before = system.charge, system.spin
-    system.charge, system.spin = batch.charge[batch.frame, None], batch.spin[batch.frame, None]
+    system.charge, system.spin = charge[frame, None], spin[frame, None]
     try:
         yield
     finally:
@@ -40,7 +42,7 @@ def usual_system(groups: Sequence[Frames]) -> dict[str, float]:
     return {"charge": charge, "spin": spin}
 
 
-def check_systems(groups: Sequence[Frames], taken: bool) -> None:
+def check_systems(groups: Sequence[Frames], taken: bool, why_not: str = "model.charge_spin: off") -> None:
     """Compare the charges and spins that frames have with what the model takes.
 
     Parameters
@@ -49,6 +51,8 @@ def check_systems(groups: Sequence[Frames], taken: bool) -> None:
         Frames, one entry a composition.
     taken
         The model takes charge and spin (``model.charge_spin`` is not off).
+    why_not
+        Why it does not take them, where it does not.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def check_systems(groups: Sequence[Frames], taken: bool) -> None:
             if len(kinds) > 1 or not np.isin(found, usual).all():
                 tell(
                     f"the frames have {name} of {', '.join(kinds[:8])}, which the model does not take "
-                    "(model.charge_spin: off): frames that differ in them alone look the same to it"
+                    f"({why_not}): frames that differ in them alone look the same to it"
                 )
         return
     if not len(charge) and not len(spin):

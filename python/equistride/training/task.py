@@ -60,10 +60,14 @@ def _provenance(groups: Sequence[Frames], files: Sequence[str], root: Path) -> d
     }  # fmt: skip
 
 
+def _takes_systems(config: TrainConfig) -> bool:
+    return getattr(config.model, "charge_spin", "off") != "off"
+
+
 def _facts(groups: Sequence[Frames], config: TrainConfig, root: Path) -> dict[str, Any]:
     species = elements(groups)
     scale = float(np.sqrt(np.mean(np.concatenate([g.forces.ravel() for g in groups]) ** 2)))
-    takes_systems = getattr(config.model, "charge_spin", "off") != "off"
+    takes_systems = _takes_systems(config)
     check_systems(groups, takes_systems)
     if scale == 0:
         raise EquistrideError(
@@ -167,7 +171,9 @@ def potential_task(
     species = facts["species"]
     auxiliary: FramesTask | None = None
     if config.frames is not None and config.frames.weight > 0:
-        paths = read(config.frames.files, root, labelled=False) if config.frames.files else paths
+        if config.frames.files:
+            paths = read(config.frames.files, root, labelled=False)
+            check_systems(paths, _takes_systems(config))
         auxiliary = FramesTask(
             model.network, config.frames, paths, species, config.model.cutoff, batch_size=config.data.batch_size,
             seed=config.trainer.seed, steps=config.trainer.steps,
@@ -200,6 +206,7 @@ def propagator_task(
         frames_apart(frames, stride)
     stretches = [pairs.in_stretches(g, stride, data.validation_fraction) for g in groups]
     training, validation = split(stretches, data.validation_fraction, config.trainer.seed)
+    check_systems(training, False, "a propagator takes none")
     species = elements(training)
     weights: dict[str, torch.Tensor] = {}
     taken: dict[str, Any] = {}
