@@ -119,6 +119,8 @@ void bind_integrator(py::module_ &m) {
     });
     m.def("set_seed", [](const py::object &o, int v) { integrator_of(o).setRandomNumberSeed(v); });
     m.def("get_seed", [](const py::object &o) { return integrator_of(o).getRandomNumberSeed(); });
+    m.def("constraint_tolerance",
+          [](const py::object &o) { return integrator_of(o).OpenMM::Integrator::getConstraintTolerance(); });
     m.def("set_device", [](const py::object &o, const std::string &v) { integrator_of(o).setDevice(v); });
     m.def("get_device", [](const py::object &o) { return integrator_of(o).getDevice(); });
     m.def("set_guard", [](const py::object &o, const py::bytes &model, const std::string &file, const std::string &mode,

@@ -100,6 +100,15 @@ std::map<std::string, double> TrajCastIntegrator::getGuardStatistics() const {
 
 double TrajCastIntegrator::getStepSize() const { return getMetadata().stride_fs / units::FS_PER_PS; }
 
+double TrajCastIntegrator::getConstraintTolerance() const {
+    if (run_)
+        throw OpenMMException(
+            "a propagator moves the atoms without forces and has no constraints, so that minimizeEnergy, "
+            "which asks for their tolerance, would move nothing; minimize in a System of a potential "
+            "(create_system with its artifact), and set the positions here");
+    return Integrator::getConstraintTolerance();
+}
+
 void TrajCastIntegrator::setStepSize(double size) {
     if (std::abs(size - getStepSize()) > 1e-9 * getStepSize()) {
         std::ostringstream text;

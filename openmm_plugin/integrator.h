@@ -66,6 +66,9 @@ public:
     double getStepSize() const override;
     void setStepSize(double size) override;
     void step(int steps) override;
+    /// Raises OpenMM::OpenMMException once there is a Context: no constraint is allowed there, and the only one in
+    /// OpenMM who asks is LocalEnergyMinimizer, which would find no forces and move nothing without a word.
+    double getConstraintTolerance() const override;
     /// Velocities of exactly this temperature [K], without momentum, and without a box without angular momentum.
     std::vector<OpenMM::Vec3> getVelocitiesForTemperature(const OpenMM::System &system, double temperature,
                                                           int randomSeed) const override;

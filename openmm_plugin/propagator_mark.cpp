@@ -39,12 +39,10 @@ public:
                                   "fly on in straight lines; expected a TrajCastIntegrator; found another integrator; "
                                   "make the System from a potential for that one");
     }
-    /// A minimizer asks for the forces of the groups of integration.
-    double calcForcesAndEnergy(OpenMM::ContextImpl &, bool includeForces, bool, int groups) override {
-        if (includeForces && strides_ && (!has_forces_ || groups == 0))
-            throw OpenMMException("a propagator moves the atoms without forces, so that there are none to ask for, and "
-                                  "minimizeEnergy would move nothing; minimize in a System of a potential "
-                                  "(create_system with its artifact), and set the positions here");
+    double calcForcesAndEnergy(OpenMM::ContextImpl &, bool includeForces, bool, int) override {
+        if (includeForces && strides_ && !has_forces_)
+            throw OpenMMException("a propagator moves the atoms without forces, so that there are none to ask for; "
+                                  "ask a System of a potential (create_system with its artifact)");
         return 0.0;
     }
     std::map<std::string, double> getDefaultParameters() override { return {}; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from openmm import app, unit
 from propagated import atoms_of, bulk, context_of, molecule, moving
 from trajcast_systems import cluster
 
-from equistride.engines.openmm import Guard, PropagatorMark, TrajCastIntegrator, create_force, create_system
+from equistride.engines.openmm import Guard, TrajCastIntegrator, create_force, create_system
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.engines.openmm_topology import bare_system
 from equistride.errors import EquistrideError
@@ -135,22 +136,49 @@ def test_no_other_integrator_moves_a_system_without_forces(file: Path, random_ar
 def test_a_minimization_would_move_nothing(file: Path, random_artifact64: Path) -> None:
     """Neither without forces nor with forces that only report energies; positions and energies may be asked for."""
     topology, positions = topology_from_ase(bulk())
-    said = r"without forces, so that there are none to ask for, and minimizeEnergy would move nothing; .*of a potential"
+    said = (
+        r"without forces and has no constraints, so that minimizeEnergy, .*would move nothing; .*System of a potential"
+    )
+    reference = openmm.Platform.getPlatformByName("Reference")
     reporting = create_system(file, topology)
     reporting.addForce(create_force(random_artifact64, topology, backend="plugin"))
-    own = bare_system(topology)
-    own.addForce(PropagatorMark())
-    for system, options in ((own, {}), (create_system(file, topology), {}), (reporting, {"ignore_forces": True})):
+    own, biased = bare_system(topology), bare_system(topology)
+    bond = openmm.HarmonicBondForce()
+    bond.addBond(0, 1, 0.2, 1000.0)
+    biased.addForce(bond)
+    for system, options, platform in (
+        (own, {}, "Reference"),
+        (own, {}, "CPU"),
+        (biased, {"ignore_forces": True}, "Reference"),
+        (create_system(file, topology), {}, "Reference"),
+        (reporting, {"ignore_forces": True}, "Reference"),
+    ):
         integrator = TrajCastIntegrator(file, topology, **options)
-        run = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
+        assert integrator.getConstraintTolerance() == 1e-5
+        run = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName(platform))
         run.context.setPositions(positions)
         with pytest.raises(openmm.OpenMMException, match=said):
             run.minimizeEnergy()
+        assert integrator.getConstraintTolerance() == 1e-5
+        run.reporters.append(app.StateDataReporter(io.StringIO(), 1, potentialEnergy=True))  # no minimizer
+        run.step(1)
         run.context.getState(positions=True, velocities=True, energy=True)
     assert np.any(run.context.getState(forces=True).getForces(asNumpy=True)._value)
-    bare = context_of(file, bulk())
+    with pytest.raises(
+        openmm.OpenMMException, match=r"without forces, so that there are none to ask for; ask a System"
+    ):
+        context_of(file, bulk()).getState(forces=True)
+    both = openmm.CompoundIntegrator()
+    both.addIntegrator(openmm.VerletIntegrator(0.001))
+    both.addIntegrator(TrajCastIntegrator(file, topology, ignore_forces=True))
+    context = openmm.Context(biased, both, reference)
+    context.setPositions(positions)
+    before = context.getState(energy=True).getPotentialEnergy()
+    openmm.LocalEnergyMinimizer.minimize(context)
+    assert context.getState(energy=True).getPotentialEnergy() < 0.01 * before  # Verlet's turn
+    both.setCurrentIntegrator(1)
     with pytest.raises(openmm.OpenMMException, match=said):
-        bare.getState(forces=True)
+        openmm.LocalEnergyMinimizer.minimize(context)
 
 
 def test_a_box_that_nobody_set(file: Path) -> None:

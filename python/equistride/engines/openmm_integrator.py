@@ -64,8 +64,7 @@ class TrajCastIntegrator(openmm.Integrator):
         Where the networks run: ``auto`` (a GPU where torch sees one), ``cpu``, ``cuda``, ``cuda:1`` ...
     ignore_forces
         Allow forces in the System. They move nothing, and report energies alone. The same as
-        ``setIntegrationForceGroups(set())``. ``minimizeEnergy`` would then move nothing either; OpenMM asks no integrator
-        about it, so that it is refused in Systems of ``create_system`` alone, and where you add a ``PropagatorMark()``.
+        ``setIntegrationForceGroups(set())``.
     trust_compiled
         Your word for compiled artifacts, also the guard's, which are machine code.
 
@@ -75,7 +74,7 @@ class TrajCastIntegrator(openmm.Integrator):
         Where the file is no propagator or fails its self-test, for an element that the model does not know, a missing box,
         and for thermostat settings that make no sense. Making the Context raises (``openmm.OpenMMException``) for
         constraints, virtual sites, particles without mass, masses other than the trained ones, barostats, and forces that
-        would do nothing.
+        would do nothing; ``minimizeEnergy`` raises, for it would move nothing.
     """
 
     def __init__(
@@ -151,6 +150,10 @@ class TrajCastIntegrator(openmm.Integrator):
         """Set which force groups would be integrated: a force in one of them is refused, since it would do nothing."""
         mask = sum(1 << group for group in groups) if isinstance(groups, set) else int(groups)
         super().setIntegrationForceGroups(mask & EVERY_GROUP)
+
+    def getConstraintTolerance(self) -> float:
+        """Return what was set; nothing here has constraints. Who asks OpenMM's own view of a bound integrator is refused."""
+        return _plugin.constraint_tolerance(self)
 
     def getFile(self) -> str:
         """Return the path that the model was read from."""
