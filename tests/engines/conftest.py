@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import toy_artifact
 from openmm_systems import CUBIC, TRICLINIC, Structure
+from random_models import random_potential, write_artifact
 from trajcast_systems import propagator
 
+from equistride.artifact.ensemble import combine
 from equistride.artifact.propagators import save_propagator
 from equistride.importers.fairchem import import_fairchem
 
@@ -31,6 +33,24 @@ def omol(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     path = tmp_path_factory.mktemp("omol") / "omol.pt"
     import_fairchem(repository / "tests" / "data" / "fairchem" / "L2M2_omol.pt", path, dtype="float64")
     return path
+
+
+@pytest.fixture(scope="session")
+def hco_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two potentials of random weights for molecules of H, C and O, in double precision."""
+    folder = tmp_path_factory.mktemp("hco")
+    paths = [
+        write_artifact(random_potential(k, ["H", "C", "O"], num_layers=1), folder / f"{k}.pt", "float64")
+        for k in (0, 1)
+    ]
+    combine(paths, folder / "ensemble.pt")
+    return folder / "ensemble.pt"
+
+
+@pytest.fixture(scope="session")
+def hco(hco_ensemble: Path) -> Path:
+    """The first of them."""
+    return hco_ensemble.with_name("0.pt")
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
 from openmm import app, unit
+
+from equistride.engines.openmm import Harvester
 
 ELEMENTS = "CCOHHHHHH"
 BONDS = [(0, 1), (1, 2), (0, 3), (0, 4), (0, 5), (1, 6), (1, 7), (2, 8)]
@@ -18,6 +22,8 @@ METHANOL = [1, 2, 6, 7, 8]
 CHARGES = [-0.18, 0.145, -0.683, 0.06, 0.06, 0.06, 0.06, 0.06, 0.418]
 SPREAD = np.array([5.5, 5.0, 4.5])
 """A, from one molecule to the next."""
+GROUP = 5
+"""Force group of the model in :func:`mixed`."""
 
 
 def ethanols(count: int = 1, box: float | None = None) -> tuple[app.Topology, np.ndarray]:
@@ -81,3 +87,22 @@ def place(context: openmm.Context, positions: np.ndarray) -> None:
     missing = context.getSystem().getNumParticles() - len(positions)
     context.setPositions(np.concatenate([positions, np.zeros((missing, 3))]) / 10)
     context.computeVirtualSites()
+
+
+def mixed(artifact: Path, region: Any, *, constrain: bool = False, **options: Any) -> openmm.System:
+    """A System of one ethanol in which the model's force is in GROUP."""
+    from openmmml import MLPotential  # not where the rest of this file is used alone
+
+    topology, _ = ethanols()
+    return MLPotential("equistride", modelPath=artifact).createMixedSystem(
+        topology, force_field(topology, constrain=constrain), region, forceGroup=GROUP, **options
+    )
+
+
+def harvest(system: openmm.System, topology: app.Topology, watch: Harvester) -> None:
+    count = topology.getNumAtoms()
+    platform = openmm.Platform.getPlatformByName("Reference")
+    run = app.Simulation(topology, system, openmm.VerletIntegrator(1e-4), platform)
+    place(run.context, np.concatenate([ETHANOL + k * SPREAD for k in range(count // 9)]))
+    run.reporters.append(watch)
+    run.step(1)

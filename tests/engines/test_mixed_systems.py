@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
-import mixed_systems
 import numpy as np
 import openmm
 import pytest
 import torch
-from finite_differences import force_on
-from mixed_systems import ELEMENTS, ETHANOL, METHANOL, ethanols, force_field, place, with_caps
+from mixed_systems import ELEMENTS, ETHANOL, GROUP, METHANOL, ethanols, force_field, harvest, mixed, with_caps
 from openmm import app, unit
 from openmm_systems import context, energy_forces
 from openmmml import MLPotential
-from openmmml.embeddings.utilities import COVALENT_RADII
-from random_models import random_potential, write_artifact
+from random_models import random_potential
 from toy_metadata import toy_metadata
 
 from equistride.artifact import load
@@ -31,74 +28,6 @@ from equistride.errors import EquistrideError
 from equistride.units import KJ_MOL_PER_EV
 
 BACKENDS = ["plugin", "python"]
-GROUP = 5
-
-
-@pytest.fixture(scope="module")
-def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hco")
-    paths = [
-        write_artifact(random_potential(k, ["H", "C", "O"], num_layers=1), folder / f"{k}.pt", "float64")
-        for k in (0, 1)
-    ]
-    combine(paths, folder / "ensemble.pt")
-    return folder / "ensemble.pt"
-
-
-@pytest.fixture(scope="module")
-def hco(ensemble: Path) -> Path:
-    """A potential of random weights."""
-    return ensemble.with_name("0.pt")
-
-
-def mixed(artifact: Path, region: Any, *, constrain: bool = False, **options: Any) -> openmm.System:
-    """A System of one ethanol in which the model's force is in GROUP."""
-    topology, _ = ethanols()
-    return MLPotential("equistride", modelPath=artifact).createMixedSystem(
-        topology, force_field(topology, constrain=constrain), region, forceGroup=GROUP, **options
-    )
-
-
-def cap(first: np.ndarray, second: np.ndarray, length: float) -> np.ndarray:
-    """Where a hydrogen stands for the second atom of a bond [A]."""
-    return first + length * (second - first) / np.linalg.norm(second - first)
-
-
-@pytest.mark.parametrize("platform", ["Reference", "CPU"])
-@pytest.mark.parametrize("interpolate", [False, True])
-def test_link_atoms(hco: Path, platform: str, interpolate: bool) -> None:
-    """Both backends alike; forces, which the link atom hands to both ends of its bond, those of finite differences."""
-    made = {b: with_caps(mixed(hco, METHANOL, interpolate=interpolate, backend=b), ETHANOL, platform) for b in BACKENDS}
-    energy, forces = energy_forces(made["plugin"])
-    other = energy_forces(made["python"])
-    assert energy == pytest.approx(other[0], rel=1e-9)
-    assert np.abs(forces - other[1]).max() < 1e-9 * np.abs(forces).max()
-    assert made["plugin"].getState(forces=True).getForces(asNumpy=True)._value == pytest.approx(forces, rel=1e-12)
-
-    def at(positions: np.ndarray) -> float:
-        place(made["plugin"], positions * 10)
-        return made["plugin"].getState(energy=True).getPotentialEnergy()._value
-
-    # float32 in the CPU platform's force field: 1e-3 of forces of 1e4 kJ/mol/nm
-    precision = {"rel": 1e-6, "abs": 1e-3} if platform == "Reference" else {"rel": 1e-3, "abs": 20.0}
-    for atom, axis in ((0, 0), (1, 1), (1, 2), (6, 2)):
-        step = 2e-5 if platform == "Reference" else 1e-3
-        assert forces[atom, axis] == pytest.approx(force_on(at, ETHANOL / 10, atom, axis, step), **precision)
-
-
-def test_a_link_atom_is_hydrogen_on_the_bond(hco: Path) -> None:
-    """The energy is the model's own of the region and its cap, at openmm-ml's distance or a given one."""
-    model = load(hco)
-    default = float((COVALENT_RADII[6] + COVALENT_RADII[1]).value_in_unit(unit.angstrom))
-    for given, length in (({}, default), ({"linkAtomDistances": [(1, 0, 1.2 * unit.angstrom)]}, 1.2)):
-        found = with_caps(mixed(hco, METHANOL, **given), ETHANOL).getState(energy=True, groups={GROUP})
-        atoms = np.vstack([ETHANOL[METHANOL], cap(ETHANOL[1], ETHANOL[0], length)])
-        expected = model.compute(atoms, [*(ELEMENTS[k] for k in METHANOL), "H"]).atomic_energies.sum()
-        assert found.getPotentialEnergy()._value == pytest.approx(float(expected) * KJ_MOL_PER_EV, rel=1e-12)
-    with pytest.raises(
-        EquistrideError, match=r"linkAtomDistances names atoms.*expected one of \[0, 1\]; found \[1, 2\]"
-    ):
-        mixed(hco, METHANOL, linkAtomDistances=[(1, 2, 0.1)])
 
 
 def test_molecules_stay_whole(hco: Path) -> None:
@@ -352,34 +281,9 @@ def test_deuterium_is_hydrogen(hco: Path) -> None:
     assert create_system(hco, heavy).getParticleMass(8)._value == pytest.approx(2.014, abs=1e-3)
 
 
-def harvest(system: openmm.System, topology: app.Topology, watch: Harvester) -> None:
-    count = topology.getNumAtoms()
-    platform = openmm.Platform.getPlatformByName("Reference")
-    run = app.Simulation(topology, system, openmm.VerletIntegrator(1e-4), platform)
-    place(run.context, np.concatenate([ETHANOL + k * mixed_systems.SPREAD for k in range(count // 9)]))
-    run.reporters.append(watch)
-    run.step(1)
-
-
-@pytest.mark.parametrize("options", [{"backend": "plugin"}, {"backend": "python"}, {"interpolate": True}])
-def test_the_harvester_watches_the_region(ensemble: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    """In each way of mixing, with the ensemble given or not; link atoms belong to the region."""
-    topology, region = ethanols(2)[0], [10, 11, 15, 16, 17]
-    system = MLPotential("equistride", modelPath=ensemble).createMixedSystem(
-        topology, force_field(topology), region, **options
-    )
-    caps = system.getNumParticles() - 18
-    for k, given in enumerate((None, ensemble)):
-        harvest(system, topology, watch := Harvester(tmp_path / f"{k}.xyz", 1e-9, 1, artifact=given))
-        frame = ase.io.read(tmp_path / f"{k}.xyz")
-        assert "".join(frame.get_chemical_symbols()) == "".join(ELEMENTS[a % 9] for a in region) + "H" * caps
-        expected = load(ensemble).uncertainty(frame.positions, frame.get_chemical_symbols()).numpy()
-        assert watch.uncertainties == [pytest.approx(expected.max(), rel=1e-4)]  # extxyz keeps eight decimals
-
-
-def test_the_harvester_watches_every_region(ensemble: Path, omol: Path, tmp_path: Path) -> None:
+def test_the_harvester_watches_every_region(hco_ensemble: Path, omol: Path, tmp_path: Path) -> None:
     topology, _ = ethanols(3)
-    potential = MLPotential("equistride", modelPath=ensemble)
+    potential = MLPotential("equistride", modelPath=hco_ensemble)
     system = potential.createMixedSystem(topology, force_field(topology), range(9))
     system = potential.createMixedSystem(topology, system, range(9, 18), backend="python")
     harvest(system, topology, watch := Harvester(tmp_path / "h.xyz", 1e-9, 1))
@@ -387,9 +291,9 @@ def test_the_harvester_watches_every_region(ensemble: Path, omol: Path, tmp_path
     assert [len(frame) for frame in frames] == [9, 9]
     assert [frame.info["region"] for frame in frames] == [0, 1]
     assert watch.uncertainties == [pytest.approx(max(f.info["max_force_uncertainty"] for f in frames))]
-    harvest(system, topology, Harvester(tmp_path / "a.xyz", 1e-9, 1, artifact=ensemble, atoms=range(18, 27)))
+    harvest(system, topology, Harvester(tmp_path / "a.xyz", 1e-9, 1, artifact=hco_ensemble, atoms=range(18, 27)))
     assert len(ase.io.read(tmp_path / "a.xyz", ":")) == 1
-    inner = create_force(ensemble, topology, atoms=range(9, 18))
+    inner = create_force(hco_ensemble, topology, atoms=range(9, 18))
     alchemical = openmm.ATMForce(0.5, 0.5, 0, 0, 0, 0, 0, 0, 1)
     for _ in range(27):
         alchemical.addParticle(openmm.Vec3(0, 0, 0))
