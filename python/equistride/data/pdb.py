@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,12 @@ WATERS = {"HOH", "WAT", "SOL", "TIP"}
 
 @dataclass
 class CleanPDB:
-    """The text of a file for ASE's reader, and the masses [amu] of isotopes by the row of the atom, a model after the other."""
+    """The text of a file for ASE's reader; masses [amu] of isotopes and formal charges by the row of the atom, a model after the
+    other."""
 
     lines: list[str] = field(default_factory=list)
     isotopes: dict[int, float] = field(default_factory=dict)
+    charges: dict[int, int] = field(default_factory=dict)
 
 
 def clean_pdb(path: Path) -> CleanPDB:
@@ -57,6 +60,8 @@ def clean_pdb(path: Path) -> CleanPDB:
             _check_element(symbol, f"atom {rows} of {path}", line[12:16].strip())
             if symbol in ISOTOPES:
                 clean.isotopes[rows] = ISOTOPES[symbol]
+            if charge := _formal_charge(line):
+                clean.charges[rows] = charge
             residue = line[22:26] if line[22:26].strip().lstrip("-").isdigit() else "   1"  # letters beyond 9999
             clean.lines.append(f"{line[:16]} {line[17:22]}{residue}{line[26:76]:50s}{element_of(symbol):>2s}")
             rows += 1
@@ -111,6 +116,12 @@ def _box(line: str, path: Path) -> str:
             "its box is read with the listed atoms alone"
         )
     return line
+
+
+def _formal_charge(line: str) -> int:
+    """Return the charge in columns 79 and 80, as ``2+``, also as ``+2``; 0 where there is something else."""
+    found = re.fullmatch(r"(\d)([+-])|([+-])(\d)", line[78:80])
+    return int((found[2] or found[3]) + (found[1] or found[4])) if found else 0
 
 
 def _occupancy(line: str) -> float:

@@ -17,6 +17,7 @@ from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
 from equistride.data.labels import CHARGES, SPINS
+from equistride.data.molfile import read_molecules
 from equistride.data.pdb import CleanPDB, clean_pdb
 from equistride.elements import ISOTOPES, missing_element
 from equistride.errors import EquistrideError, reading, tell
@@ -24,6 +25,8 @@ from equistride.graph import edge_vectors, neighbor_list
 
 _BEYOND = 1000
 """Atomic numbers from here on stand for isotopes while ASE reads a file."""
+FORMAL_CHARGES = {".pdb", ".ent", ".sdf", ".mol"}
+"""Endings of files whose atoms may have formal charges."""
 TOO_NEAR = 0.6
 """Share of the sum of covalent radii below which no two atoms are, at any pressure."""
 
@@ -53,7 +56,8 @@ def _as_hydrogen(atoms: Atoms) -> Atoms:
 
 
 def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
-    """Yield the structures of a file, one after the other; deuterium and tritium are hydrogen with their own mass.
+    """Yield the structures of a file, one after the other; deuterium and tritium are hydrogen with their own mass. Formal charges
+    of atoms are summed to ``info["charge"]``.
 
     Parameters
     ----------
@@ -74,6 +78,9 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
         form = "proteindatabank"
     elif form is None:
         form = filetype(str(path))
+    if form in ("sdf", "mol"):
+        yield from read_molecules(path)
+        return
     _refuse_types(form, path)
     if form == "extxyz":
         _refuse_counts(path)
@@ -99,6 +106,9 @@ def read_images(path: Path, form: str | None = None) -> Iterator[Atoms]:
             for row in range(len(atoms)):
                 masses[row] = pdb.isotopes.get(first + row, masses[row])
             atoms.set_masses(masses)
+        charges = [charge for row, charge in pdb.charges.items() if first <= row < first + len(atoms)]
+        if charges:
+            atoms.info["charge"] = sum(charges)
         first += len(atoms)
         yield atoms
 
@@ -197,6 +207,9 @@ def read_atoms(path: str | Path, *, keep_fixed: bool = False, moving: bool = Fal
         raise EquistrideError(f"{path} has positions or a cell that are not finite", hint="repair the file")
     if count > 1:
         tell(f"{path} holds {count} structures; the last is read")
+    if path.suffix.lower() in FORMAL_CHARGES and "charge" in atoms.info:
+        charge = atoms.info["charge"]
+        tell(f"the formal charges of atoms in {path} sum to {charge:d}, which is taken for the total charge")
     _check_occupancies(atoms, path)
     _check_box(atoms, path)
     if atoms.constraints and not keep_fixed:
