@@ -9,12 +9,15 @@ import openmm
 import pytest
 from ase import Atoms
 from finite_differences import force_on
+from mixed_systems import ELEMENTS, ETHANOL, ethanols, force_field
+from openmm import app
 from openmm_systems import context
+from openmmml import MLPotential
 
 from equistride.artifact import load
 from equistride.engines.openmm import Force, create_system
 from equistride.engines.openmm_structure import topology_from_ase
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, Notice
 from equistride.units import KJ_MOL_PER_EV
 
 FAIRCHEM = Path(__file__).resolve().parents[1] / "data" / "fairchem"
@@ -66,6 +69,35 @@ def test_they_change_in_a_run_and_survive_xml(omol: Path, ethanol: Atoms) -> Non
         return energy(running)
 
     assert force == pytest.approx(force_on(at, ethanol.positions / 10, 0, 0), rel=1e-5, abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["plugin", "python"])
+def test_formal_charges_of_a_topology(
+    omol: Path, hco: Path, backend: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Those of a PDB file: their sum over the model's atoms, unless another charge is given; told to models that know none."""
+    topology, positions = ethanols(2)
+    oxygen = [atom for atom in topology.atoms() if atom.element.symbol == "O"]
+    for atom, charge in zip(oxygen, (-1, 2), strict=True):
+        atom.formalCharge = charge
+    with (tmp_path / "ions.pdb").open("w") as handle:
+        app.PDBFile.writeFile(topology, positions, handle)
+    topology = app.PDBFile(str(tmp_path / "ions.pdb")).topology
+    one, options = Atoms(ELEMENTS, ETHANOL), {"backend": backend, "atoms": range(9)}
+    for given, charge in (({}, -1), ({"charge": 0}, 0)):
+        recwarn.clear()
+        made = context(create_system(omol, topology, **options, **given), positions)
+        assert energy(made) == pytest.approx(expected(omol, one, charge=charge), rel=1e-9)
+        told = [str(w.message) for w in recwarn if issubclass(w.category, Notice)]
+        assert told == [] if given else ["sum to -1, which is taken for the total charge" in t for t in told] == [True]
+    with pytest.warns(Notice, match="sum to 2, which is taken for the total charge"):
+        mixed_system = MLPotential("equistride", modelPath=omol, backend=backend).createMixedSystem(
+            topology, force_field(topology), [*range(9, 18)], forceGroup=3
+        )
+    found = context(mixed_system, positions).getState(energy=True, groups={3}).getPotentialEnergy()._value
+    assert found == pytest.approx(expected(omol, one, charge=2), rel=1e-9)
+    with pytest.warns(Notice, match="sum to 1, which are set aside: the model knows no charge"):
+        create_system(hco, topology, backend=backend)
 
 
 def test_values_that_make_no_sense(omol: Path, ethanol: Atoms, random_artifact64: Path) -> None:

@@ -130,7 +130,7 @@ def test_released_configs_are_valid(repository: Path) -> None:
     ("text", "said"),
     [
         ("name: a\nname: b", "the key 'name' stands twice, again in line 2"),
-        ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss.energy: 2", "unknown key 'loss.energy'; in a file keys stand indented"),
+        ("name: a\nmodel: {}\ndata: {files: [a.npz]}\nloss.energy: 2", "unknown key 'loss.energy'; in a file keys stand"),
         ("name: a\nmodel: {cha.nnels: 16}\ndata: {files: [a.npz]}", "unknown key 'model.cha.nnels'; in a file keys stand"),
         ("name: a\nmodel: {cutoff: 4, cutoff: 5}\ndata: {files: [a.npz]}", "the key 'cutoff' stands twice"),
         ("name: a\nmodel: {cutoff: {{ cutoff }}}", "found unhashable key"),

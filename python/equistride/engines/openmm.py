@@ -36,11 +36,12 @@ from equistride.engines.openmm_topology import (
     check_system,
     choose_atoms,
     element_symbols,
+    formal_charge,
     has_box,
     propagator_masses,
     with_box,
 )
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, tell
 
 if TYPE_CHECKING:
     from equistride.engines.openmm_force import Force, PropagatorMark
@@ -200,7 +201,8 @@ def create_force(
         Whether the model sees the box; None to follow the topology (``create_system``: or the System, where the topology has
         no box).
     charge, spin
-        Total charge [e] and spin multiplicity, for models that know them; those of the file by default. The plugin's force
+        Total charge [e] and spin multiplicity, for models that know them; by default the sum of the topology's formal charges,
+        where it has any, else those of the file. The plugin's force
         has them as global parameters: ``context.setParameter("charge", -1)`` changes them in a run.
     trust_compiled
         Your word for a compiled artifact, which is machine code. XML does not carry it: a process that reads a System with such a
@@ -225,6 +227,8 @@ def create_force(
     chosen = choose_atoms(topology, atoms)
     particles = [] if atoms is None else chosen
     kind = choose_backend(backend)
+    if charge is None:
+        charge = _charge_of(topology, chosen, path, settable=kind != "openmm-torch")
     if kind == "plugin":
         force = _plugin_force(path, topology, chosen, particles, periodic, device, dtype)
         _set_system(force, charge=charge, spin=spin)
@@ -236,6 +240,26 @@ def create_force(
         force = _torch_force(path, topology, chosen, periodic, device, dtype, charge, spin)
     force.setForceGroup(force_group)
     return force
+
+
+def _charge_of(topology: app.Topology, chosen: list[int], path: Path, *, settable: bool) -> float | None:
+    """Return the charge that the topology's formal charges make, told; None where it has none or the model cannot be set."""
+    from equistride import artifact
+
+    charge = formal_charge(topology, chosen)
+    if charge is None:
+        return None
+    metadata = artifact.load(path, verify=False).metadata  # what files of format 1 do not say is filled in
+    said = f"the formal charges of the topology's atoms sum to {charge:g}"
+    if metadata.charge_spin == "input" and settable:
+        tell(f"{said}, which is taken for the total charge; charge=... goes before it")
+        return charge
+    own = metadata.system.get("charge")
+    if metadata.charge_spin == "none":
+        tell(f"{said}, which are set aside: the model knows no charge")
+    elif own != charge:
+        tell(f"{said}, which are set aside: the model computes with its own charge of {own:g}")
+    return None
 
 
 def _set_system(force: Force, **values: float | None) -> None:

@@ -106,6 +106,13 @@ def element_symbols(topology: app.Topology, atoms: Sequence[int], known: Sequenc
     return symbols
 
 
+def formal_charge(topology: app.Topology, atoms: Sequence[int]) -> float | None:
+    """Return the sum of the formal charges that the topology gives to chosen atoms; None where it gives none but 0."""
+    chosen = set(atoms)
+    given = [atom.formalCharge for atom in topology.atoms() if atom.index in chosen and atom.formalCharge]
+    return float(sum(given)) if given else None
+
+
 def has_box(topology: app.Topology, periodic: bool | None, required: bool) -> bool:
     """Tell whether the model shall see a box.
 
