@@ -13,7 +13,7 @@ import typer
 
 from equistride.cli import outputs
 from equistride.cli.artifact_options import Trust
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, tell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -68,11 +68,13 @@ def run(
                 f"{engine} runs on one process", hint="choose --engine lammps, or leave --processes out"
             )
         raise typer.Exit(_on_processes(processes, output))
-    atoms = read_atoms(structure)
+    _tell_unused(context, ensemble)
+    atoms = read_atoms(structure, moving=ensemble != "minimise")
     if supercell is not None:
         from equistride.cli.properties import three
+        from equistride.data.structures import repeated
 
-        atoms = atoms.repeat(three(supercell, "supercell"))
+        atoms = repeated(atoms, three(supercell, "supercell"))
     result = _watched(model, atoms, settings, output, resume)
     if result.leads:
         _tell(result)
@@ -80,6 +82,17 @@ def run(
         raise typer.Exit(130)
     if result.leads and report and ensemble != "minimise":
         _report(result, model, output)
+
+
+def _tell_unused(context: typer.Context, ensemble: str) -> None:
+    """Tell of options that were given and do nothing with this ensemble."""
+    unused = ["time", "timestep", "temperature", "pressure", "every", "trajectory", "seed", "report"]
+    if ensemble != "minimise":
+        unused = ["max_force"] + ["pressure"] * (ensemble != "npt")
+    for name in unused:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and int(os.environ.get(RANK, "0")) == 0:
+            tell(f"--{name.replace('_', '-')} has no effect with --ensemble {ensemble}")
 
 
 def _on_processes(count: int, folder: Path) -> int:

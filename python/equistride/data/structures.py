@@ -232,6 +232,27 @@ def leave_out_system(atoms: Atoms, path: Path) -> None:
         )
 
 
+def repeated(atoms: Atoms, repeats: tuple[int, int, int]) -> Atoms:
+    """Return a supercell; a total charge is that of a cell, and is multiplied.
+
+    Raises
+    ------
+    EquistrideError
+        For several cells of an open shell: how their spins combine is not known.
+    """
+    made, cells = atoms.repeat(repeats), int(np.prod(repeats))
+    for key in CHARGES:
+        if np.size(atoms.info.get(key, ())) == 1:
+            made.info[key] = atoms.info[key] * cells
+    for key in SPINS:
+        if cells > 1 and np.size(atoms.info.get(key, ())) == 1 and atoms.info[key] > 1:
+            raise EquistrideError(
+                "the spins of the cells of a supercell may combine in several ways", found=f"{key} {atoms.info[key]} in each",
+                hint="make a file of the supercell, with its own charge and spin",
+            )  # fmt: skip
+    return made
+
+
 def fixed_atoms(atoms: Atoms) -> list[int]:
     """Return the indices of the atoms that constraints hold, wholly or in part."""
     return sorted({int(k) for constraint in atoms.constraints for k in constraint.get_indices()})

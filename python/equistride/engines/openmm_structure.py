@@ -51,8 +51,9 @@ def topology_from_ase(atoms: Atoms) -> tuple[app.Topology, unit.Quantity]:
     """
     if atoms.pbc.any() and not atoms.pbc.all():
         raise EquistrideError(
-            "OpenMM knows boxes that are periodic along all axes or none", found=f"pbc = {atoms.pbc.tolist()}"
-        )
+            "OpenMM knows boxes that are periodic along all axes or none", found=f"pbc = {atoms.pbc.tolist()}",
+            hint="make the open axes periodic, with more vacuum than the model sees, or choose another engine",
+        )  # fmt: skip
     topology = app.Topology()
     chain = topology.addChain()
     residue, number = topology.addResidue("CELL", chain), 0

@@ -91,6 +91,7 @@ def simulate(
     """
     metadata = metadata_of(model) or load(model).metadata  # which says why it is no artifact
     settings = _fitting(settings, metadata)
+    _check_box(structure, settings)
     atoms = prepared(structure, metadata, settings)
     said = asdict(settings) | {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "structure": _digest(structure)}
     past = _past(folder, settings, said) if resume else None
@@ -132,6 +133,18 @@ def _fitting(settings: Settings, metadata: Metadata) -> Settings:
     return replace(settings, timestep_fs=metadata.stride_fs)
 
 
+def _check_box(structure: Atoms, settings: Settings) -> None:
+    """Refuse a pressure without a box; tell of a time that is no whole number of steps."""
+    if settings.ensemble == "npt" and not structure.pbc.all():
+        raise EquistrideError("a pressure needs a box that is periodic along all three axes", expected="--ensemble nvt or nve",
+                              found=f"npt with pbc {structure.pbc.tolist()}")  # fmt: skip
+    made = settings.steps * settings.step_fs
+    if settings.ensemble != "minimise" and abs(made - settings.time_fs) > 1e-6 * settings.time_fs:
+        tell(
+            f"a time of {settings.time_fs:g} fs is {settings.steps} steps of {settings.step_fs:g} fs: {made:g} fs are run"
+        )
+
+
 def prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms:
     """Return the atoms as every engine takes them: turned, with the propagator's masses, with velocities."""
     atoms = standard(structure)
@@ -146,7 +159,10 @@ def prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms:
             [mass.get(s, m) for s, m in zip(atoms.get_chemical_symbols(), atoms.get_masses(), strict=True)]
         )
         atoms.set_velocities(velocities)
-    if structure.has("momenta") or settings.ensemble == "minimise":
+    if settings.ensemble == "minimise":
+        return atoms
+    if structure.get_momenta().any():
+        tell(f"the structure has velocities, of {structure.get_temperature():.0f} K, with which the run begins")
         return atoms
     warm = settings.temperature
     if metadata.kind == "potential":
@@ -178,8 +194,9 @@ def start(model: Path, metadata: Metadata, atoms: Atoms, settings: Settings) -> 
 
 
 def _digest(atoms: Atoms) -> str:
-    parts = (atoms.numbers, atoms.positions, np.array(atoms.cell), atoms.pbc)
-    return hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
+    parts = [atoms.numbers, atoms.positions, np.array(atoms.cell), atoms.pbc, atoms.get_masses(), atoms.get_momenta()]
+    system = repr(tuple(said_by(atoms))).encode()
+    return hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts) + system).hexdigest()
 
 
 def _past(folder: Path, settings: Settings, said: dict[str, Any]) -> Checkpoint:
