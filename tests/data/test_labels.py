@@ -62,6 +62,37 @@ def test_reference_labels_come_first_and_differences_are_told(tmp_path: Path) ->
         assert any(f"'REF_{name}'" in s and f"'{name}' " in s and "differ, in frame 0" in s for s in sentences)
 
 
+def test_labels_of_two_sources_are_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Energies of one program and forces of another, in a frame or from frame to frame."""
+    (image,) = copper(1)
+    plain, both = image.copy(), bare(image, REF_energy=-1.0)
+    plain.calc = image.calc
+    plain.arrays["REF_forces"] = image.get_forces()
+    both.arrays["REF_forces"] = image.get_forces()
+    plain.calc.results.pop("forces")
+    with pytest.warns(Notice, match="'energy' and 'REF_forces' are learnt together, in frame 0 for one"):
+        one(tmp_path / "a.extxyz", [plain])
+    with pytest.warns(
+        Notice, match="'REF_energy' and 'energy' stand in different frames .* 'energy' in frame 1 for one"
+    ):
+        one(tmp_path / "b.extxyz", [both, plain])
+    recwarn.clear()
+    one(tmp_path / "c.extxyz", [both, both])
+    assert not [w for w in recwarn if issubclass(w.category, Notice)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("energy_unit", "Hartree"), ("units", "Ha"), ("forces_units", "Ha/Bohr"), ("length_unit", "nm")]
+)
+def test_units_that_frames_name(tmp_path: Path, name: str, value: str) -> None:
+    (image,) = copper(1)
+    image.info[name] = value
+    with pytest.raises(EquistrideError, match=f"frame 0 of .* says {name} {value}; expected numbers in eV and A"):
+        one(tmp_path / "a.extxyz", [image])
+    image.info[name] = {"units": "metal", "forces_units": "eV/Angstrom", "length_unit": "Ang"}.get(name, "eV")
+    assert len(one(tmp_path / "b.extxyz", [image])) == 1
+
+
 def test_labels_that_agree_are_not_spoken_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     (image,) = copper(1)
     image.info |= {
@@ -143,6 +174,7 @@ def test_a_database_of_ase_keeps_what_was_written_of_a_row(tmp_path: Path) -> No
         ({"config_weight": 2.0}, r"'config_weight' \(2.0 in frame 1 for one\) is not used: all labels count alike"),
         ({"config_virials_weight": 0.0}, r"'config_virials_weight' \(0.0 in frame 1 for one\) is not used"),
         ({"head": "pbe0"}, "'head' is not used: frames of pbe and of pbe0 are learnt as one level of theory"),
+        ({"magmoms": np.ones(32)}, "magnetic moments .in frame 1 for one. are not used: no model here knows them"),
         ({"free_energy": -3.0}, "'free_energy' and 'energy' differ, in frame 1 for one; 'energy' is learnt"),
     ],
 )
@@ -150,8 +182,9 @@ def test_what_frames_say_of_their_labels_is_told(tmp_path: Path, info: dict[str,
     images = copper(3)
     for image in images:
         image.info |= {"head": "pbe", "config_weight": 1.0}
-    images[1].info |= {k: v for k, v in info.items() if k != "free_energy"}
-    images[1].calc.results |= {k: v for k, v in info.items() if k == "free_energy"}
+    results = ("free_energy", "magmoms")
+    images[1].info |= {k: v for k, v in info.items() if k not in results}
+    images[1].calc.results |= {k: v[: len(images[1])] if k == "magmoms" else v for k, v in info.items() if k in results}
     with pytest.warns(Notice, match=said) as warned:
         one(tmp_path / "a.extxyz", images)
     assert len(warned) == 1

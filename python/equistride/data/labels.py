@@ -25,6 +25,15 @@ WEIGHTS = tuple(
     f"{first}{kind}weight" for first in ("config_", "") for kind in ("", "energy_", "forces_", "stress_", "virials_")
 )
 """Names of MACE's weights of frames and of their labels."""
+UNIT_NAMES = tuple(
+    f"{of}unit{s}"
+    for of in ("", "energy_", "force_", "forces_", "length_", "position_", "positions_")
+    for s in ("", "s")
+)
+"""Names under which files say the units of their numbers."""
+OUR_UNITS = {"ev", "a", "å", "ang", "angstrom", "angstroms", "metal", "ase"}
+"""Words of the units that are read, in lower case; of forces two of them with a stroke between."""
+MOMENTS = ("magmoms", "initial_magmoms", "magnetic_moments")
 SAME = 1e-4
 """Share by which two labels of one thing may differ, as rounding in a file leaves them."""
 
@@ -47,6 +56,7 @@ class Labels:
 
     def __init__(self, path: object) -> None:
         self.path, self.said, self.head = path, set[str](), ""
+        self.sources: dict[str, str] = {}  # name of each label in the first frame that has it
 
     def _tell(self, names: str, what: str) -> None:
         """Say something of some labels, the first time."""
@@ -72,6 +82,7 @@ class Labels:
         results = {} if image.calc is None else image.calc.results
         found = {**results, **image.arrays, **image.info}
         energy, forces = self._first(place, found, "energy"), self._first(place, found, "forces")
+        self._check_units(found, place)
         for name, value in (("energy", energy), ("forces", forces)):
             if value is not None and np.asarray(value).dtype.kind not in "biuf":
                 raise EquistrideError(
@@ -90,6 +101,7 @@ class Labels:
                 hint="rename the fields of the file",
             )
         self._others(found, place)
+        self._mixed(found, place)
         labels = {
             "energy": float(energy),
             "forces": np.array(forces, float),
@@ -99,6 +111,31 @@ class Labels:
             labels[name] = self._whole(found, name, aliases, lowest, place)
         return labels
 
+    def _check_units(self, found: Mapping[str, Any], place: str) -> None:
+        """Refuse numbers that a frame says to be in other units than eV and A."""
+        for name in UNIT_NAMES:
+            value = found.get(name)
+            if isinstance(value, str) and not {word.strip().lower() for word in value.split("/")} <= OUR_UNITS:
+                raise EquistrideError(
+                    f"{place} of {self.path} says {name} {value}", expected="numbers in eV and A",
+                    hint="convert the file, and correct what it says of its units",
+                )  # fmt: skip
+
+    def _mixed(self, found: Mapping[str, Any], place: str) -> None:
+        """Tell of energies and forces that are not of one source: REF_ beside plain ones, in one frame or in two."""
+        names: dict[str, str] = {}
+        for plain in ("energy", "forces"):
+            first, others = differing(found, (f"REF_{plain}", plain))
+            if first is not None and (others or not {f"REF_{plain}", plain} <= found.keys()):  # else of either source
+                names[plain] = first
+        if len({name.startswith("REF_") for name in names.values()}) > 1:
+            both = " and ".join(map(repr, names.values()))
+            self._tell(both, f"are learnt together, in {place} for one: are both of one source?")
+        for plain, name in names.items():
+            if (first := self.sources.setdefault(plain, name)) != name:
+                both = " and ".join(map(repr, sorted((first, name))))
+                self._tell(both, f"stand in different frames and are learnt alike, '{name}' in {place} for one")
+
     def _others(self, found: Mapping[str, Any], place: str) -> None:
         """Tell of what a frame says of its labels and is not used: weights, levels of theory, the free energy."""
         for name in WEIGHTS:
@@ -107,6 +144,8 @@ class Labels:
                     f"'{name}'",
                     f"({found[name]} in {place} for one) is not used: all labels count alike, those of 0 too",
                 )
+        if any(np.any(np.asarray(found.get(name, 0.0), float)) for name in MOMENTS):
+            self._tell("magnetic moments", f"(in {place} for one) are not used: no model here knows them")
         head = str(found.get("head", ""))
         self.head = self.head or head
         if head != self.head:
