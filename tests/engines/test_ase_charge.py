@@ -18,7 +18,9 @@ from ase.build import molecule
 from equistride.artifact import load
 from equistride.artifact.system import with_system
 from equistride.engines.ase import EquistrideCalculator
-from equistride.errors import EquistrideError
+from equistride.engines.openmm import create_force
+from equistride.engines.openmm_structure import topology_from_ase
+from equistride.errors import EquistrideError, Notice
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,36 @@ def test_a_model_that_knows_none_says_so_once(random_artifact64: Path) -> None:
         neutral.get_potential_energy()
 
 
+def test_spins_that_the_electrons_do_not_allow_are_told(model: Any, omol: Path) -> None:
+    """Once a calculator, also where the model's own charge and spin are meant; in torch-sim and OpenMM too."""
+    said = (
+        "a system of 11 electrons .charge -1. has no spin multiplicity of 1: give the spin that belongs to its charge"
+    )
+    calculator = EquistrideCalculator(model)
+    with pytest.warns(Notice, match=said):
+        water(calculator, charge=-1).get_potential_energy()
+    radical = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
+    radical.calc = EquistrideCalculator(model)
+    with pytest.warns(Notice, match="a system of 9 electrons .charge 0. has no spin multiplicity of 1"):
+        radical.get_potential_energy()
+    topology = topology_from_ase(molecule("H2O"))[0]
+    for backend in ("plugin", "python"):
+        with pytest.warns(Notice, match=said):
+            create_force(omol, topology, charge=-1, backend=backend)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        water(calculator, charge=-1).get_potential_energy()  # told already
+        for charge, spin in ((0, 1), (0, 3), (1, 2), (1, 0)):  # 0: not given
+            water(EquistrideCalculator(model), charge=charge, spin=spin).get_potential_energy()
+            create_force(omol, topology, charge=charge, spin=spin)
+
+
+def test_an_atom_without_an_element_is_called_so(random_artifact64: Path) -> None:
+    atoms = Atoms("OX", [[0, 0, 0], [0, 0, 1.0]], calculator=EquistrideCalculator(random_artifact64))
+    with pytest.raises(EquistrideError, match=r"atom 1 of the structure \(X\) has no element"):
+        atoms.get_potential_energy()
+
+
 def test_the_files_own_come_last(omol: Path, model: Any, tmp_path: Path) -> None:
     with_system(omol, tmp_path / "ion.pt", charge=-1, spin=2)
     ion = EquistrideCalculator(tmp_path / "ion.pt")
@@ -214,7 +246,10 @@ def test_charges_of_a_state_of_torch_sim(omol: Path, model: Any, random_artifact
     del state.charge, state.spin
     ions = EquistrideModel(omol, charge=-1, spin=2, compute_stress=False)
     assert ions(state)["energy"].tolist() == pytest.approx([energy(model, -1, 2, a) for a in structures], rel=1e-12)
-    state.charge = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    state.charge, state.spin = torch.tensor([0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0])
+    with pytest.warns(Notice, match="a system of 9 electrons .charge 1. has no spin multiplicity of 1"):
+        served(state)
+    del state.spin
     with pytest.raises(EquistrideError, match=r"charge of the structure is not the one that the engine was given"):
         ions(state)
     state.charge = torch.tensor([0.0, 1.0])

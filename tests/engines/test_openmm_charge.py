@@ -84,10 +84,10 @@ def test_formal_charges_of_a_topology(
         app.PDBFile.writeFile(topology, positions, handle)
     topology = app.PDBFile(str(tmp_path / "ions.pdb")).topology
     one, options = Atoms(ELEMENTS, ETHANOL), {"backend": backend, "atoms": range(9)}
-    for given, charge in (({}, -1), ({"charge": 0}, 0)):
+    for given, charge, spin in (({}, -1, 2), ({"charge": 0}, 0, 1)):
         recwarn.clear()
-        made = context(create_system(omol, topology, **options, **given), positions)
-        assert energy(made) == pytest.approx(expected(omol, one, charge=charge), rel=1e-9)
+        made = context(create_system(omol, topology, spin=spin, **options, **given), positions)
+        assert energy(made) == pytest.approx(expected(omol, one, charge=charge, spin=spin), rel=1e-9)
         told = [str(w.message) for w in recwarn if issubclass(w.category, Notice)]
         assert told == [] if given else ["sum to -1, which is taken for the total charge" in t for t in told] == [True]
     with pytest.warns(Notice, match="sum to 2, which is taken for the total charge"):

@@ -15,7 +15,7 @@ from torch import Tensor
 from equistride.artifact.metadata import Metadata
 from equistride.artifact.native import open_native, sentence
 from equistride.artifact.outputs import BatchOutputs, Frame, Outputs, Stride
-from equistride.elements import species_index
+from equistride.elements import missing_element, species_index
 from equistride.errors import EquistrideError
 
 
@@ -115,8 +115,11 @@ class Model:
         Raises
         ------
         EquistrideError
-            For an element that the model does not know.
+            For an element that the model does not know, and an atom without one (0 or ``X``).
         """
+        nameless = next((k for k, e in enumerate(elements) if e in (0, "X")), None)
+        if nameless is not None:
+            raise missing_element(f"atom {nameless} of the structure", "X", "give it its element, or leave it out")
         symbols = [e if isinstance(e, str) else _symbol(int(e)) for e in elements]
         hint = "choose or train a model that has them"
         return torch.tensor(species_index(symbols, self.metadata.species, what="the structure", hint=hint))

@@ -172,7 +172,7 @@ class EquistrideCalculator(Calculator):
             )
         said = said_by(atoms)
         given = System(self.parameters.get("charge"), self.parameters.get("spin"))
-        with self._chooser.using(self._chooser.choose(given, said)):
+        with self._chooser.using(self._chooser.choose(given, said, int(atoms.numbers.sum()))):
             outputs = self.model.compute(atoms.positions, self._species_of(atoms), atoms.cell.array, atoms.pbc)
         self._said = said
         energies = outputs.atomic_energies.double().cpu().numpy()

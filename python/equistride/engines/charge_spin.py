@@ -12,7 +12,7 @@ from ase import Atoms
 
 from equistride.artifact import Model
 from equistride.data.labels import CHARGES, SPINS
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, tell
 
 OTHER_NAMES = {other: names[0] for names in (CHARGES, SPINS) for other in names[1:]}
 """Names that other programs give them in ``atoms.info``."""
@@ -93,6 +93,19 @@ def set_aside(said: System) -> str:
     return f"the model knows no charge and no spin: the structure's {' and '.join(known)} are set aside"
 
 
+def tell_impossible(protons: int, system: System) -> bool:
+    """Tell of a multiplicity that the number of electrons does not allow, the one being odd where the other is even; whether it
+    was told. A multiplicity of 0 is not given."""
+    charge, spin = system.charge or 0.0, system.spin or 0.0
+    if not spin or (protons - charge + spin) % 2:
+        return False
+    tell(
+        f"a system of {protons - charge:g} electrons (charge {charge:g}) has no spin multiplicity of {spin:g}: "
+        "give the spin that belongs to its charge"
+    )
+    return True
+
+
 def current(model: Model) -> System:
     """Return what a loaded model computes with."""
     return System(model.metadata.system.get("charge", 0.0), model.metadata.system.get("spin", 0.0))
@@ -109,10 +122,11 @@ class Chooser:
 
     def __init__(self, model: Model) -> None:
         self.model, self.knows = model, model.metadata.charge_spin != "none"
-        self._warned = False
+        self._warned = self._doubted = False
 
-    def choose(self, given: System, said: System) -> System | None:
-        """Return what to compute with; None for a model that knows neither.
+    def choose(self, given: System, said: System, protons: int | None = None) -> System | None:
+        """Return what to compute with; None for a model that knows neither. Where the sum of the atomic numbers is given, a spin
+        that cannot be is told.
 
         Raises
         ------
@@ -131,7 +145,10 @@ class Chooser:
                     hint="give it once, or the same twice",
                 )
         order = zip(given, said, current(self.model), strict=True)
-        return System(*(next(value for value in values if value is not None) for values in order))
+        chosen = System(*(next(value for value in values if value is not None) for values in order))
+        if protons is not None and not self._doubted:
+            self._doubted = tell_impossible(protons, chosen)
+        return chosen
 
     def _tell(self, said: System) -> None:
         sentence = set_aside(said)

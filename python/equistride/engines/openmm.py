@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import openmm
 from openmm import app, unit
 
-from equistride.artifact.metadata import precision_name
+from equistride.artifact.metadata import metadata_of, precision_name
 from equistride.artifact.system import no_system
-from equistride.engines.charge_spin import whole
+from equistride.engines.charge_spin import System, tell_impossible, whole
 from equistride.engines.guard import Guard
 from equistride.engines.openmm_terms import check_terms
 from equistride.engines.openmm_topology import (
@@ -229,6 +229,7 @@ def create_force(
     kind = choose_backend(backend)
     if charge is None:
         charge = _charge_of(topology, chosen, path, settable=kind != "openmm-torch")
+    _doubt(topology, chosen, path, charge, spin)
     if kind == "plugin":
         force = _plugin_force(path, topology, chosen, particles, periodic, device, dtype)
         _set_system(force, charge=charge, spin=spin)
@@ -260,6 +261,18 @@ def _charge_of(topology: app.Topology, chosen: list[int], path: Path, *, settabl
     elif own != charge:
         tell(f"{said}, which are set aside: the model computes with its own charge of {own:g}")
     return None
+
+
+def _doubt(topology: app.Topology, chosen: list[int], path: Path, charge: float | None, spin: float | None) -> None:
+    """Tell of a spin multiplicity that the model's atoms cannot have at their charge, where the model takes both."""
+    metadata = metadata_of(path)
+    if metadata is None or metadata.charge_spin != "input":
+        return
+    own = metadata.system
+    atoms = list(topology.atoms())
+    protons = sum(atoms[k].element.atomic_number for k in chosen if atoms[k].element is not None)
+    system = System(own.get("charge") if charge is None else charge, own.get("spin") if spin is None else spin)
+    tell_impossible(protons, system)
 
 
 def _set_system(force: Force, **values: float | None) -> None:

@@ -126,7 +126,9 @@ class EquistrideModel(ModelInterface):
         species = self.model.species_index(numbers.tolist()).to(positions.device)
         atoms = zip(positions.split(counts), species.split(counts), cells, strict=True)
         frames = [Frame(r, z, cell, pbc) for r, z, cell in atoms]
-        outputs = self._compute(frames, [self._chooser.choose(self._given, said) for said in _said(state, len(cells))])
+        protons = [int(part.sum()) for part in numbers.split(counts)] if self._chooser.knows else [0] * len(cells)
+        said = zip(_said(state, len(cells)), protons, strict=True)
+        outputs = self._compute(frames, [self._chooser.choose(self._given, system, z) for system, z in said])
         results = {"energy": outputs.energies, "energies": outputs.atomic_energies}
         if self._compute_forces:
             results["forces"] = outputs.forces
