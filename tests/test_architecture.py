@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "equistride"
 
-LEAVES = {"cell", "elements", "errors", "units", "series", "writing", "_library", "_native"}
+LEAVES = {"cell", "elements", "errors", "units", "series", "user_code", "writing", "_library", "_native"}
 """Modules that know no other room, and that every room may know."""
 BELOW_GRAPH = {"graph"}
 BELOW_NN = BELOW_GRAPH | {"nn"}
@@ -21,7 +21,7 @@ BELOW_MODELS = BELOW_NN | {"models"}
 BELOW_ARTIFACT = BELOW_MODELS | {"artifact"}
 ABOVE_ARTIFACT = {
     "data", "importers", "properties", "conservation", "trajectories", "engines", "training", "bench", "simulation", "lammps",
-    "doctor", "comparison",
+    "doctor", "comparison", "distillation",
 }  # fmt: skip
 ALLOWED = {
     "cell": set(),
@@ -30,6 +30,7 @@ ALLOWED = {
     "moved": set(),
     "units": set(),
     "series": set(),
+    "user_code": set(),
     "writing": set(),
     "_library": set(),
     "graph": set(),
@@ -48,11 +49,14 @@ ALLOWED = {
     "bench": BELOW_ARTIFACT | {"data", "engines", "conservation"},
     "simulation": BELOW_ARTIFACT | {"data", "engines"},
     "comparison": BELOW_ARTIFACT | {"data", "simulation", "trajectories"},
+    "distillation": BELOW_ARTIFACT
+    | {"data", "training", "engines", "properties", "conservation", "trajectories", "simulation"},
     "cli": {*BELOW_ARTIFACT, *ABOVE_ARTIFACT},
 }
 """What a room may import beside itself and the leaves: cli -> bench, simulation, trajectories, properties, conservation, engines,
 training -> importers -> artifact -> models -> nn -> graph; labelled frames and structures (data) serve what lies above
-them. Of those that describe runs and crystals, trajectories -> conservation -> properties; engines know no importer."""
+them. Above them, below cli alone, is distillation. Of those that describe runs and crystals, trajectories -> conservation ->
+properties; engines know no importer."""
 ENGINE_PACKAGES = {"openmm", "lammps", "openmmtorch", "openmmml"}
 ENGINE_ROOMS = {"engines", "cli", "bench", "data", "simulation", "doctor"}
 """Rooms that may import an engine: data runs LAMMPS as a reference, the doctor asks whether they are there."""

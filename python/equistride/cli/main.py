@@ -18,6 +18,7 @@ from equistride.cli import (
     data,
     demo,
     diff,
+    distil,
     doctor,
     elastic,
     ensemble,
@@ -94,6 +95,7 @@ def _options(
 app.add_typer(data.app, name="data")
 app.add_typer(import_.app, name="import")
 app.command()(train.train)
+app.command()(distil.distil)
 app.command()(export.export)
 app.command()(ensemble.ensemble)
 app.command()(system.system)

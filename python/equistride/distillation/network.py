@@ -1,0 +1,125 @@
+"""The student's training configuration: sizes by the system, lengths by the plan, and whatever the user sets over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from ase import Atoms
+
+from equistride.distillation.settings import Settings
+from equistride.graph import neighbor_list
+from equistride.training.config import AnyConfig, load_config
+from equistride.writing import write
+
+CUTOFFS = (3.5, 4.0, 4.5, 5.0, 5.5, 6.0)
+NEIGHBOURS = 12
+"""The first cutoff with so many neighbours on average is chosen, of a small system the one that holds all."""
+ATOMS_A_BATCH = 144
+"""Atoms of a step of the training: two frames of the crystals that were tried, or several of a molecule."""
+ROLLOUTS = ((0.0, 1), (0.7, 2), (0.9, 4))
+"""Share of the training from which on so many strides in a row are learnt."""
+MEAN_ROLLOUT = 1.5
+"""Strides of a step of the training on average, with those shares."""
+VALIDATIONS = 5
+"""How often a training is validated."""
+
+
+def cutoff_for(atoms: Atoms) -> float:
+    """Return a cutoff [A] for the student."""
+    positions, cell = (
+        torch.as_tensor(atoms.positions),
+        torch.as_tensor(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)),
+    )
+    for cutoff in CUTOFFS:
+        edges, _ = neighbor_list(positions, cell, torch.as_tensor(np.array(atoms.pbc)), cutoff)
+        if edges.size(1) >= min(NEIGHBOURS, len(atoms) - 1 if not atoms.pbc.any() else NEIGHBOURS) * len(atoms):
+            return cutoff
+    return CUTOFFS[-1]
+
+
+def _sizes(student: str, cutoff: float) -> dict[str, Any]:
+    if student == "trajcast":
+        return {
+            "architecture": "trajcast", "cutoff": cutoff, "num_layers": 3, "l_max": 2, "channels": 32,
+            "radial_widths": [32, 32, 16], "speed_widths": [32, 32, 32],
+        }  # fmt: skip
+    if student == "esen":
+        return {
+            "architecture": "esen", "cutoff": cutoff, "num_layers": 2, "l_max": 2, "m_max": 2, "channels": 16,
+            "hidden_channels": 32, "edge_channels": 32, "num_basis": 10,
+        }  # fmt: skip
+    return {"architecture": "nequip", "cutoff": cutoff, "num_layers": 2, "l_max": 2, "channels": 16}
+
+
+def configuration(
+    name: str, atoms: Atoms, settings: Settings, stride_fs: float, steps: int, checkpoint_every: int, virials: bool,
+    data: str = "data",
+) -> dict[str, Any]:  # fmt: skip
+    """Return the sections of a configuration of ``equistride train``.
+
+    Parameters
+    ----------
+    name, atoms, settings, stride_fs
+        Of the distillation.
+    steps, checkpoint_every
+        Of the training.
+    virials
+        Whether the data have them.
+    data
+        Folder of the data beside the configuration.
+    """
+    batch = int(np.clip(ATOMS_A_BATCH // len(atoms), 1, 16))
+    tree: dict[str, Any] = {
+        "name": name,
+        "model": _sizes(settings.student, settings.cutoff or cutoff_for(atoms)),
+        "data": {
+            "files": [f"{data}/train.npz"], "test_files": [f"{data}/test.npz"], "validation_fraction": 0.05,
+            "batch_size": batch,
+        },
+        "optimiser": {
+            "learning_rate": 2e-2, "weight_decay": 0.0, "warmup_steps": min(50, steps // 10), "beta2": 0.99,
+            "ema_decay": round(max(0.5, min(0.995, 1 - 20 / steps)), 4), "clip_norm": 1.0, "final_fraction": 0.005,
+        },
+        "trainer": {
+            "steps": steps, "validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": checkpoint_every,
+            "seed": settings.seed,
+        },
+    }  # fmt: skip
+    if settings.strides_through:
+        stages = {round(share * steps): rollout for share, rollout in ROLLOUTS}
+        tree["data"]["stride_fs"] = stride_fs
+        tree["loss"] = {"by_element": len(set(atoms.numbers)) > 1}
+        tree["curriculum"] = [{"from_step": first, "rollout": rollout} for first, rollout in stages.items()]
+        return tree
+    tree["loss"] = {"energy": 2.0, "force": 10.0, "virial": 1.0 if virials else 0.0}
+    tree["optimiser"] |= {
+        "learning_rate": 2e-3 if settings.student == "esen" else 5e-3,
+        "weight_decay": 1e-3,
+        "clip_norm": 10.0,
+    }
+    return tree
+
+
+def written(tree: dict[str, Any], path: Path, overrides: list[str]) -> AnyConfig:
+    """Write a configuration, read it as ``equistride train`` does, and write it again with what the user set over it.
+
+    Raises
+    ------
+    EquistrideError
+        Where what the user set does not fit.
+    """
+    write(path, yaml.safe_dump(tree, sort_keys=False))
+    config = load_config(path, overrides)
+    given = {name: _plain(config.model_dump(mode="json", exclude_unset=True)[name]) for name in config.model_fields_set}
+    write(
+        path, yaml.safe_dump({name: given[name] for name in [*tree, *sorted(set(given) - set(tree))]}, sort_keys=False)
+    )
+    return config
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
