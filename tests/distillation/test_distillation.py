@@ -27,7 +27,7 @@ from equistride.writing import locked
 MODELS = Path(__file__).resolve().parents[2] / "models"
 SMALL = ["model.num_layers=1", "model.channels=4", "model.l_max=1", "model.radial_widths=[8]"]
 SETTINGS = Settings(
-    supercell=(1, 1, 1), stride_fs=20.0, walks=4, steps=12, frames=110, strides=40, temperatures=(300.0, 500.0)
+    supercell=(1, 1, 1), stride_fs=20.0, walks=4, steps=32, frames=110, strides=40, temperatures=(300.0, 500.0)
 )  # fmt: skip
 
 
@@ -52,13 +52,13 @@ def contents(folder: Path) -> dict[str, Any]:
     plan.pop("seconds")
     plan.pop("teacher_s")
     plan["walks"].pop("expected_s")
-    weights = read_checkpoint(folder / "training" / "checkpoints" / "last.ckpt")["state_dict"]
+    weights = read_checkpoint(folder / "training-3" / "checkpoints" / "last.ckpt")["state_dict"]
     artifact = load(folder / "si-trajcast.pt")
     return {
         "plan": plan,
         "weights": {name: value.numpy().tobytes() for name, value in weights.items()},
         "metadata": artifact.metadata.model_dump_json(),
-        "config": (folder / "config.yaml").read_text(),
+        "config": (folder / "config.yaml").read_text() + (folder / "config-3.yaml").read_text(),
         "student": (folder / "comparison" / "rollout" / "trajectory.extxyz").read_text(),
         "teacher": load_frames(folder / "comparison" / "teacher-1.npz")[0].positions.tobytes(),
     }
@@ -99,6 +99,10 @@ def test_what_comes_out(whole: Path, tmp_path: Path) -> None:
     assert f"| all atoms | {plan['trained']['test_displacement_percent']:.2f} % |" in card
     assert "It learned from Si.sw" in card
     assert "All 10 checks" in card
+    assert "Do not use it as it is" in card  # so few steps teach next to nothing
+    assert plan["faults"]
+    corrected = load_frames(whole / "data" / "corrections-1.npz")[0]
+    assert len(corrected) == plan["corrections-1"] * walks.FRAMES > 0
     assert (whole / "report.html").is_file()
     assert plan["figures"]["frames"] == [40, 110]
     assert plan["runs"]["rollout"] == {"steps": 40, "failure": ""}
@@ -122,16 +126,21 @@ def test_killed_in_every_stage_it_ends_the_same(whole: Path, tmp_path: Path, mon
     """Stopped while it relaxes, samples, walks, trains and compares, each time in the midst: the same bits at the end."""
     folder = tmp_path / "si"
     stopped = []
-    for stage, count in (("relaxation", 2), ("spectrum", 50), ("walks", 3), ("comparison", 105)):
+    for stage, count in (("relaxation", 2), ("spectrum", 50), ("walks", 3), ("corrections", 8), ("comparison", 105)):
         seen = raising_at(count)
 
         def progress(name: str, *_: Any, stage: str = stage, seen: Callable[..., None] = seen) -> None:
             if name == stage:
                 seen()
 
-        if stage == "comparison":  # before it the training is broken off, between two checkpoints
+        if stage in (
+            "corrections",
+            "comparison",
+        ):  # before them a part of the training, the first between two checkpoints
             with monkeypatch.context() as patch:
-                patch.setattr(PropagatorModule, "on_train_batch_end", raising_at(8, RuntimeError))
+                patch.setattr(
+                    PropagatorModule, "on_train_batch_end", raising_at(7 if stage == "corrections" else 2, RuntimeError)
+                )
                 with pytest.raises(RuntimeError, match="stopped"):
                     distil(folder, licence="MIT", references=["somebody 1985"])
         with pytest.raises(KeyboardInterrupt):

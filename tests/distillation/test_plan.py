@@ -10,6 +10,7 @@ import pytest
 
 from equistride.distillation import plan
 from equistride.distillation.ledger import Ledger
+from equistride.distillation.network import DEPTH, PARTS
 from equistride.distillation.settings import Settings, seconds
 from equistride.distillation.walks import TEST_WALKS, walk_steps, walks_of
 from equistride.errors import EquistrideError
@@ -21,12 +22,20 @@ def test_the_budget_is_shared_out() -> None:
     walks = plan.walks(settings, 1e-3, 30, 1.0)
     assert (walks["walks"] + TEST_WALKS) * walk_steps(30, 1.0) * 1e-3 == pytest.approx(plan.DATA * 1200, rel=0.05)
     work = plan.work(settings, 200.0, 1e-3, 30, 0.1, 0.01)
-    whole = 200.0 + work.training_s + work.comparison_s + work.strides_s
+    correcting = work.states * (2 * 8 * 30 * 1e-3 + (4 + 12) * 0.01)
+    whole = 200.0 + work.training_s + work.comparison_s + work.strides_s + correcting
     assert whole == pytest.approx((1 - plan.RESERVE) * 1200, rel=0.01)
-    assert work.steps == pytest.approx(work.training_s / 0.15, rel=0.01)
+    assert work.steps == pytest.approx(work.training_s / (0.1 * DEPTH), rel=0.01)
     slower = plan.work(settings, 200.0, 1e-3, 30, 0.2, 0.02)
     assert slower.steps < work.steps
     assert slower.strides < work.strides
+
+
+def test_the_depth_of_the_training() -> None:
+    """Half of the steps are 1.15 strides deep, a quarter 2.1 and the last 2.5."""
+    assert sum(part.share for part in PARTS) == pytest.approx(1.0)
+    assert sum(part.share * part.depth for part in PARTS) == pytest.approx(DEPTH)
+    assert pytest.approx(0.5 * 1.15 + 0.25 * 2.1 + 0.25 * 2.5) == DEPTH
 
 
 def test_what_is_told_is_not_fitted() -> None:

@@ -95,6 +95,8 @@ def distil(
             )
     for run, one in outcome.found["runs"].items():
         typer.echo(f"{run}: {one['steps']} steps" + (f", then {one['failure']}" if one["failure"] else ""))
+    for fault in outcome.found["faults"]:
+        typer.echo(f"it should not be used as it is: {fault}")
     for what in ("artifact", "card", "report", "config"):
         if outcome.files[what].is_file():
             typer.echo(f"{what}: {outcome.files[what]}")

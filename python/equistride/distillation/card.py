@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from equistride.distillation.network import PARTS
 from equistride.distillation.settings import Settings
+from equistride.distillation.walks import FRAMES, SEGMENTS, TEST_WALKS
 
 
 def card(name: str, formula: str, command: str, settings: Settings, found: dict[str, Any]) -> str:
@@ -17,8 +19,8 @@ def card(name: str, formula: str, command: str, settings: Settings, found: dict[
     settings
         Of the distillation.
     found
-        Its entries: ``teacher``, ``stride``, ``walks``, ``work``, ``trained``, ``artifact``, ``checks``, ``runs``, ``figures``,
-        and ``guarded`` or ``conserved`` where there is one.
+        Its entries: ``teacher``, ``stride``, ``walks``, ``work``, ``trained``, ``artifact``, ``checks``, ``runs``, ``faults``,
+        and those of ``figures``, ``corrections-1``, ``guarded`` and ``conserved`` that there are.
     """
     parts = [
         f"# {name}", _what(name, settings, found, formula), _errors(settings, found), _runs(settings, found), _energy(found),
@@ -87,10 +89,13 @@ def _runs(settings: Settings, found: dict[str, Any]) -> str:
     what = "strides" if settings.strides_through else "steps"
     bath = "langevin+csvr" if settings.strides_through else "LangevinMiddle"
     span = f"{made:,} {what} ({made * step / 1000:.3g} ps) in OpenMM at {settings.temperature:g} K under {bath}"
-    if failures:
-        lines.append(f"**It is not stable**: {span}, and then: {failures[0]}.")
-    else:
-        lines.append(f"Ran {span} without a failure; no more was tried.")
+    if found["faults"]:
+        lines.append(
+            f"**Do not use it as it is**: {'; '.join(found['faults'])}. More training (`--budget`) may mend that.\n"
+        )
+    lines.append(
+        f"Ran {span}" + (f", and then: {failures[0]}." if failures else " without a failure; no more was tried.")
+    )
     figures = found.get("figures")
     if figures is None:
         lines.append("\nThe run was too short to be compared with the teacher's.")
@@ -163,11 +168,23 @@ def _made(command: str, settings: Settings, found: dict[str, Any]) -> str:
         if fitted
         else f" It took {spent / 60:.3g} min."
     )
+    rest = "" if settings.relax == "none" else " and one that begins at rest with twice the kinetic energy"
     return (
-        f"**Made by** `{command}`. **Data**: {walks['walks']} walks of the teacher at {temperatures} K{strained}, each of nine "
-        "NVE segments of nine frames, the first of which begins at rest with twice the kinetic energy; two more walks for the "
-        "test. "
-        f"**Training**: {work['steps']:,} steps (`config.yaml`).{budget}"
+        f"**Made by** `{command}`. **Data**: {walks['walks']} walks of the teacher at {temperatures} K{strained}, each of "
+        f"{SEGMENTS} NVE segments of {FRAMES} frames{rest}; {TEST_WALKS} more walks for the test. "
+        f"**Training**: {work['steps']:,} steps{_parts(found)}.{budget}"
+    )
+
+
+def _parts(found: dict[str, Any]) -> str:
+    """Say what a training in parts was."""
+    segments = [found[f"corrections-{k}"] for k in range(1, len(PARTS)) if f"corrections-{k}" in found]
+    if not segments:
+        return " (`config.yaml`)"
+    counts = " and ".join(map(str, segments))
+    return (
+        f", {100 * PARTS[0].share:.0f} % of them on the walks alone (`config.yaml`), then also on {counts} "
+        "segments of the teacher from states to which strides of the network so far had led (`config-2.yaml` ...)"
     )
 
 

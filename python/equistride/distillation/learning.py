@@ -24,17 +24,16 @@ TABLES = 1e-4
 """Relative error of those tables."""
 
 
-def learn(config: AnyConfig, root: Path, progress: Callable[[int, int], None]) -> dict[str, float]:
+def learn(config: AnyConfig, root: Path, output: Path, progress: Callable[[int, int], None]) -> dict[str, float]:
     """Train, or go on; return the errors on frames that were held back and on walks that were never seen.
 
     Parameters
     ----------
-    config, root
-        The configuration, and the folder of the distillation, in which ``training`` is the run.
+    config, root, output
+        The configuration, the folder of the distillation, and that of the run in it.
     progress
         Told steps done and steps in all.
     """
-    output = root / "training"
     begun = any((output / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS))
     with _quiet():
         return train(config, root, output, resume=begun, progress=False, tick=progress)
@@ -69,10 +68,10 @@ def shortest_bond(path: Path) -> float:
 
 
 def write_artifact(
-    config: AnyConfig, root: Path, output: Path, errors: dict[str, float], *, description: str, licence: str,
-    references: list[str],
+    config: AnyConfig, root: Path, run: Path, output: Path, errors: dict[str, float], *, description: str = "",
+    licence: str = "", references: list[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Export the last checkpoint with its errors; return what matters of its metadata."""
+    """Export the last checkpoint of a run with its errors; return what matters of its metadata."""
     accuracy = {
         name.removeprefix("test_"): round(value, 4) for name, value in errors.items() if name.startswith("test_")
     }
@@ -85,7 +84,7 @@ def write_artifact(
         units = {"energy": "meV_per_atom", "force": "meV_per_A", "virial": "meV_per_atom"}
         accuracy = {f"{name}_{units[name.removesuffix('_mae')]}": value for name, value in accuracy.items()}
     metadata = export(
-        root / "training" / "checkpoints" / LAST, output, description=description, licence=licence,
+        run / "checkpoints" / LAST, output, description=description, licence=licence,
         references=references or None, accuracy=accuracy, **more,
     )  # fmt: skip
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,51 @@ NEIGHBOURS = 12
 """The first cutoff with so many neighbours on average is chosen, of a small system the one that holds all."""
 ATOMS_A_BATCH = 144
 """Atoms of a step of the training: two frames of the crystals that were tried, or several of a molecule."""
-ROLLOUTS = ((0.0, 1), (0.7, 2), (0.9, 4))
-"""Share of the training from which on so many strides in a row are learnt."""
-MEAN_ROLLOUT = 1.5
-"""Strides of a step of the training on average, with those shares."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the training.
+
+    Attributes
+    ----------
+    share
+        Of all steps.
+    rollouts
+        From which share of the part on so many strides in a row are learnt.
+    learning_rate
+        Its peak.
+    apart
+        Strides between those states of the student so far from which the teacher goes on before this part; 0: it does not.
+    """
+
+    share: float
+    rollouts: tuple[tuple[float, int], ...]
+    learning_rate: float
+    apart: int = 0
+
+    @property
+    def depth(self) -> float:
+        """Strides of a step on average."""
+        ends = [*(first for first, _ in self.rollouts[1:]), 1.0]
+        return sum((end - first) * rollout for (first, rollout), end in zip(self.rollouts, ends, strict=True))
+
+
+PARTS = (
+    Part(0.5, ((0.0, 1), (0.85, 2)), 2e-2),
+    Part(0.25, ((0.0, 1), (0.4, 2), (0.75, 4)), 8e-3, apart=4),
+    Part(0.25, ((0.0, 1), (0.3, 2), (0.6, 4)), 5e-3, apart=12),
+)
+"""Of a propagator: the walks alone, and then with corrections of what it made of them, of longer runs the second time."""
+DEPTH = sum(part.share * part.depth for part in PARTS)
+"""Strides of a step of the whole training on average."""
 VALIDATIONS = 5
 """How often a training is validated."""
+
+
+def folder_of(part: int) -> str:
+    """Return the name of the folder of a part's run."""
+    return f"training-{part + 1}" if part else "training"
 
 
 def cutoff_for(atoms: Atoms) -> float:
@@ -57,7 +98,7 @@ def _sizes(student: str, cutoff: float) -> dict[str, Any]:
 
 def configuration(
     name: str, atoms: Atoms, settings: Settings, stride_fs: float, steps: int, checkpoint_every: int, virials: bool,
-    data: str = "data",
+    part: int = 0, files: Sequence[str] = ("data/train.npz",),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the sections of a configuration of ``equistride train``.
 
@@ -66,18 +107,18 @@ def configuration(
     name, atoms, settings, stride_fs
         Of the distillation.
     steps, checkpoint_every
-        Of the training.
+        Of the training, of a propagator of this part of it.
     virials
         Whether the data have them.
-    data
-        Folder of the data beside the configuration.
+    part, files
+        Which part of the training, and its data, beside the configuration; each part begins where the one before ended.
     """
     batch = int(np.clip(ATOMS_A_BATCH // len(atoms), 1, 16))
     tree: dict[str, Any] = {
         "name": name,
         "model": _sizes(settings.student, settings.cutoff or cutoff_for(atoms)),
         "data": {
-            "files": [f"{data}/train.npz"], "test_files": [f"{data}/test.npz"], "validation_fraction": 0.05,
+            "files": list(files), "test_files": ["data/test.npz"], "validation_fraction": 0.05,
             "batch_size": batch,
         },
         "optimiser": {
@@ -90,7 +131,10 @@ def configuration(
         },
     }  # fmt: skip
     if settings.strides_through:
-        stages = {round(share * steps): rollout for share, rollout in ROLLOUTS}
+        stages = {round(share * steps): rollout for share, rollout in PARTS[part].rollouts}
+        tree["optimiser"]["learning_rate"] = PARTS[part].learning_rate
+        if part:
+            tree["initialise_from"] = f"{folder_of(part - 1)}/checkpoints/last.ckpt"
         tree["data"]["stride_fs"] = stride_fs
         tree["loss"] = {"by_element": len(set(atoms.numbers)) > 1}
         tree["curriculum"] = [{"from_step": first, "rollout": rollout} for first, rollout in stages.items()]

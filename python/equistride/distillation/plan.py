@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from equistride.distillation.network import MEAN_ROLLOUT
+from equistride.distillation.network import DEPTH, PARTS
 from equistride.distillation.settings import Settings
+from equistride.distillation.walks import FRAMES as FRAMES_A_SEGMENT
 from equistride.distillation.walks import TEST_WALKS, walk_steps
 from equistride.errors import EquistrideError
 
-DATA, COMPARISON, VALIDATION = 0.15, 0.08, 0.12
-"""Shares of the budget for the walks, for the teacher's run that the student is compared with, and for the student's runs."""
+DATA, COMPARISON, VALIDATION, CORRECTIONS = 0.15, 0.08, 0.12, 0.05
+"""Shares of the budget for the walks, the teacher's run that the student is compared with, the student's runs, and what the
+teacher does for the corrections."""
 RESERVE = 0.08
 """Share that nothing is planned for: exporting, checks, errors during the training."""
-WALKS, STEPS, FRAMES, STRIDES = (4, 60), (50, 50_000), (60, 2000), (100, 10_000)
+WALKS, STEPS, FRAMES, STRIDES, STATES = (4, 60), (50, 50_000), (60, 2000), (100, 10_000), (16, 200)
 """Least and most of each, where the budget decides."""
 CHECKPOINT_S = 20.0
 """Seconds of training between checkpoints."""
@@ -55,6 +57,14 @@ def walks(settings: Settings, step_s: float, stride_steps: int, step_fs: float) 
     return {"walks": count, "expected_s": round((count + TEST_WALKS) * one, 1)}
 
 
+def states_of(settings: Settings, step_s: float, stride_steps: int) -> int:
+    """Return from how many states of the student the teacher goes on; as many as there are walks where that is told."""
+    if settings.walks is not None:
+        return max(STATES[0], 2 * settings.walks)
+    parts = sum(part.apart > 0 for part in PARTS)
+    return _between(CORRECTIONS * settings.budget / parts / ((FRAMES_A_SEGMENT - 1) * stride_steps * step_s), STATES)
+
+
 @dataclass(frozen=True)
 class Work:
     """What is left after the data.
@@ -65,6 +75,8 @@ class Work:
         Of the training.
     frames, strides
         Of the comparison; see :class:`Settings`.
+    states
+        Of the student, from which the teacher goes on.
     training_s, comparison_s, strides_s
         Seconds that they will take, as far as could be told.
     """
@@ -73,6 +85,7 @@ class Work:
     checkpoint_every: int
     frames: int
     strides: int
+    states: int
     training_s: float
     comparison_s: float
     strides_s: float
@@ -94,14 +107,25 @@ def work(
     training_s, stride_s
         Seconds of a step of the training of one stride, and of one stride (of a potential: one evaluation).
     """
-    budget, deep = settings.budget, MEAN_ROLLOUT if settings.strides_through else 1.0
+    budget, deep = settings.budget, DEPTH if settings.strides_through else 1.0
     one = stride_s if settings.strides_through else stride_s * stride_steps
     frames = settings.frames or _between(COMPARISON * budget / (step_s * stride_steps), FRAMES)
     strides = settings.strides or _between(VALIDATION * budget / one, STRIDES)
     comparison, moving = frames * stride_steps * step_s, strides * one
-    left = budget * (1 - RESERVE) - spent - comparison - moving
+    states, correcting = states_of(settings, step_s, stride_steps), 0.0
+    if settings.strides_through:
+        one_state = (FRAMES_A_SEGMENT - 1) * stride_steps * step_s
+        correcting = sum(states * (one_state + part.apart * stride_s) for part in PARTS if part.apart)
+    left = budget * (1 - RESERVE) - spent - comparison - moving - correcting
     steps = settings.steps or _between(left / (deep * training_s), STEPS)
     every = _between(CHECKPOINT_S / (deep * training_s), (5, 1000))
     return Work(
-        steps, every, frames, strides, round(steps * deep * training_s, 1), round(comparison, 1), round(moving, 1)
+        steps,
+        every,
+        frames,
+        strides,
+        states,
+        round(steps * deep * training_s, 1),
+        round(comparison, 1),
+        round(moving, 1),
     )

@@ -6,13 +6,26 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from equistride.distillation import comparison, crystal, learning, network, plan, speed, stride, validation, walks
+from equistride.distillation import (
+    comparison,
+    corrections,
+    crystal,
+    learning,
+    network,
+    plan,
+    speed,
+    stride,
+    validation,
+    walks,
+)
 from equistride.distillation.card import card
 from equistride.distillation.ledger import Ledger
 from equistride.distillation.settings import Settings
@@ -32,6 +45,7 @@ FREE = {
     "frames": "work", "strides": "work", "cutoff": "work", "overrides": "work",
 }  # fmt: skip
 """What may still be told otherwise in a folder, until the entry that uses it is there; all else until the teacher's is."""
+TRAIN = "data/train.npz"
 Progress = Callable[[str, float, float], None]
 """Told the stage, what is done of it and its total."""
 
@@ -106,8 +120,8 @@ class Distillation:
             motion = self._motion(atoms)
             chosen = self.ledger.once("stride", lambda: self._stride(motion))
             self._say(f"{atoms.get_chemical_formula()} at rest; stride {chosen['stride_fs']:g} fs: {chosen['why']}")
-            config = self._data_and_plan(atoms, chosen["stride_fs"])
-            self._learn(config, atoms, chosen["stride_fs"])
+            self._data_and_plan(atoms, chosen["stride_fs"])
+            self._learn(atoms, chosen["stride_fs"])
             self._validate(atoms, chosen["stride_fs"])
             return Outcome(self.files, self._entries())
 
@@ -185,8 +199,8 @@ class Distillation:
         found, why = stride.choose(motion, self.step_fs, self.settings.stride_fs)
         return {"stride_fs": found, "why": why}
 
-    def _data_and_plan(self, atoms: Atoms, stride_fs: float) -> Any:
-        """Make the walks, and fix the training; returns its configuration."""
+    def _data_and_plan(self, atoms: Atoms, stride_fs: float) -> None:
+        """Make the walks, and fix how much work follows."""
         steps, step_s = round(stride_fs / self.step_fs), self.ledger["teacher_s"]
         count = self.ledger.once("walks", lambda: plan.walks(self.settings, step_s, steps, self.step_fs))["walks"]
         data = self.folder / "data"
@@ -201,7 +215,8 @@ class Distillation:
             s = self.settings
             if s.steps and s.frames and s.strides:
                 every = max(5, s.steps // 50)
-                return asdict(plan.Work(s.steps, every, s.frames, s.strides, 0.0, 0.0, 0.0))
+                states = plan.states_of(s, step_s, steps)
+                return asdict(plan.Work(s.steps, every, s.frames, s.strides, states, 0.0, 0.0, 0.0))
             measured = speed.of_student(self._configured(atoms, stride_fs, 1000, 1000), self.folder)
             return asdict(plan.work(s, self.ledger.spent, step_s, steps, *measured))
 
@@ -212,24 +227,59 @@ class Distillation:
             f"{count} walks, {fixed['steps']} steps of training, {fixed['frames']} frames of the teacher and "
             f"{fixed['strides']} of the student to compare{about}"
         )
-        return self._configured(atoms, stride_fs, fixed["steps"], fixed["checkpoint_every"])
 
-    def _configured(self, atoms: Atoms, stride_fs: float, steps: int, every: int) -> Any:
-        """Write the training's configuration and return it."""
+    def _configured(
+        self, atoms: Atoms, stride_fs: float, steps: int, every: int, part: int = 0, files: tuple[str, ...] = (TRAIN,)
+    ) -> Any:
+        """Write the training's configuration, or that of a part of it, and return it."""
         virials = bool(atoms.pbc.any()) and "stress" in self.teacher.calculator.implemented_properties
-        tree = network.configuration(self.name, atoms, self.settings, stride_fs, steps, every, virials)
-        return network.written(tree, self.files["config"], self.overrides)
+        tree = network.configuration(self.name, atoms, self.settings, stride_fs, steps, every, virials, part, files)
+        path = self.folder / f"config-{part + 1}.yaml" if part else self.files["config"]
+        return network.written(tree, path, self.overrides)
 
-    def _learn(self, config: Any, atoms: Atoms, stride_fs: float) -> None:
-        errors = self.ledger.once(
-            "trained", lambda: learning.learn(config, self.folder, self._tick("training"))
-        )  # fmt: skip
+    def _learn(self, atoms: Atoms, stride_fs: float) -> None:
+        """Train, a propagator in parts with corrections between them, and write the artifact."""
+        work, files = self.ledger["work"], [TRAIN]
+        ends = [work["steps"]]
+        if self.settings.strides_through:
+            ends = [
+                round(work["steps"] * sum(p.share for p in network.PARTS[: k + 1])) for k in range(len(network.PARTS))
+            ]
         about = f"{atoms.get_chemical_formula()} after {self.teacher.name}, {self.settings.temperature:g} K"
         about += f", {stride_fs:g} fs a stride" if self.settings.strides_through else ""
-        self.ledger.once("artifact", lambda: learning.write_artifact(
-            config, self.folder, self.files["artifact"], errors, description=about, licence=self.licence,
-            references=self.references,
-        ))  # fmt: skip
+        for part, (first, end) in enumerate(pairwise([0, *ends])):
+            run = self.folder / network.folder_of(part)
+            last = end == ends[-1]
+            config = self._configured(
+                atoms, stride_fs, max(1, end - first), work["checkpoint_every"], part, tuple(files)
+            )
+            tick = self._tick("training" if not part else f"training, part {part + 1}")
+            errors = self.ledger.once(
+                "trained" if last else f"trained_{part + 1}", partial(learning.learn, config, self.folder, run, tick)
+            )
+            if last:
+                self.ledger.once("artifact", partial(
+                    learning.write_artifact, config, self.folder, run, self.files["artifact"], errors, description=about,
+                    licence=self.licence, references=self.references,
+                ))  # fmt: skip
+                return
+            name, apart = f"corrections-{part + 1}", network.PARTS[part + 1].apart
+            if self.ledger.once(name, partial(self._correct, config, run, errors, atoms, stride_fs, name, apart)):
+                files.append(f"data/{name}.npz")
+
+    def _correct(
+        self, config: Any, run: Path, errors: dict[str, float], atoms: Atoms, stride_fs: float, name: str, apart: int
+    ) -> int:
+        """Let the student of a part of the training stride, and the teacher go on from there; return the segments made."""
+        folder = self.folder / name
+        draft = folder / "student.pt"
+        folder.mkdir(exist_ok=True)
+        if not draft.is_file():
+            learning.write_artifact(config, self.folder, run, draft, errors)
+        return corrections.made(
+            draft, self.teacher, atoms, self.settings, stride_fs, self.ledger["work"]["states"], apart, folder / "strides",
+            self.folder / "data" / f"{name}.npz", self._tick("corrections"),
+        )  # fmt: skip
 
     def _validate(self, atoms: Atoms, stride_fs: float) -> None:
         """Compare with the teacher, and write report and card."""
@@ -264,6 +314,7 @@ class Distillation:
             ledger.once("figures", lambda: validation.reported(
                 place / "rollout", taught(), self.files["report"], title, tables
             ))  # fmt: skip
+        ledger.once("faults", lambda: validation.faults(self.settings, self._entries()))
         formula = self.structure.get_chemical_formula(empirical=True)
         write(self.files["card"], card(self.name, formula, self.command, self.settings, self._entries()))
 

@@ -13,6 +13,7 @@ from equistride.artifact.validate import validate
 from equistride.conservation.drift import energy_drift
 from equistride.conservation.nve import Setting, conservation
 from equistride.conservation.steps import highest_frequency, scaling_steps
+from equistride.distillation.settings import Settings
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.ase_dynamics import TrajCastDynamics
 from equistride.engines.guard import Guard
@@ -26,10 +27,14 @@ from equistride.trajectories.temperature import equipartition, kinetic_temperatu
 from equistride.trajectories.thermo import read_state_csv
 from equistride.trajectories.trajectory import Trajectory
 
-GUARDED = 300
+GUARDED = 301
 """Strides without a thermostat under the guard."""
-EVERY = 10
-"""Strides between looks of the guard, each of which brings the total energy back to that of the start."""
+EVERY, LOOK = 10, 7
+"""Strides between checks of the guard, each of which brings the total energy back to that of the start, and between readings
+of the energy: all phases between two checks are seen."""
+RDF, WARM = 3.0, 0.02
+"""Largest difference of a radial distribution [%], beyond twice its noise, and share of the temperature, beyond twice its
+error."""
 NVE_PS = 2.0
 """Of a potential's run at constant energy."""
 
@@ -50,17 +55,17 @@ def guarded(artifact: Path, teacher: Path, start: Atoms, progress: Callable[[int
     )
     calculator, times, energies, failure = EquistrideCalculator(teacher), list[float](), list[float](), ""
     stride = moving.dt / units.fs
-    for done in range(0, GUARDED + 1, EVERY):
-        looked = atoms.copy()
-        looked.calc = calculator
-        times.append(done * stride)
-        # before the guard's next look, when the error is largest
-        energies.append(float(looked.get_potential_energy() + looked.get_kinetic_energy()))
+    while True:
+        seen = atoms.copy()
+        seen.calc = calculator
+        times.append(len(times) * LOOK * stride)
+        energies.append(float(seen.get_potential_energy() + seen.get_kinetic_energy()))
+        done = (len(times) - 1) * LOOK
         progress(done, GUARDED)
-        if done == GUARDED:
+        if done >= GUARDED:
             break
         try:
-            moving.run(EVERY)
+            moving.run(LOOK)
         except EquistrideError as error:
             failure = error.what
             break
@@ -69,8 +74,8 @@ def guarded(artifact: Path, teacher: Path, start: Atoms, progress: Callable[[int
         drift = energy_drift(np.array(times), np.array(energies), len(atoms))
         found |= {"drift_meV_per_atom_per_ps": drift.slope, "interval": list(drift.interval)}
     if times[-1]:
-        seen = moving.guard_statistics()
-        found |= {"rms_change_meV_per_atom": seen.rms_change, "refused": seen.refused, "cost": seen.cost}
+        did = moving.guard_statistics()
+        found |= {"rms_change_meV_per_atom": did.rms_change, "refused": did.refused, "cost": did.cost}
     return found
 
 
@@ -130,6 +135,22 @@ def figures(result: Analysis, run: Trajectory, taught: Trajectory) -> dict[str, 
             }  # fmt: skip
     found["notes"] = result.notes
     return found
+
+
+def faults(settings: Settings, found: dict[str, Any]) -> list[str]:
+    """Return in sentences what is wrong with a student: a run that failed, another structure or temperature, checks that fail."""
+    said = [f"it is not stable: {one['failure']}" for one in found["runs"].values() if one["failure"]]
+    figures = found.get("figures", {"rdf": {}, "student": {"T": [None, None], "elements": {}}})
+    for pair, one in figures["rdf"].items():
+        if one["percent"] is not None and one["percent"] > RDF + 2 * (one["noise_percent"] or 0.0):
+            noise = "" if one["noise_percent"] is None else f", and noise alone is {one['noise_percent']:.1f} %"
+            said.append(f"its {pair} distances are not the teacher's: the RDF differs by {one['percent']:.1f} %{noise}")
+    student = figures["student"]
+    for name, (value, error) in {"it": student["T"], **student["elements"]}.items():
+        if value is not None and abs(value - settings.temperature) > WARM * settings.temperature + 2 * (error or 0.0):
+            said.append(f"{name} is at {value:.0f} K in a bath of {settings.temperature:g} K")
+    bad = [c["name"] for c in found["checks"] if not c["passed"]]
+    return said + ([f"checks of `equistride validate` fail: {', '.join(bad)}"] if bad else [])
 
 
 def _plain(estimate: Estimate) -> list[float | None]:

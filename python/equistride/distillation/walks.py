@@ -21,7 +21,8 @@ DAMPING_FS = 100.0
 EQUILIBRATE_FS, DECORRELATE_FS = 1000.0, 200.0
 """Before a walk's segments, and between them."""
 SEGMENTS = 8
-"""NVE segments of a walk, and one more that begins at rest with twice the kinetic energy, as simulations do."""
+"""NVE segments of a walk; and one more of a structure that was relaxed, which begins there with twice the kinetic energy, as
+simulations do."""
 FRAMES = 9
 """Frames of a segment, a stride apart."""
 TEST_WALKS = 2
@@ -79,7 +80,7 @@ def follow(teacher: Teacher, atoms: Atoms, walk: Walk, settings: Settings, strid
 
     try:
         run.thermalise(walk.temperature, 0, damping_fs=DAMPING_FS, seed=next(seeds), fresh=True)
-        if not walk.test:
+        if not walk.test and settings.relax != "none":
             segment()
         equilibrate(run, walk.temperature, round(EQUILIBRATE_FS / dt), next(seeds))
         for seed in list(seeds):
