@@ -189,6 +189,9 @@ def test_code_for_gpus() -> None:
     assert not torch_and_gpu.runs_on("sm_80,sm_90", (10, 0))
     assert torch_and_gpu.runs_on("compute_80,sm_80,sm_90", (10, 0))
     assert torch_and_gpu.runs_on("sm_100", (10, 0))
+    assert torch_and_gpu.runs_on("compute_90a,sm_90a", (9, 0))
+    assert not torch_and_gpu.runs_on("compute_90a,sm_90a", (10, 0))  # the letter says: this one alone
+    assert torch_and_gpu.runs_on("native", (10, 0))
 
 
 def test_a_compiler_that_knows_no_cpp20(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

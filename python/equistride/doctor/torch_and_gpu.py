@@ -46,9 +46,13 @@ def driver_is_there() -> bool:
 
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
     """Whether code for ``compute_80,sm_80,sm_90`` runs on a GPU: ``sm_`` within its major version, ``compute_`` on all newer."""
-    found = [(kind, int(a), int(b)) for kind, a, b in re.findall(r"(sm|compute)_(\d+)(\d)", architectures)]
-    newer = [kind == "compute" or a == capability[0] for kind, a, b in found if (a, b) <= capability]
-    return any(newer) or not found  # "native", say, which does not tell
+    fits = []
+    for kind, major, least, special in re.findall(r"(sm|compute)_(\d+)(\d)([af]?)", architectures):
+        made_for = (int(major), int(least))
+        onward = kind == "compute" and not special
+        newer = made_for <= capability and (onward or made_for[0] == capability[0])
+        fits.append(made_for == capability if special == "a" else newer)
+    return any(fits) or not fits  # "native", say, which does not tell
 
 
 def of_gpu(facts: dict[str, Any], openmm: dict[str, Any]) -> list[Finding]:
