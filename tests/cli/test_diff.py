@@ -180,14 +180,15 @@ def written_run(folder: Path, atoms: Atoms) -> Path:
     return folder / "q.dcd"
 
 
-def test_frames_of_trajectories(tmp_path: Path) -> None:
-    """A DCD has no elements: the topology brings them. ``spread`` takes the ends."""
+def test_frames_of_trajectories(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A DCD has no elements: the topology brings them. ``spread`` takes the ends. Nothing comes between JSON and its reader."""
     atoms = quartz((2, 2, 2))
     topology, positions = topology_from_ase(atoms)
     with (tmp_path / "q.pdb").open("w") as file:
         PDBFile.writeFile(topology, positions, file)
     run = written_run(tmp_path, atoms)
     frames = frames_of_file(run, 2, tmp_path / "q.pdb")
+    assert capfd.readouterr().out == ""
     assert [f.name for f in frames] == ["q.dcd, frame 0", "q.dcd, frame 3"]
     assert frames[1].atoms.get_chemical_symbols() == atoms.get_chemical_symbols()
     assert np.abs(frames[1].atoms.positions - atoms.positions - 0.03).max() < 1e-4  # DCD rounds to float32

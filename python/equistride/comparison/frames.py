@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +49,8 @@ def frames_of_file(path: Path, most: int, topology: Path | None = None) -> list[
         For a file that is missing, damaged or empty, and a trajectory without its elements.
     """
     if topology is not None or path.suffix.lower() in TRAJECTORIES:
-        run = read_trajectory(path, topology=topology, interval=1.0)
+        with _printing_to_stderr():
+            run = read_trajectory(path, topology=topology, interval=1.0)
         return [Frame(_atoms_of(run, k), f"{path.name}, frame {k}") for k in spread(run.frames, most)]
     if not path.is_file():
         read_atoms(path)  # which says what is wrong
@@ -57,6 +61,19 @@ def frames_of_file(path: Path, most: int, topology: Path | None = None) -> list[
     for atoms in images:
         atoms.set_constraint()
     return [Frame(images[k], f"{path.name}, frame {k}") for k in spread(len(images), most)]
+
+
+@contextmanager
+def _printing_to_stderr() -> Iterator[None]:
+    """Send what native code prints to stderr: mdtraj's reader of DCD greets on stdout, where a result may be JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def spread(count: int, most: int) -> list[int]:
