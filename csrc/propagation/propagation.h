@@ -23,8 +23,8 @@ public:
     /// @param network  the one that this was made with
     void stay_on_device(SystemEvaluation &network, const Particles &particles);
 
-    /// One stride; `number` counts those of the run. Where it raises, all is as it was before it; on a device that may be
-    /// for the stride before, and to go back to where that began is the caller's business.
+    /// One stride; `number` counts those of the run. Where it raises, all is as it was before it; on a device that may
+    /// be for the stride before, and to go back to where that began is the caller's business.
     void step(State &state, const Particles &particles, std::int64_t number);
     double stride_fs() const { return network_.model().metadata().stride_fs; }
 
