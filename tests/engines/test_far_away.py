@@ -136,3 +136,28 @@ def test_lammps_wraps_them_itself(artifact: Path, crystal: Atoms, exact: np.ndar
     script = lmp.head("equistride", f"* * {artifact} Si O") + lmp.OUTPUT + "run 0\n"
     run = lmp.run(moved(crystal, "1,000 cells"), script, tmp_path)
     assert np.abs(run.forces - exact).max() < BOUND
+
+
+@pytest.mark.parametrize("way", ["ase", "openmm"])
+def test_molecules_that_fly_apart_keep_their_digits(artifact: Path, way: str) -> None:
+    """Clusters without a box, each far from the others in its own direction: forces are those of each alone."""
+    cluster = quartz((1, 1, 1))
+    cluster.set_pbc(False)
+    cluster.set_cell(None)
+    alone = (
+        load(artifact, dtype=torch.float64).compute(cluster.positions, cluster.get_chemical_symbols()).forces.numpy()
+    )
+    for distance in (9.0, 150.0, 1e4, 1e6):
+        gas = cluster.copy()
+        for direction in ([1, 0, 0], [0.3, -1, 0.2], [-1, -1, 1]):
+            other = cluster.copy()
+            other.positions += distance * np.array(direction)
+            gas += other
+        if way == "ase":
+            gas.calc = EquistrideCalculator(artifact)
+            forces = gas.get_forces()
+        else:
+            topology, _ = topology_from_ase(gas)
+            made = context(engine.create_system(artifact, topology), gas.positions)
+            forces = energy_forces(made)[1] * EV_PER_KJ_MOL / ANGSTROM_PER_NM
+        assert np.abs(forces.reshape(4, 9, 3) - alone).max() < BOUND
