@@ -11,20 +11,6 @@ namespace {
 // A: a position in double precision that is farther has no digits of a bond left once it is moved home.
 constexpr double FARTHEST = 1e9;
 
-// A: extent from which on gaps are closed; float32 has 4e-6 A left there.
-constexpr double WIDE = 100;
-
-// Coordinates [N, 1] along an open axis with each gap that no interaction crosses closed to `widest`, so that molecules
-// which fly apart keep their digits. Distances within the cutoff are as they were, others stay beyond it.
-at::Tensor without_gaps(const at::Tensor &along, double widest) {
-    if (along.size(0) < 2 || (along.max() - along.min()).item<double>() < WIDE)
-        return along;
-    const auto [sorted, order] = along.squeeze(1).sort();
-    const at::Tensor excess = (sorted.diff() - widest).clamp_min(0).cumsum(0);
-    const at::Tensor shift = at::cat({at::zeros({1}, excess.options()), excess});
-    return along - at::zeros_like(shift).index_put_({order}, shift).unsqueeze(1);
-}
-
 void check_reach(const Frame &frame) {
     if (frame.positions.size(0) == 0)
         return;
@@ -90,12 +76,8 @@ at::Tensor Placement::near_origin(const at::Tensor &positions, const at::Tensor 
     for (int k = 0; k < 3; k++)
         if (periodic_[k])
             placed = placed - fractions.narrow(1, k, 1).floor() * lattice[k];
-        else if (rounds) {
-            const at::Tensor along = fractions.narrow(1, k, 1);
-            // on a GPU it would wait for the extent, within a captured step
-            const at::Tensor closed = along.is_cpu() ? without_gaps(along, 2 * model_.metadata().cutoff) : along;
-            placed = placed - (along - closed + closed.mean(0, /*keepdim=*/true)) * lattice[k];
-        }
+        else if (rounds)
+            placed = placed - fractions.narrow(1, k, 1).mean(0, /*keepdim=*/true) * lattice[k];
     return placed;
 }
 

@@ -13,10 +13,9 @@ struct Coordinates {
     const std::vector<std::int64_t> *labels = nullptr; ///< the engine's own numbers of the atoms, for messages
 };
 
-/// Brings atoms close to the origin in double precision before a model rounds them, which changes no distance that it
-/// sees: by whole lattice vectors along periodic axes, and along open ones, for a model in single precision, by their
-/// mean, once gaps that no interaction crosses are closed (on a CPU). So atoms a hundred boxes away, and molecules far
-/// apart, keep their digits. A propagator takes double precision and its atoms as they are.
+/// Brings atoms close to the origin in double precision before a model rounds them, which changes no distance: by whole
+/// lattice vectors along periodic axes, and along open ones, for a model in single precision, by their mean. So atoms a
+/// hundred boxes away keep their digits. A propagator takes double precision and its atoms as they are.
 class EQUISTRIDE_API Placement {
 public:
     /// @param pbc  bool [3]
