@@ -40,6 +40,7 @@ def test_one_potential_under_three_names(tmp_path: Path, monkeypatch: pytest.Mon
     mine.parent.mkdir()
     mine.write_bytes(potential_path("Si.sw").read_bytes())
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "Si").write_text("a file that has the name of the element")
     names = ["Si.sw", str(mine), "lammps:pair_style sw; pair_coeff * * Si.sw Si"]
     found = [forces(teacher_of(name), atoms) for name in names]
     assert np.array_equal(found[0], found[1])

@@ -138,7 +138,9 @@ def of_lines(text: str) -> LammpsPotential:
 
 
 def _found(word: str) -> str:
-    """Return a word, or the whole path where it names a file here or in the wheel."""
+    """Return a word, or the whole path where it names a file here or in the wheel; a symbol or a number is none."""
+    if not {"/", "."} & set(word):
+        return word
     if Path(word).is_file():
         return shlex.quote(str(Path(word).resolve()))
-    return str(_folder() / word) if "/" not in word and "." in word and (_folder() / word).is_file() else word
+    return str(_folder() / word) if "/" not in word and (_folder() / word).is_file() else word
