@@ -81,7 +81,9 @@ def gradient_finding(model: Model, structure: Structure, samples: int = 12) -> F
     )  # fmt: skip
 
 
-def loop_work(model: Model, structure: Structure, *, radius: float = 0.05, points: int = 32, seed: int = 5) -> float:
+def loop_work(
+    model: Model, structure: Structure, *, radius: float = 0.05, points: int = 32, most: int = 1024, seed: int = 5
+) -> float:
     """Return the work of the forces around a circle in configuration space, relative to the work forth and back.
 
     Parameters
@@ -90,19 +92,28 @@ def loop_work(model: Model, structure: Structure, *, radius: float = 0.05, point
         In double precision.
     radius
         Rms displacement of a coordinate [A].
-    points
-        Points on the circle; the sum over equally spaced ones converges exponentially for a smooth potential.
+    points, most
+        Points on the circle, and up to how many. The sum over equally spaced ones converges exponentially for a smooth
+        potential, and with the square of their number where forces have kinks, as XPLOR's envelope makes them: they are
+        doubled while the work is above ``WORK_BOUND`` and halves by it.
     seed
         Of the plane of the circle.
     """
     u, v = np.random.default_rng(seed).normal(size=(2, *structure.positions.shape)) * radius
-    total = size = 0.0
-    for angle in 2 * np.pi * np.arange(points) / points:
+
+    def slope(angle: float) -> float:
         place = structure.positions + np.cos(angle) * u + np.sin(angle) * v
-        step = (np.cos(angle) * v - np.sin(angle) * u) * (2 * np.pi / points)
-        work = float((structure.evaluate(model, positions=place).forces.double().cpu().numpy() * step).sum())
-        total, size = total + work, size + abs(work)
-    return abs(total) / max(size, 1e-12)
+        forces = structure.evaluate(model, positions=place).forces.double().cpu().numpy()
+        return float((forces * (np.cos(angle) * v - np.sin(angle) * u)).sum())
+
+    slopes = [slope(2 * np.pi * k / points) for k in range(points)]
+    before = np.inf
+    while True:
+        work = abs(sum(slopes)) / max(sum(map(abs, slopes)), 1e-12)
+        if work < WORK_BOUND or work > 0.5 * before or 2 * len(slopes) > most:
+            return work
+        before, count = work, len(slopes)
+        slopes += [slope(2 * np.pi * (k + 0.5) / count) for k in range(count)]
 
 
 def pair_jump(model: Model, first: int, second: int) -> Jump:
