@@ -38,9 +38,11 @@ public:
     const Metadata &metadata() const { return metadata_; }
     at::Device device() const { return device_; }
     at::ScalarType dtype() const { return dtype_; }
-    /// Double precision, whatever the network's, where we make the edge vectors that it is given: they are rounded, not
-    /// the positions, and a propagator's momenta are kept.
-    at::ScalarType input_dtype() const { return metadata_.contract.decomposable ? at::kDouble : dtype_; }
+    /// Double precision, whatever the network's, but for a potential that takes the positions themselves: edge vectors
+    /// are rounded, not what they come from, and a propagator's momenta are kept.
+    at::ScalarType input_dtype() const {
+        return metadata_.is_potential() && !metadata_.contract.decomposable ? dtype_ : at::kDouble;
+    }
     void to(at::Device device, at::ScalarType dtype);
 
     /// Set total charge [e] and spin multiplicity (0: not given) of the frames to come, for models that take them.

@@ -126,6 +126,8 @@ def _watched(model: Path, atoms: Atoms, settings: Settings, folder: Path, resume
         TextColumn("{task.percentage:.0f} %"),
         TimeRemainingColumn(),
     )
+    if settings.ensemble != "minimise" and not resume and atoms.get_momenta().any():
+        tell(f"the structure has velocities, of {atoms.get_temperature():.0f} K, with which the run begins")
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=int(os.environ.get(RANK, "0")) > 0) as bar:
         task = bar.add_task(f"{settings.engine} {settings.ensemble}", total=settings.time_fs)

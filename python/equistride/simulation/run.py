@@ -159,10 +159,7 @@ def prepared(structure: Atoms, metadata: Metadata, settings: Settings) -> Atoms:
             [mass.get(s, m) for s, m in zip(atoms.get_chemical_symbols(), atoms.get_masses(), strict=True)]
         )
         atoms.set_velocities(velocities)
-    if settings.ensemble == "minimise":
-        return atoms
-    if structure.get_momenta().any():
-        tell(f"the structure has velocities, of {structure.get_temperature():.0f} K, with which the run begins")
+    if settings.ensemble == "minimise" or structure.get_momenta().any():
         return atoms
     warm = settings.temperature
     if metadata.kind == "potential":
