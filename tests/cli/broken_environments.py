@@ -48,7 +48,9 @@ class Environment:
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run its Python, which finds programs nowhere but in its ``bin``."""
-        kept: Mapping[str, str] = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON", "CXX"))}
+        kept: Mapping[str, str] = {
+            k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON", "CXX", "LAMMPS_"))
+        }
         environment = {**kept, "PATH": str(self.folder / "bin"), "OMP_NUM_THREADS": "1", **variables}
         command = [str(self.folder / "bin" / "python"), *arguments]
         return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300)

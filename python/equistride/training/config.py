@@ -243,9 +243,7 @@ def _sentence(error: ValidationError, path: Path, kind: type[BaseModel]) -> Equi
     first = error.errors()[0]
     where = ".".join(str(p) for p in first["loc"]) or "the file"
     if first["type"] == "extra_forbidden":
-        return EquistrideError(
-            f"{path} has an unknown key {where!r}", hint=f"check its spelling: {_near(first['loc'], kind)}"
-        )
+        return EquistrideError(f"{path} has an unknown key {where!r}", hint=_near(first["loc"], kind))
     if first["type"] == "missing":
         return EquistrideError(f"{path} lacks the key {where!r}", hint="add it; examples are in models/*/config.yaml")
     if first["type"] == "value_error" and not first["loc"]:
@@ -315,20 +313,23 @@ ELSEWHERE = {
 """Names of other trainers for keys of ours."""
 
 
-def _near(where: tuple[int | str, ...], section: Any) -> str:
+def _near(place: tuple[int | str, ...], section: Any) -> str:
     """Name the known keys beside a wrong one, the likeliest first."""
     import difflib
 
-    *parents, last = map(str, where)
+    *parents, last = map(str, place)
+    if "." in last:
+        return "in a file keys stand indented below their section; with dots they are overrides of the command line"
     for parent in parents:
         if not parent.isdigit():
             section = section.model_fields[parent].annotation
             section = get_args(section)[0] if get_args(section) else section
     names = list(section.model_fields)
     if (ours := ELSEWHERE.get(last)) in names:
-        return f"it is {ours!r} here"
+        return f"check its spelling: it is {ours!r} here"
     close = difflib.get_close_matches(last, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(names)}"
+    known = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(names)}"
+    return f"check its spelling: {known}"
 
 
 def _set(tree: dict[str, Any], assignment: str) -> None:
