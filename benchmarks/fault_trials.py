@@ -6,13 +6,11 @@ raises what a user would see.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +24,9 @@ import fault_inputs as good
 import numpy as np
 import torch
 from fault_attacks import ATTACKS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from file_limit import file_limit
 
 MARKER = Path(os.environ.get("TMPDIR", "/tmp")) / f"faults-marker-{os.getuid()}"
 """A file that is there once code of an input has run."""
@@ -221,16 +222,6 @@ def configurations(folder: Path) -> Trial:
     return trial
 
 
-@contextlib.contextmanager
-def _limit(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def _new_folders(folder: Path) -> Iterator[Path]:
     """Make a folder for each trial."""
     for number in itertools.count(1):
@@ -265,7 +256,7 @@ def full_disks(folder: Path) -> Trial:
         if old:
             (place / name).write_bytes(b"old")
         before = {p.name: p.read_bytes() for p in place.iterdir()}
-        with _limit(int(rng.integers(0, 3000))):
+        with file_limit(int(rng.integers(0, 3000))):
             try:
                 writers[name](place / name)
             except OSError as error:

@@ -13,9 +13,10 @@ struct Coordinates {
     const std::vector<std::int64_t> *labels = nullptr; ///< the engine's own numbers of the atoms, for messages
 };
 
-/// Brings atoms close to the origin in double precision before a model rounds them, which changes no distance: by whole
-/// lattice vectors along periodic axes, and along open ones, for a model in single precision, by their mean. So atoms a
-/// hundred boxes away keep their digits. A propagator takes double precision and its atoms as they are.
+/// Brings atoms close to the origin in double precision, before a model or its uncertainty() rounds them, which changes
+/// no distance: by whole lattice vectors along periodic axes, and along open ones, for a model in single precision, by
+/// their mean. So atoms a hundred boxes away keep their digits. A propagator takes double precision and its atoms as
+/// they are.
 class EQUISTRIDE_API Placement {
 public:
     /// @param pbc  bool [3]
@@ -29,8 +30,8 @@ public:
     static at::Tensor inverse_of(const at::Tensor &lattice);
     /// Positions [N, 3] in double precision near the origin; the lattice and its inverse are on their device.
     at::Tensor near_origin(const at::Tensor &positions, const at::Tensor &lattice, const at::Tensor &inverse) const;
-    /// A frame on the model's device in its precision, without edges. Raises c10::ValueError for positions that are not
-    /// finite.
+    /// A frame on the model's device in its input_dtype(), without edges. Raises c10::ValueError for positions that are
+    /// not finite.
     Frame place(const Coordinates &now, const at::Tensor &species) const;
 
 private:

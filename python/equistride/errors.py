@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,33 @@ def first_line(error: Exception) -> str:
     """Return the first line of what an error says; its class where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def printable(text: object) -> str:
+    """Return a text of somebody else without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+@contextmanager
+def quiet(package: str, modules: str = "") -> Iterator[None]:
+    """Keep from the user what a package has to say about itself.
+
+    Parameters
+    ----------
+    package
+        Name of its logger, of which errors alone are let through.
+    modules
+        Pattern of the modules whose warnings are silent; all by default.
+    """
+    logger = logging.getLogger(package)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=modules)
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from equistride.engines.ase import EquistrideCalculator
 from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
 from equistride.importers import mace_file
+from equistride.importers.common import loaded
 from equistride.importers.foreign import Record
 from equistride.importers.mace import import_mace, potential_of
-from equistride.importers.nequip_artifact import loaded
 from equistride.models.mace import MACE
 from equistride.models.mace_config import MACEConfig
 from equistride.models.potential import ConservativePotential

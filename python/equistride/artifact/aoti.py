@@ -8,11 +8,8 @@ fuses across them. Operators of ours stay calls. Numbers of atoms and edges stay
 from __future__ import annotations
 
 import copy
-import logging
 import platform
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +18,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from equistride.artifact.metadata import Capabilities, Compiled, Metadata
-from equistride.errors import EquistrideError, first_line
+from equistride.errors import EquistrideError, first_line, quiet
 from equistride.models.potential import ConservativePotential, DirectPotential
 from equistride.models.propagator import Propagator
 from equistride.nn.exchange import exchanging
@@ -148,20 +145,6 @@ def _settings(made_for: Compiled) -> dict[str, Any]:
     return {"cpp.march": "", "cpp.simdlen": SIMD_BITS[made_for.instruction_set], "cpp.threads": 1}
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch has to say about itself from the user."""
-    logger = logging.getLogger("torch._inductor")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def require_open_sizes(program: ExportedProgram, least: int) -> None:
     """Refuse an exported program that does not hold for all numbers of atoms and edges from two on.
 
@@ -208,7 +191,7 @@ def compile_program(model: nn.Module, metadata: Metadata, package: BytesIO) -> M
         for argument in arguments
     )
     try:
-        with _quiet():
+        with quiet("torch._inductor"):
             exported = torch.export.export(graph, arguments, dynamic_shapes=shapes)
             require_open_sizes(exported, 0)
             torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=settings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from equistride.cli.artifact_options import Trust
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, printable
 
 if TYPE_CHECKING:
     from equistride.comparison.compare import Comparison
@@ -122,9 +122,9 @@ def _show(result: Comparison) -> None:
 
 
 def _text(value: object) -> str:
-    """Return a value of the metadata in a line, without what a terminal would obey."""
+    """Return a value of the metadata in a line."""
     text = " ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(text)
 
 
 def _place(d: Difference) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from equistride.cli.artifact_options import Trust
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, printable
 
 WIDEST = 120
 """Columns; longer lines are hard to read."""
@@ -66,13 +66,8 @@ def inspect(
     typer.echo(f" SHA-256      {found}")
 
 
-def _clean(text: object) -> str:
-    """Return a text of somebody else without what a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in str(text))
-
-
 def _row(name: str, text: str, columns: int) -> list[str]:
-    lines = textwrap.wrap(_clean(text), max(20, columns - 14)) or [""]
+    lines = textwrap.wrap(printable(text), max(20, columns - 14)) or [""]
     if len(lines) > MOST_LINES:
         more = " ... (--all)"
         lines = [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][: max(20, columns - 14) - len(more)] + more]
@@ -84,11 +79,11 @@ def _tree(fields: dict[str, Any], columns: int, depth: int = 1) -> Iterator[str]
     indent = " " * depth
     for name, value in fields.items():
         if isinstance(value, dict) and value:
-            yield f"{indent}{_clean(name)}"
+            yield f"{indent}{printable(name)}"
             yield from _tree(value, columns, depth + 2)
             continue
-        text = ", ".join(map(_clean, value)) if isinstance(value, list) else _clean(value)
+        text = ", ".join(map(printable, value)) if isinstance(value, list) else printable(value)
         yield from textwrap.wrap(
-            f"{_clean(name)}: {text}", columns, initial_indent=indent, subsequent_indent=indent + "  ",
+            f"{printable(name)}: {text}", columns, initial_indent=indent, subsequent_indent=indent + "  ",
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip

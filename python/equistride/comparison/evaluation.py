@@ -11,15 +11,14 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from equistride.artifact.metadata import Metadata
+from equistride.data.stress_units import GPA
 from equistride.simulation.run import prepared, start
 from equistride.simulation.settings import EngineName, Settings
-from equistride.units import EV_PER_ANGSTROM3_IN_BAR
 
 Array = NDArray[np.float64]
 
 UNITS = {"energy": "eV/atom", "force": "eV/A", "stress": "GPa", "displacement": "A", "velocity": "A/fs"}
 """What is compared, and in what."""
-EV_PER_ANGSTROM3_IN_GPA = EV_PER_ANGSTROM3_IN_BAR / 1e4
 
 
 @dataclass(frozen=True)
@@ -76,4 +75,4 @@ def evaluate(side: Side, atoms: Atoms) -> dict[str, Array]:
         return {"displacement": moment.positions - atoms.positions, "velocity": moment.velocities}
     found = {"energy": np.array([engine.moment().potential / len(atoms)]), "force": engine.forces()}
     stress = engine.stress() if atoms.pbc.all() else None
-    return found if stress is None else found | {"stress": stress * EV_PER_ANGSTROM3_IN_GPA}
+    return found if stress is None else found | {"stress": stress * GPA}

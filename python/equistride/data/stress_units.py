@@ -26,9 +26,10 @@ UNEVEN = 10.0
 have 0.15 to 0.6, from 30 to 1000 K."""
 RIGHT = (0.4, 3.0)
 """Slopes that are near 1 for what the third order leaves, of frames far apart; units are a factor of 160 off, or the sign."""
-_GPA = EV_PER_ANGSTROM3_IN_BAR / 1e4
+GPA = EV_PER_ANGSTROM3_IN_BAR / 1e4
+"""1 eV/A^3 [GPa]."""
 UNITS = {
-    -1.0: "the other sign", _GPA: "GPa", -_GPA: "GPa, the other sign", 10 * _GPA: "kbar", -10 * _GPA: "kbar, the other sign",
+    -1.0: "the other sign", GPA: "GPa", -GPA: "GPa, the other sign", 10 * GPA: "kbar", -10 * GPA: "kbar, the other sign",
 }  # fmt: skip
 """What stresses may have been written in, by its number in our unit."""
 

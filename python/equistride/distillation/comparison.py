@@ -12,9 +12,10 @@ import numpy as np
 from ase import Atoms, units
 
 from equistride.data.frames import Frames, load
-from equistride.data.recipe import segment_of
+from equistride.distillation.crystal import moved
 from equistride.distillation.settings import Settings
 from equistride.distillation.teacher import Teacher
+from equistride.distillation.walks import frames_of
 from equistride.engines.thermostat import FRICTION_STRIDES
 from equistride.errors import EquistrideError
 from equistride.simulation import Settings as Simulation
@@ -37,11 +38,8 @@ KEPT = 200
 def start_of(path: Path, atoms: Atoms) -> Atoms:
     """Return the atoms as the last frame of the test walks has them, with velocities."""
     frames = load(path)[0]
-    start = atoms.copy()
     assert frames.velocities is not None
-    start.positions = frames.positions[-1]
-    start.set_velocities(frames.velocities[-1] / units.fs)
-    return start
+    return moved(atoms, frames.positions[-1], frames.velocities[-1])
 
 
 def friction_fs(settings: Settings, stride_fs: float) -> float:
@@ -57,7 +55,6 @@ def teacher_run(
     folder.mkdir(parents=True, exist_ok=True)
     dt = settings.step_fs(start.get_chemical_symbols())
     last, pieces = (start.positions, start.get_velocities() * units.fs), list[Frames]()
-    cell = start.cell.array if start.pbc.any() else np.zeros((3, 3))
     for number, first in enumerate(range(0, frames, PIECE)):
         path, count = folder / f"teacher-{number}.npz", min(PIECE, frames - first)
         if not path.is_file():
@@ -72,12 +69,9 @@ def teacher_run(
                 shots.append(shot)
                 progress(first + len(shots), frames)
             run.close()
-            made = segment_of(
-                shots, start.numbers, cell, start.get_masses(), number=0, stride_fs=stride_fs,
-                temperature=settings.temperature,
-            )  # fmt: skip
+            made = frames_of(shots, start, number=0, stride_fs=stride_fs, temperature=settings.temperature)
             time = stride_fs * np.arange(first, first + count, dtype=float)
-            replace(made, masses=start.get_masses(), time_fs=time, temperature_K=None).save(path)
+            replace(made, time_fs=time, temperature_K=None).save(path)
         (found,) = load(path)
         assert found.velocities is not None
         pieces.append(found)

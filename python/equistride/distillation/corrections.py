@@ -8,20 +8,19 @@ learns that too (Ross, Gordon, Bagnell, arXiv:1011.0686).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 
 from equistride.artifact.metadata import metadata_of
 from equistride.data.frames import Frames, load
 from equistride.data.pairs import join
-from equistride.data.recipe import segment_of
 from equistride.distillation.comparison import student_run
+from equistride.distillation.crystal import moved
 from equistride.distillation.settings import Settings
 from equistride.distillation.teacher import Teacher
-from equistride.distillation.walks import FRAMES
+from equistride.distillation.walks import frames_of, segment
 from equistride.simulation import Settings as Simulation
 from equistride.trajectories.readers import read_trajectory
 
@@ -54,9 +53,7 @@ def made(
     assert frames.temperature_K is not None
     like_first = (frames.temperature_K == frames.temperature_K[0]) & (frames.cell == frames.cell[0]).all((1, 2))
     last = int(np.flatnonzero(like_first)[-1])
-    start = atoms.copy()
-    start.positions = frames.positions[last]
-    start.set_velocities(frames.velocities[last] / units.fs)
+    start = moved(atoms, frames.positions[last], frames.velocities[last])
     strides = Simulation(
         time_fs=count * apart * stride_fs, timestep_fs=stride_fs, every=apart, trajectory="extxyz",
         temperature=settings.temperature, seed=settings.seed,
@@ -68,20 +65,17 @@ def made(
         return 0
     states = read_trajectory(table)
     dt = settings.step_fs(atoms.get_chemical_symbols())
-    limits = getattr(metadata_of(artifact), "limits", None)
-    fastest = HELD * (limits.fastest_atom if limits is not None and limits.fastest_atom else np.inf)
-    cell = atoms.cell.array if atoms.pbc.any() else np.zeros((3, 3))
+    student = metadata_of(artifact)
+    fastest = HELD * (student.max_speed if student is not None and student.max_speed else np.inf)
     run, parts = teacher.run(atoms, dt), list[Frames]()
     assert states.velocities is not None
     for k in range(states.frames):
         run.place(states.positions[k], states.velocities[k])
-        shots = [run.nve(round(stride_fs / dt) if frame else 0) for frame in range(FRAMES)]
+        shots = segment(run, stride_fs, dt)
         if max(float(np.linalg.norm(s.velocities, axis=1).max()) for s in shots) < fastest:
-            found = segment_of(
-                shots, atoms.numbers, cell, atoms.get_masses(), number=len(parts), stride_fs=stride_fs,
-                temperature=settings.temperature,
-            )  # fmt: skip
-            parts.append(replace(found, masses=atoms.get_masses()))
+            parts.append(
+                frames_of(shots, atoms, number=len(parts), stride_fs=stride_fs, temperature=settings.temperature)
+            )
         progress(round(strides.steps * (1 + (k + 1) / states.frames)), whole)
     run.close()
     if parts:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.io import write
+from numpy.typing import NDArray
 
+from equistride.data import structures
 from equistride.data.structures import read_atoms
 from equistride.distillation.settings import Settings
 from equistride.distillation.teacher import Teacher
@@ -17,6 +19,7 @@ from equistride.properties.lattice import supercell_for
 from equistride.properties.relax import Progress, relax, require_free
 from equistride.writing import whole_file
 
+Array = NDArray[np.float64]
 LARGEST_FORCE = 1e-3
 """eV/A, where a relaxation ends."""
 MOST_STEPS = 1000
@@ -77,4 +80,17 @@ def repeated(atoms: Atoms, settings: Settings) -> Atoms:
     """Return the system of the runs: repeats of a crystal, or the molecule."""
     if not atoms.pbc.any():
         return atoms
-    return atoms.repeat(settings.supercell or supercell_for(atoms))
+    return structures.repeated(atoms, settings.supercell or supercell_for(atoms))
+
+
+def box_of(atoms: Atoms) -> Array:
+    """Return the cell [3, 3] A, zeros of what has no box."""
+    return np.array(atoms.cell) if atoms.pbc.any() else np.zeros((3, 3))
+
+
+def moved(atoms: Atoms, positions: Array, velocities: Array) -> Atoms:
+    """Return the atoms in another state: positions [N, 3] A, velocities [N, 3] A/fs."""
+    found = atoms.copy()
+    found.positions = positions
+    found.set_velocities(velocities / units.fs)
+    return found

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 from equistride.artifact.checkpoint import LAST, PREVIOUS
 from equistride.artifact.export import export
 from equistride.data.frames import load
+from equistride.errors import quiet
 from equistride.training.config import AnyConfig, PropagatorConfig
 from equistride.training.run import train
 
@@ -35,22 +33,8 @@ def learn(config: AnyConfig, root: Path, output: Path, progress: Callable[[int, 
         Told steps done and steps in all.
     """
     begun = any((output / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS))
-    with _quiet():
+    with quiet("lightning.pytorch", "lightning"):  # its remarks on short runs and on its own services
         return train(config, root, output, resume=begun, progress=False, tick=progress)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks, on short runs and on its own services, to itself."""
-    logger = logging.getLogger("lightning.pytorch")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def shortest_bond(path: Path) -> float:

@@ -34,6 +34,11 @@ class Ledger:
     def __getitem__(self, name: str) -> Any:
         return self._entries[name]
 
+    @property
+    def entries(self) -> dict[str, Any]:
+        """All entries by name, and ``seconds``, those that each took."""
+        return dict(self._entries)
+
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return an entry; the first time it is made and written, with the seconds that took, and read back as later runs do."""
         if name not in self._entries:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from equistride.distillation.ledger import Ledger
 from equistride.distillation.settings import Settings
 from equistride.distillation.teacher import Teacher
 from equistride.errors import EquistrideError
+from equistride.simulation.run import digest_of
 from equistride.trajectories.trajectory import Trajectory
 from equistride.writing import locked, write
 
@@ -131,14 +131,8 @@ class Distillation:
     def _begin(self) -> None:
         """Write what is distilled into the folder, or compare with what was."""
         path = self.folder / "distil.json"
-        parts = (
-            self.structure.numbers,
-            self.structure.positions,
-            self.structure.cell.array,
-            self.structure.get_masses(),
-        )
         said: dict[str, Any] = json.loads(json.dumps({
-            "structure": hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest(),
+            "structure": digest_of(self.structure),
             "teacher": [self.teacher.name, self.teacher.digest], "name": self.name, "overrides": self.overrides,
             **asdict(self.settings),
         }))  # fmt: skip
@@ -192,7 +186,7 @@ class Distillation:
         return Trajectory(
             positions=np.stack([s.positions for s in shots]), velocities=np.stack([s.velocities for s in shots]),
             symbols=tuple(atoms.get_chemical_symbols()), time=every * self.step_fs * np.arange(count),
-            cell=atoms.cell.array if atoms.pbc.any() else np.zeros((3, 3)), masses=atoms.get_masses(), name="teacher",
+            cell=crystal.box_of(atoms), masses=atoms.get_masses(), name="teacher",
         )  # fmt: skip
 
     def _stride(self, motion: stride.Motion) -> dict[str, Any]:
@@ -329,4 +323,4 @@ class Distillation:
         return made
 
     def _entries(self) -> dict[str, Any]:
-        return {**json.loads(self.files["plan"].read_text()), "step_fs": self.step_fs}
+        return {**self.ledger.entries, "step_fs": self.step_fs}

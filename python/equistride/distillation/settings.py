@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from equistride.errors import EquistrideError
+from equistride.simulation.settings import quantity
 
 Student = Literal["trajcast", "esen", "nequip"]
 Relaxed = Literal["all", "atoms", "none"]
@@ -26,12 +26,8 @@ def seconds(text: str) -> float:
     EquistrideError
         For anything else, and for what is not above 0.
     """
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]+)\s*", text)
-    try:
-        value = float(found[1]) * UNITS[found[2]] if found else 0.0
-    except (ValueError, KeyError):
-        value = 0.0
-    if not 0.0 < value < math.inf:
+    value = quantity(text, UNITS)
+    if value is None:
         raise EquistrideError("the budget is not valid", expected="a number with s, m, h or d, as 2h", found=text)
     return value
 

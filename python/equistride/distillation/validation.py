@@ -13,6 +13,7 @@ from equistride.artifact.validate import validate
 from equistride.conservation.drift import energy_drift
 from equistride.conservation.nve import Setting, conservation
 from equistride.conservation.steps import highest_frequency, scaling_steps
+from equistride.distillation.crystal import moved
 from equistride.distillation.settings import Settings
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.ase_dynamics import TrajCastDynamics
@@ -79,11 +80,11 @@ def guarded(artifact: Path, teacher: Path, start: Atoms, progress: Callable[[int
     return found
 
 
-def conserved(artifact: Path, atoms: Atoms, settings_temperature: float, seed: int) -> dict[str, Any]:
+def conserved(artifact: Path, atoms: Atoms, temperature: float, seed: int) -> dict[str, Any]:
     """Return the drift of a potential's total energy at constant energy, and how its error falls with the time step."""
     precise = EquistrideCalculator(artifact, dtype="float64")
     steps: Any = scaling_steps(highest_frequency(atoms, precise))
-    setting = Setting(temperature=settings_temperature, time=NVE_PS, timestep=steps[1], timesteps=steps, seed=seed)
+    setting = Setting(temperature=temperature, time=NVE_PS, timestep=steps[1], timesteps=steps, seed=seed)
     result = conservation(atoms, precise, ASEVerlet(precise), setting)
     found: dict[str, Any] = {"timestep_fs": steps[1], "verdict": result.verdict()}
     if result.drift is not None:
@@ -96,11 +97,8 @@ def conserved(artifact: Path, atoms: Atoms, settings_temperature: float, seed: i
 def last_frame(folder: Path, atoms: Atoms) -> Atoms:
     """Return the atoms as the last frame of a run has them, with velocities."""
     run = read_trajectory(folder / "trajectory.extxyz")
-    end = atoms.copy()
-    end.positions = run.positions[-1]
     assert run.velocities is not None
-    end.set_velocities(run.velocities[-1] / units.fs)
-    return end
+    return moved(atoms, run.positions[-1], run.velocities[-1])
 
 
 def reported(

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 from equistride.data.frames import Frames, load
+from equistride.data.lammps import Snapshot
 from equistride.data.pairs import join
 from equistride.data.recipe import segment_of
+from equistride.distillation.crystal import box_of
 from equistride.distillation.settings import Settings
 from equistride.distillation.teacher import Run, Teacher
 
@@ -67,28 +68,37 @@ def follow(teacher: Teacher, atoms: Atoms, walk: Walk, settings: Settings, strid
         strain = np.eye(3) + np.tril(rng.normal(scale=walk.strain, size=(3, 3)))
         start.set_cell(atoms.cell.array @ strain, scale_atoms=True)
     seeds = iter(rng.integers(1, 800_000_000, size=SEGMENTS + 2).tolist())
-    cell: NDArray[np.float64] = start.cell.array if start.pbc.any() else np.zeros((3, 3))
     run, parts = teacher.run(start, dt), list[Frames]()
 
-    def segment() -> None:
-        shots = [run.nve(round(stride_fs / dt) if frame else 0) for frame in range(FRAMES)]
-        frames = segment_of(
-            shots, start.numbers, cell, start.get_masses(), number=len(parts), stride_fs=stride_fs,
-            temperature=walk.temperature,
-        )  # fmt: skip
-        parts.append(replace(frames, masses=start.get_masses()))
+    def go_on() -> None:
+        shots = segment(run, stride_fs, dt)
+        parts.append(frames_of(shots, start, number=len(parts), stride_fs=stride_fs, temperature=walk.temperature))
 
     try:
         run.thermalise(walk.temperature, 0, damping_fs=DAMPING_FS, seed=next(seeds), fresh=True)
         if not walk.test and settings.relax != "none":
-            segment()
+            go_on()
         equilibrate(run, walk.temperature, round(EQUILIBRATE_FS / dt), next(seeds))
         for seed in list(seeds):
             equilibrate(run, walk.temperature, round(DECORRELATE_FS / dt), seed)
-            segment()
+            go_on()
     finally:
         run.close()
     return join(parts)
+
+
+def segment(run: Run, stride_fs: float, step_fs: float) -> list[Snapshot]:
+    """Let the teacher go on at constant energy from where a run is; return the frames of a segment."""
+    return [run.nve(round(stride_fs / step_fs) if frame else 0) for frame in range(FRAMES)]
+
+
+def frames_of(shots: list[Snapshot], atoms: Atoms, *, number: int, stride_fs: float, temperature: float) -> Frames:
+    """Return snapshots of atoms with their masses, as :func:`equistride.data.recipe.segment_of`."""
+    masses = atoms.get_masses()
+    found = segment_of(
+        shots, atoms.numbers, box_of(atoms), masses, number=number, stride_fs=stride_fs, temperature=temperature
+    )
+    return replace(found, masses=masses)
 
 
 def equilibrate(run: Run, temperature: float, steps: int, seed: int) -> None:

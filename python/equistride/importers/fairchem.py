@@ -19,11 +19,11 @@ from torch import Tensor
 from equistride.artifact.export import require_conservative, save_potential
 from equistride.artifact.metadata import Composition, Container, Metadata, check_precision
 from equistride.importers import uma
+from equistride.importers.common import check_finite, load_weights, provenance_of
 from equistride.importers.fairchem_checkpoint import Checkpoint, Normalisation, read_checkpoint
 from equistride.importers.fairchem_config import cap_of, config_of, need
 from equistride.importers.fairchem_heads import Heads, heads_of, mapping_of
 from equistride.importers.fairchem_weights import system_weights, translate
-from equistride.importers.nequip_artifact import check_finite, load_weights, provenance_of
 from equistride.models.esen import ESEN, ESENConfig
 from equistride.models.potential import ConservativePotential, DirectPotential
 from equistride.nn.system import CHARGE_LIMIT, SPIN_LIMIT, SystemEmbedding

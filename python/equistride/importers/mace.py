@@ -16,11 +16,11 @@ from ase.data import chemical_symbols
 from equistride.artifact.export import require_conservative
 from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
+from equistride.importers.common import check_finite, loaded, reading_configuration, save_imported
 from equistride.importers.mace_file import MEND, MACEFile
 from equistride.importers.mace_file import refuse_model_unless as refuse_unless
 from equistride.importers.mace_network import describe
 from equistride.importers.mace_weights import Weights
-from equistride.importers.nequip_artifact import check_finite, loaded, reading_configuration, save_imported
 from equistride.models.mace import MACE
 from equistride.models.mace_config import MACEConfig
 from equistride.models.potential import ConservativePotential

@@ -14,8 +14,8 @@ from e3nn.o3 import Irreps
 from torch import Tensor
 
 from equistride.errors import EquistrideError
+from equistride.importers.common import refuse_unless
 from equistride.importers.foreign import Record, read_file, tensors_of
-from equistride.importers.nequip_artifact import refuse_unless
 from equistride.nn.degrees import NORMALISED_SIGMOID
 from equistride.nn.scalar_network import NORMALISED_SILU
 

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 from e3nn.o3 import Irreps
 from torch import Tensor
 
+from equistride.importers.common import config_from
 from equistride.importers.foreign import Record
 from equistride.importers.mace_file import GATED, MACEFile, irreps_of
 from equistride.importers.mace_file import refuse_model_unless as refuse_unless
-from equistride.importers.nequip_artifact import config_from
 from equistride.models.mace_config import MACEConfig
 from equistride.nn.equivariant import natural_irreps, with_channels
 from equistride.nn.repulsion import UNIVERSAL, Screening

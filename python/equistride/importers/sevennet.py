@@ -21,6 +21,16 @@ from torch import Tensor
 
 from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
+from equistride.importers.common import (
+    config_from,
+    layers_of,
+    loaded,
+    network_from,
+    reading_configuration,
+    refuse_unknown,
+    refuse_unless,
+    save_imported,
+)
 from equistride.importers.e3nn_layers import (
     Paths,
     channels,
@@ -32,16 +42,6 @@ from equistride.importers.e3nn_layers import (
     with_modal,
 )
 from equistride.importers.foreign import kind_of, read_file
-from equistride.importers.nequip_artifact import (
-    config_from,
-    layers_of,
-    loaded,
-    network_from,
-    reading_configuration,
-    refuse_unknown,
-    refuse_unless,
-    save_imported,
-)
 from equistride.models.nequip import NequIPConfig
 from equistride.models.potential import ConservativePotential
 from equistride.nn.equivariant import EVEN

@@ -93,7 +93,10 @@ def simulate(
     settings = _fitting(settings, metadata)
     _check_box(structure, settings)
     atoms = prepared(structure, metadata, settings)
-    said = asdict(settings) | {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "structure": _digest(structure)}
+    said = asdict(settings) | {
+        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "structure": digest_of(structure),
+    }
     past = _past(folder, settings, said) if resume else None
     engine = start(model, metadata, atoms, settings)
     if past is not None:
@@ -190,7 +193,8 @@ def start(model: Path, metadata: Metadata, atoms: Atoms, settings: Settings) -> 
     return ASEEngine(model, metadata, atoms, settings)
 
 
-def _digest(atoms: Atoms) -> str:
+def digest_of(atoms: Atoms) -> str:
+    """Return the SHA-256 of what a structure is: atoms, cell, masses, momenta, charge and spin."""
     parts = [atoms.numbers, atoms.positions, np.array(atoms.cell), atoms.pbc, atoms.get_masses(), atoms.get_momenta()]
     system = repr(tuple(said_by(atoms))).encode()
     return hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts) + system).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,31 @@ FRICTION = 2.0
 """Of the Langevin baths [1/ps]."""
 
 
+def quantity(text: str, units: Mapping[str, float], number: str = "[0-9.]+") -> float | None:
+    """Return a number with a unit behind it, as ``10ps``, times what the unit is worth.
+
+    Parameters
+    ----------
+    text
+        What was given.
+    units
+        Their names, and what each is worth.
+    number
+        Pattern of the number.
+
+    Returns
+    -------
+    float or None
+        None for anything else, and for what is not above 0.
+    """
+    found = re.fullmatch(rf"\s*({number})\s*([a-z]+)\s*", text)
+    try:
+        value = float(found[1]) * units[found[2]] if found else 0.0
+    except (ValueError, KeyError):
+        value = 0.0
+    return value if 0.0 < value < math.inf else None
+
+
 def femtoseconds(text: str, name: str) -> float:
     """Read ``10ps``, ``0.5 ns`` or ``500 fs``.
 
@@ -27,12 +53,8 @@ def femtoseconds(text: str, name: str) -> float:
     EquistrideError
         For anything else, and for what is not above 0.
     """
-    found = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(fs|ps|ns|us)\s*", text)
-    try:
-        value = float(found[1]) * UNITS[found[2]] if found else 0.0
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < math.inf:
+    value = quantity(text, UNITS, "[0-9.eE+-]+")
+    if value is None:
         raise EquistrideError(f"the {name} is not valid", expected="a number with fs, ps or ns, as 10ps", found=text)
     return value
 
