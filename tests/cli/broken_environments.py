@@ -49,7 +49,7 @@ class Environment:
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run its Python, which finds programs nowhere but in its ``bin``."""
         kept: Mapping[str, str] = {
-            k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON", "CXX", "LAMMPS_"))
+            k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON", "CXX", "LAMMPS_", "LD_"))
         }
         environment = {**kept, "PATH": str(self.folder / "bin"), "OMP_NUM_THREADS": "1", **variables}
         command = [str(self.folder / "bin" / "python"), *arguments]
