@@ -114,14 +114,13 @@ class Worker:
         self._folder.cleanup()
 
 
-def run(seed: int, share: float, only: list[str]) -> tuple[dict[str, Counter[str]], list[str]]:
-    """Run the trials; return the counts of each area, and what was said of bad outcomes."""
-    table: dict[str, Counter[str]] = {}
-    said: list[str] = []
+def run(seed: int, share: float, only: list[str], done: dict[str, Any], keep: Callable[[], None]) -> None:
+    """Run the trials of the areas that are not in ``done``, and put each there: its counts, what was said, its seconds."""
     for number, (name, (count, _)) in enumerate(fault_trials.AREAS.items()):
-        if only and name not in only:
+        if name in done or (only and name not in only):
             continue
         begin, worker, counts = time.monotonic(), Worker(name), Counter[str]()
+        said: list[str] = []
         for trial in range(max(1, round(share * count))):
             found, words = worker.ask([seed, number, trial])
             counts[found] += 1
@@ -129,15 +128,17 @@ def run(seed: int, share: float, only: list[str]) -> tuple[dict[str, Counter[str
                 said.append(f"{name} [{seed}, {number}, {trial}]: {found}: {words}")
                 print(said[-1], flush=True)
         worker.end()
-        table[name] = counts
-        print(f"{name}: {dict(counts)} in {time.monotonic() - begin:.0f} s", flush=True)
-    return table, said
+        done[name] = {"counts": counts, "said": said, "seconds": round(time.monotonic() - begin)}
+        keep()
+        print(f"{name}: {dict(counts)} in {done[name]['seconds']} s", flush=True)
 
 
-def as_text(table: dict[str, Counter[str]], seed: int, seconds: float) -> str:
+def as_text(done: dict[str, Any], seed: int) -> str:
     """Return the table in Markdown."""
     heads = ("tried", *OUTCOMES)
-    rows = [(name, (sum(c.values()), *(c[o] for o in OUTCOMES))) for name, c in table.items()]
+    counted = ((name, Counter(done[name]["counts"])) for name in fault_trials.AREAS if name in done)
+    rows = [(name, (counts.total(), *(counts[o] for o in OUTCOMES))) for name, counts in counted]
+    seconds = sum(area["seconds"] for area in done.values())
     rows.append(("**all**", tuple(sum(values) for values in zip(*(r for _, r in rows), strict=True))))
     lines = ["| what | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     lines += [f"| {name} | " + " | ".join(str(v) for v in values) + " |" for name, values in rows]
@@ -152,14 +153,22 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="part of the trials, 1 for all")
     parser.add_argument("--only", nargs="*", default=[], help="areas", choices=list(fault_trials.AREAS))
     parser.add_argument("--write", type=Path, help="Markdown file whose table is replaced")
-    parser.add_argument("--json", type=Path, help="file for the counts and what was said of bad outcomes")
+    parser.add_argument(
+        "--json", type=Path, help="file for what each area gave; a run of the same setting goes on from it"
+    )
     options = parser.parse_args()
-    begin = time.monotonic()
-    table, said = run(options.seed, options.share, options.only)
-    text = as_text(table, options.seed, time.monotonic() - begin)
+    setting = {"seed": options.seed, "share": options.share}
+    file: Path | None = options.json
+    kept = json.loads(file.read_text()) if file and file.exists() else {}
+    done = kept["areas"] if kept.get("setting") == setting else {}
+
+    def keep() -> None:
+        if file:
+            file.write_text(json.dumps({"setting": setting, "areas": done}, indent=1))
+
+    run(options.seed, options.share, options.only, done, keep)
+    text = as_text(done, options.seed)
     print(text)
-    if options.json:
-        options.json.write_text(json.dumps({"table": table, "said": said}, indent=1))
     if options.write:
         page = options.write.read_text()
         made = re.sub(f"(?s){BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text}\n{END}", page)
