@@ -75,7 +75,7 @@ ATTACKS: dict[str, Attack] = {
         "    for _i in range(1000000):\n      for _j in range(1000000):\n        for _k in range(1000000):\n"
         "          vectors = torch.add(vectors, 1.)\n"
     ),
-    "memory": _in_code("  _h = torch.zeros([1000000, 1000000, 1000], dtype=7)\n"),
+    "memory": _in_code("    vectors = torch.add(vectors, torch.sum(torch.zeros([1000000, 1000000, 1000], dtype=7)))\n"),
     "setstate": _method('  def __setstate__(self, state: Tensor) -> None:\n    _h = torch.save(state, "MARK")\n'),
     "getstate": _method('  def __getstate__(self) -> str:\n    return "MARK"\n'),
     "pickle as data": _pickle("data.pkl"),

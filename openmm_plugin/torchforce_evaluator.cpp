@@ -1,6 +1,7 @@
 #include "torchforce_evaluator.h"
 
 #include "model/checks.h"
+#include "model/loops.h"
 #include "model/script.h"
 
 #include <ATen/ATen.h>
@@ -39,6 +40,7 @@ public:
         const c10::InferenceMode no_inference(false);
         const c10::AutoGradMode gradients(true);
         const torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+        const LoopBound bound;
         Frame frame;
         frame.labels = request.labels;
         frame.positions = request.positions;

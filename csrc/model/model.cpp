@@ -6,6 +6,7 @@
 #include "host_memory.h"
 #include "model/checks.h"
 #include "model/container.h"
+#include "model/loops.h"
 #include "model/momenta.h"
 #include "model/self_test.h"
 #include "model/total.h"
@@ -58,6 +59,7 @@ std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> byte
 std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> bytes, const ArchiveInfo &info,
                                            const std::string &name, bool verify) {
     const Threads one(0); // evaluations of small frames, and a look at each number
+    const LoopDeadline deadline;
     return in_one_sentence([&] {
         const bool compiled = info.container == ArchiveInfo::Container::aoti;
         TORCH_CHECK_VALUE(!info.metadata.empty(), name, " is ",

@@ -1,6 +1,7 @@
 #include "model/script.h"
 
 #include "artifact/archive.h"
+#include "model/loops.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
@@ -37,6 +38,7 @@ public:
         refuse_unless(constants.isTuple(), "its constants are no tuple");
         refuse_unless(root.isObject() && root.toObjectRef().type()->is_module(), "it holds no module");
         check_code(*unit_, name_, native_);
+        count_turns(*unit_);
         check(root, root.type(), 0);
         return torch::jit::Module(root.toObject());
     }

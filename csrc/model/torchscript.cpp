@@ -2,6 +2,7 @@
 #include "gil.h"
 #include "model/container.h"
 #include "model/declaration.h"
+#include "model/loops.h"
 #include "model/script.h"
 #include "threads.h"
 
@@ -130,6 +131,7 @@ private:
         const c10::AutoGradMode mode;
         const torch::jit::GraphOptimizerEnabledGuard no_profiling{false};
         const TorchThreads threads;
+        const LoopBound bound;
     };
 
     double work(const at::Tensor &edge_index) const {
@@ -168,6 +170,7 @@ std::unique_ptr<Container> load_torchscript(std::shared_ptr<const std::string> b
                                             const std::string &name) {
     check_operators(metadata, name);
     const c10::InferenceMode no_inference(false);
+    const LoopBound bound; // for what the constructor calls
     return std::make_unique<TorchScriptContainer>(read_script(bytes, name), metadata, name);
 }
 

@@ -7,6 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class EquistrideError(ValueError):
@@ -32,6 +36,15 @@ class EquistrideError(ValueError):
         if hint:
             parts.append(hint)
         super().__init__("; ".join(parts))
+
+
+def not_valid(what: str, error: ValidationError, hint: str = "") -> EquistrideError:
+    """Return one sentence for the first field that pydantic refuses; ``what`` is what is wrong, before the field's name."""
+    first = error.errors()[0]
+    return EquistrideError(
+        f"{what} ({'.'.join(map(str, first['loc'])) or 'its sizes'})", expected=first["msg"].lower(),
+        found=printable(repr(first["input"]))[:80], hint=hint,
+    )  # fmt: skip
 
 
 def first_line(error: Exception) -> str:

@@ -127,8 +127,10 @@ def test_a_newer_format_is_refused(tmp_path: Path, random_artifact64: Path) -> N
         (b'"length": "angstrom"', b'"length": "bohr"', "bohr"),
         (b'"format": "equistride"', b'"format": "other"', "'other'"),
         (b'"species": [', b'"species": "', "metadata.json"),
+        (b'"conservative": true', b'"conservative": ["\\u001b[red]"]', "conservative"),
+        (b'"caveats": [', b'"caveats": -1, "more": [', "caveats"),
     ],
-    ids=["kind", "precision", "cutoff", "unit", "format", "not JSON"],
+    ids=["kind", "precision", "cutoff", "unit", "format", "not JSON", "no truth", "no list"],
 )
 def test_metadata_that_makes_no_sense(
     tmp_path: Path, random_artifact64: Path, old: bytes, new: bytes, said: str

@@ -359,3 +359,47 @@ def test_a_reader_of_format_1_looks_too(tmp_path: Path, here: Path) -> None:
     with zipfile.ZipFile(old) as archive:
         assert any(b'"format_version":1' in archive.read(name) for name in archive.namelist())
     refused(lambda: load(old), "calls aten::save", here)
+
+
+class NeverEnds(Honest):
+    def harm(self, x: Tensor) -> Tensor:
+        y = x.detach()
+        while bool(y.isfinite().all()):
+            y = y * 1.0
+        return x + y
+
+
+class LoopsInLoops(Honest):
+    """Of more than the one atom that its self-test has."""
+
+    def harm(self, x: Tensor) -> Tensor:
+        y = x.detach()
+        for _ in range((y.size(0) - 1) * 1_000_000):
+            for _ in range(1_000_000):
+                y = y * 1.0
+        return x + y
+
+
+def test_loops_that_do_not_end(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as the file is tested, not in an evaluation, and not in a module of the TorchForce contract."""
+    import openmm
+
+    from equistride.engines.openmm_force import Force
+
+    monkeypatch.setenv("EQUISTRIDE_SELF_TEST_SECONDS", "0.2")
+    refused(lambda: load(written(NeverEnds(), tmp_path / "bad.pt")), "do not end within the time of a self-test", here)
+    sleeper = load(written(LoopsInLoops(), tmp_path / "sleeper.pt"))
+    refused(lambda: sleeper.compute([[0, 0, 0], [0, 0, 2]], SPECIES[:1] * 2), "at most 2000000 turns", here)
+
+    class Contract(NeverEnds):
+        def forward(self, positions: Tensor) -> Tensor:
+            return self.harm(positions).sum()
+
+    system = openmm.System()
+    system.addParticle(1.0)
+    torch.jit.script(Contract()).save(str(tmp_path / "contract.pt"))
+    system.addForce(Force(tmp_path / "contract.pt"))
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions([openmm.Vec3(0, 0, 0)])
+    with pytest.raises(openmm.OpenMMException, match="at most 2000000 turns"):
+        context.getState(energy=True)

@@ -116,7 +116,7 @@ def with_dispersion(
         already, and what D3 has no parameters for.
     """
     cutoff = CUTOFF if cutoff is None else cutoff
-    metadata = Metadata.model_validate_json(open_native(path, verify=False).metadata())
+    metadata = Metadata.of(open_native(path, verify=False), path)
     if metadata.kind != "potential" or not metadata.capabilities.decomposable:
         raise EquistrideError(
             f"dispersion cannot be added to {path}", expected="a potential of atomic energies whose forces are their gradient",

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, not_valid
 
 FORMAT_VERSION = 2
 """The format version that this package writes; readers refuse newer ones."""
 
+
+BROKEN = "take the file from where it was exported, or export the model again"
 
 Container = Literal["torchscript", "aoti"]
 """How the model lies in an artifact: as TorchScript, which runs everywhere, or compiled for one machine by AOTInductor."""
@@ -203,6 +205,20 @@ class Metadata(BaseModel):
             # of another kind than ours: no part of a frame is enough, and spare atoms or a second frame change them
             found["capabilities"] |= {"decomposable": False, "padded": False, "batched": False}
         return Metadata.model_validate(self.model_dump() | found)
+
+    @staticmethod
+    def of(native: Any, name: str | Path) -> Metadata:
+        """Return what a file says of itself, with the contract that the native reader found.
+
+        Raises
+        ------
+        EquistrideError
+            One sentence for the first field that cannot be; ``name`` is the file's.
+        """
+        try:
+            return Metadata.model_validate_json(native.metadata()).with_contract(native.contract())
+        except ValidationError as error:
+            raise not_valid(f"{name} says of itself in metadata.json what cannot be", error, BROKEN) from None
 
 
 def metadata_of(path: Path) -> Metadata | None:

@@ -71,7 +71,7 @@ class Model:
         self, native: Any, device: str, dtype: torch.dtype | None, source: str | Path | bytes | None = None
     ) -> None:
         self._source, self._state = source, _state_of(source)
-        self.metadata = Metadata.model_validate_json(native.metadata()).with_contract(native.contract())
+        self.metadata = Metadata.of(native, source if isinstance(source, str | Path) else "the artifact")
         self.native = native
         self.dtype = dtype or getattr(torch, self.metadata.dtype)
         if self.dtype not in (torch.float32, torch.float64):

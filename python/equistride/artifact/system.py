@@ -51,7 +51,7 @@ def with_system(
     EquistrideError
         Where the file is no artifact, its model knows neither or was made for one value of them, or a value is out of range.
     """
-    metadata = Metadata.model_validate_json(open_native(path, verify=False).metadata())
+    metadata = Metadata.of(open_native(path, verify=False), path)
     if not metadata.system:
         raise no_system(f"the model of {path}")
     if metadata.charge_spin == "fixed":

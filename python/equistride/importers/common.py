@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from equistride import __version__
 from equistride.artifact.export import save_potential
 from equistride.artifact.metadata import Container, Metadata, check_precision
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, not_valid
 from equistride.models.mace import MACE
 from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig, NequIPLayer
@@ -66,11 +66,7 @@ def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise EquistrideError(
-            f"the checkpoint's network is not one that the import knows ({'.'.join(map(str, first['loc'])) or 'its sizes'})",
-            expected=first["msg"].lower(), found=repr(first["input"])[:80],
-        ) from None  # fmt: skip
+        raise not_valid("the checkpoint's network is not one that the import knows", error) from None
 
 
 def network_from(config: NequIPConfig, species: list[str]) -> NequIP:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, not_valid
 from equistride.models.esen import ESENConfig
 
 SIZES = {
@@ -199,8 +199,4 @@ def config_of(backbone: Mapping[str, Any], generation: int = 2) -> ESENConfig:
     try:
         return ESENConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise EquistrideError(
-            f"the checkpoint's backbone is not that of an eSEN: {'.'.join(map(str, first['loc'])) or 'its sizes'}",
-            expected=first["msg"].lower(), found=repr(first["input"])[:80],
-        ) from None  # fmt: skip
+        raise not_valid("the checkpoint's backbone is not that of an eSEN", error) from None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from equistride.artifact.metadata import Container, Metadata
 from equistride.artifact.propagators import save_propagator
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, not_valid
 from equistride.importers.foreign import kind_of, read_file
 from equistride.models.propagator import Propagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
@@ -120,11 +120,7 @@ def read_config(model: Mapping[str, Any], state: Mapping[str, Tensor]) -> TrajCa
             speed_widths=tuple(networks[1].get("n_neurons", ())),
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise EquistrideError(
-            f"the configuration's {'.'.join(map(str, first['loc']))} is not valid ({first['msg']})",
-            found=first["input"],
-        ) from None
+        raise not_valid("the configuration's network is not valid", error) from None
 
 
 def upstream_keys(config: TrajCastConfig) -> dict[str, str]:
