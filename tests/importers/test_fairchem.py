@@ -200,7 +200,7 @@ def test_models_that_cannot_conserve_energy_need_a_word(tmp_path: Path) -> None:
         ({"num_experts": 32}, "experts of the UMA model have been merged.*expected 32 experts; found one set"),
         ({"norm_type": "layer_norm_sh"}, "a norm that eSEN has not; expected rms_norm_sh"),
         ({"distance_function": "sigmoid"}, "not that of an eSEN .basis"),
-        ({"mmax": 3}, "not that of an eSEN: its sizes; expected .*m_max"),
+        ({"mmax": 3}, "not that of an eSEN .its sizes.; expected .*m_max"),
         ({"num_layers": 3}, "lacks weights.*backbone.blocks.2"),
         ({"sphere_channels": 16}, "do not fit"),
         ({"chg_spin_emb_type": "other"}, "embedding of charge and spin is not known"),
