@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* op
 # threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: all demo test slow lint format faults fuzz sanitize soak compatibility clean gpu-wheel
+.PHONY: all demo test slow lint docs format faults fuzz sanitize soak compatibility clean gpu-wheel
 all: $(VENV)/.built
 
 $(VENV)/.python:
@@ -32,7 +32,7 @@ $(VENV)/.weights: $(VENV)/.built
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.built
-	$(PIP) install --no-build-isolation --editable '.[train,test,dev]'
+	$(PIP) install --no-build-isolation --editable '.[train,test,dev,docs]'
 	touch $@
 
 # quartz in OpenMM under the released potential, then in strides of the released propagator, with a report of both in demo/
@@ -71,7 +71,12 @@ lint: $(VENV)/.lint
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/python -m mypy
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --quiet
 	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(RUN)/clang-format --dry-run --Werror
+
+# the site, in build/site/index.html
+docs: $(VENV)/.lint
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --quiet
 
 format: $(VENV)/.lint
 	$(RUN)/ruff check --fix .

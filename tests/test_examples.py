@@ -1,17 +1,12 @@
-"""What a reader copies must run: the scripts in examples/ and the Python blocks of the README."""
+"""What a reader copies must run: the scripts in examples/; tests/docs does so for the documents."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from openmm.app import PDBFile
-
-from equistride.data.quartz import quartz
-from equistride.engines.openmm_structure import topology_from_ase
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL = REPOSITORY / "models" / "quartz-esen" / "quartz-esen.pt"
@@ -37,17 +32,3 @@ def test_example(script: Path, tmp_path: Path) -> None:
 def test_example_writes_its_trajectory(tmp_path: Path) -> None:
     run(REPOSITORY / "examples" / "quartz_nve.py", ARGUMENTS["quartz_nve.py"], tmp_path)
     assert (tmp_path / "quartz.dcd").stat().st_size > 2 * 162 * 12  # two frames of 162 atoms, three float32 each
-
-
-def test_python_blocks_of_the_readme(tmp_path: Path) -> None:
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "models").symlink_to(REPOSITORY / "models")
-    with (tmp_path / "demo" / "quartz.pdb").open("w") as f:
-        PDBFile.writeFile(*topology_from_ase(quartz((3, 3, 2))), f)
-    assert PDBFile(str(tmp_path / "demo" / "quartz.pdb")).topology.getNumAtoms() == 162
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for k, block in enumerate(blocks):
-        script = tmp_path / f"block{k}.py"
-        script.write_text(block)
-        run(script, [], tmp_path)

@@ -130,12 +130,12 @@ def _strides_against(run: Trajectory, reference: Trajectory) -> str:
 
 
 def demo(
-    model: Annotated[Path, typer.Option(help="Artifact of a quartz potential.")] = Path(
-        "models/quartz-esen/quartz-esen.pt"
-    ),
-    propagator: Annotated[Path, typer.Option(help="Artifact of a quartz propagator.")] = Path(
-        "models/quartz-trajcast-30fs/quartz-trajcast-30fs.pt"
-    ),
+    model: Annotated[
+        Path | None, typer.Option(help="Artifact of a quartz potential; the released one, which comes with the package.")
+    ] = None,
+    propagator: Annotated[
+        Path | None, typer.Option(help="Artifact of a quartz propagator; the released one, which comes with the package.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", callback=outputs.folder, help="Folder for trajectories and report.")
     ] = Path("demo"),
@@ -164,6 +164,7 @@ def demo(
     )
 
     from equistride.bench.timing import processor
+    from equistride.cli.released import released
     from equistride.data.quartz import quartz
     from equistride.engines.openmm import TrajCastIntegrator, choose_backend, create_system
     from equistride.engines.openmm_recorder import Recorder
@@ -171,6 +172,8 @@ def demo(
     from equistride.trajectories.report import write_report
     from equistride.trajectories.summary import Bounds
 
+    model = model or released("quartz-esen")
+    propagator = propagator or released("quartz-trajcast-30fs")
     metadata = _of_kind(model, "potential", "has no forces", "--propagator")
     striding = _of_kind(propagator, "propagator", "makes no strides", "--model") if strides else None
     torch.set_num_threads(threads or os.cpu_count() or 1)
