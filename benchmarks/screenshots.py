@@ -1,6 +1,6 @@
 """Pictures of the demo's report and of the site, light and dark, by headless Chromium.
 
-    make demo docs && python benchmarks/screenshots.py [--report demo/report.html] [--site build/site/index.html] [--output docs/pictures]
+    make demo docs && python benchmarks/screenshots.py [--report FILE] [--site FILE] [-o docs/pictures]
 
 Pages are opened as files; Chromium is told that there is no network.
 """
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--report", type=Path, default=Path("demo/report.html"))
     parser.add_argument("--site", type=Path, default=Path("build/site/index.html"))
-    parser.add_argument("--output", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/pictures"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, page, height in (("report", arguments.report, 1100), ("site", arguments.site, 900)):

@@ -131,10 +131,12 @@ def _strides_against(run: Trajectory, reference: Trajectory) -> str:
 
 def demo(
     model: Annotated[
-        Path | None, typer.Option(help="Artifact of a quartz potential; the released one, which comes with the package.")
+        Path | None,
+        typer.Option(help="Artifact of a quartz potential; the released one, which comes with the package."),
     ] = None,
     propagator: Annotated[
-        Path | None, typer.Option(help="Artifact of a quartz propagator; the released one, which comes with the package.")
+        Path | None,
+        typer.Option(help="Artifact of a quartz propagator; the released one, which comes with the package."),
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", callback=outputs.folder, help="Folder for trajectories and report.")
