@@ -6,7 +6,7 @@ VENV ?= .venv
 
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check --quiet
-NATIVE := CMakeLists.txt VERSION $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* openmm_plugin/*.* openmm_plugin/*/*.* lammps_plugin/*.*)
+NATIVE := CMakeLists.txt VERSION $(wildcard models/quartz-*/*.pt) $(wildcard cmake/*.cmake csrc/*.* csrc/*/*.* openmm_plugin/*.* openmm_plugin/*/*.* lammps_plugin/*.*)
 # threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
 

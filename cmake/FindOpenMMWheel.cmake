@@ -1,6 +1,6 @@
-# Imported target `openmm_wheel`: headers and library of the openmm that this Python imports.
+# Imported target `openmm_wheel`: headers and library of the openmm that this Python imports, a wheel of PyPI or a package of conda.
 execute_process(
-  COMMAND "${Python_EXECUTABLE}" -c "import importlib.metadata as m, importlib.util as u, os; d = os.path.dirname(u.find_spec('openmm').origin); print(os.path.join(os.path.dirname(d), 'OpenMM.libs'), m.version('openmm'), sep=';')"
+  COMMAND "${Python_EXECUTABLE}" -c "import importlib.metadata as m, importlib.util as u, os, sys; d = os.path.join(os.path.dirname(os.path.dirname(u.find_spec('openmm').origin)), 'OpenMM.libs'); print(d if os.path.isdir(d) else sys.prefix, m.version('openmm'), sep=';')"
   OUTPUT_VARIABLE _openmm OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _failed)
 list(POP_FRONT _openmm EQUISTRIDE_OPENMM_DIR EQUISTRIDE_OPENMM_VERSION)
 if(_failed OR NOT EXISTS "${EQUISTRIDE_OPENMM_DIR}/include/OpenMM.h")

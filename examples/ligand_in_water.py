@@ -116,7 +116,8 @@ for a, b in bonds:
 field = force_field(symbols, bonds, charges - charges.mean())
 box = Modeller(topology, positions / 10 * unit.nanometer)
 box.addSolvent(field, model="tip3p", padding=options.padding * unit.nanometer)
-water = field.createSystem(box.topology, nonbondedMethod=PME, nonbondedCutoff=0.9 * unit.nanometer)
+cutoff = min(0.9, 0.45 * min(box.topology.getUnitCellDimensions()._value))
+water = field.createSystem(box.topology, nonbondedMethod=PME, nonbondedCutoff=cutoff * unit.nanometer)
 
 # the ligand under the potential, all else under the force field
 ligand = list(range(len(symbols)))

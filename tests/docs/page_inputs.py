@@ -10,8 +10,11 @@ from ase.build import bulk
 from ase.io import write
 from openmm.app import PDBFile
 
+from equistride.data.frames import Frames
+from equistride.data.molecules import build
 from equistride.data.oscillators import trajectories
 from equistride.data.quartz import quartz
+from equistride.data.tight_binding import TightBinding, relax
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.openmm_structure import topology_from_ase
 
@@ -50,6 +53,20 @@ def springs(folder: Path) -> None:
     trajectories(4, 8, seed=4).save(folder / "trajectory.npz")
 
 
+def aspirin(folder: Path) -> None:
+    """Six frames of aspirin under GFN2-xTB, in place of a download."""
+    molecule = build("CC(=O)OC1=CC=CC=C1C(=O)O", np.random.default_rng(1))
+    evaluate, noise = TightBinding(molecule.numbers, molecule.positions), np.random.default_rng(2)
+    positions = relax(evaluate, molecule.positions, steps=60, force=0.5) + noise.normal(scale=0.02, size=(6, 21, 3))
+    labels = [evaluate(x) for x in positions]
+    frames = Frames(
+        numbers=molecule.numbers, positions=positions, cell=np.zeros((6, 3, 3)), pbc=np.zeros(3, dtype=bool),
+        energy=np.array([e for e, _ in labels]), forces=np.array([f for _, f in labels]),
+    )  # fmt: skip
+    (folder / "data").mkdir()
+    frames.save(folder / "data" / "rmd17_aspirin.npz")
+
+
 def crystal_data(folder: Path) -> None:
     """A data file of LAMMPS."""
     atoms = quartz((2, 2, 2))
@@ -86,6 +103,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "universal.md": magnesia,
     "own-data.md": labelled_quartz,
     "frames.md": springs,
+    "mlmm.md": aspirin,
     "strides.md": dump,
     "lammps.md": crystal_data,
     "choosing.md": quartz_pdb,

@@ -90,7 +90,7 @@ def page_of(path):
 def test_page_is_one_file_and_says_what_it_should(tmp_path, liquid):
     path = tmp_path / "deep" / "report.html"
     write_report(
-        path, title="Water <b>300 K</b>", trajectory=liquid, reference=replace(liquid, name="teacher"),
+        path, viewer=False, title="Water <b>300 K</b>", trajectory=liquid, reference=replace(liquid, name="teacher"),
         segments=[segment("warm", "NVT"), segment("run", "NVE", 0.05, 1e4)], machine="a small machine",
         model={"Name": "toy", "Accuracy": [1, 2]}, settings={"Time step": "1 fs"}, bounds=Bounds(drift=0.2),
     )  # fmt: skip

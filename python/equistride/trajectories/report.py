@@ -17,6 +17,7 @@ from equistride.trajectories.picture import build_scene, colour_of, draw_scene, 
 from equistride.trajectories.summary import Analysis, Bounds, Triple, analyse
 from equistride.trajectories.thermo import Segment
 from equistride.trajectories.trajectory import Trajectory
+from equistride.trajectories.viewer import viewer_data, viewer_script
 from equistride.units import FS_PER_PS
 from equistride.writing import whole_file
 
@@ -55,6 +56,7 @@ def write_report(
     bounds: Bounds | None = None,
     r_max: float | None = None,
     triples: Sequence[Triple] | None = None,
+    viewer: bool = True,
 ) -> Analysis:
     """Analyse a run and write the page.
 
@@ -85,6 +87,9 @@ def write_report(
         What passes.
     r_max, triples
         See :func:`equistride.trajectories.summary.analyse`.
+    viewer
+        Show the trajectory in chemiscope's viewer where that package is installed (3 MB of the page); a picture that
+        turns otherwise.
 
     Returns
     -------
@@ -125,6 +130,7 @@ def write_report(
         files("equistride.trajectories").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     scene = build_scene(trajectory) if trajectory is not None else None
+    program = viewer_script() if viewer and trajectory is not None else ""
     page = template.render(
         title=title,
         subtitle=subtitle,
@@ -138,6 +144,8 @@ def write_report(
         ) if table],
         notes=result.notes,
         scene=scene_data(scene) if scene else None,
+        program=program,
+        frames=viewer_data(trajectory) if program and trajectory is not None else None,
         still=base64.b64encode(draw_scene(scene)).decode() if scene else "",
         legend=[(e, colour_of(e)) for e in trajectory.elements] if trajectory else [],
         formula=trajectory.formula if trajectory else "",
