@@ -19,7 +19,8 @@ if not _same_torch(_native.torch_version, torch.__version__):
         "equistride's operators were built for another torch",
         expected=f"torch {_native.torch_version}",
         found=f"torch {torch.__version__}",
-        hint="build them again: pip install --no-build-isolation --force-reinstall --no-deps equistride",
+        hint=f"pip install 'torch=={'.'.join(_native.torch_version.split('.')[:2])}.*', or build equistride again for this one: "
+        "pip install --no-build-isolation --force-reinstall --no-deps . in its sources",
     )
 
 LIBRARY_DIR = Path(_native.__file__).resolve().parent / "lib"
