@@ -146,4 +146,4 @@ bias.step(simulation, options.steps)  # and hills on the torsion
 profile = bias.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole)
 names = "-".join(f"{symbols[k]}{k}" for k in rotatable(symbols, bonds))
 print(f"{box.topology.getNumAtoms()} atoms, {len(ligand)} of them under the potential; torsion {names}")
-print(f"free energy along it so far: {profile.max() - profile.min():.1f} kJ/mol from {2 * options.steps // 100} hills")
+print(f"free energy along it so far: {profile.max() - profile.min():.1f} kJ/mol from {options.steps // 50} hills")

@@ -8,6 +8,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from equistride.cli.released import FOLDER, released
@@ -15,18 +16,18 @@ from equistride.errors import EquistrideError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-ELSEWHERE = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+ELSEWHERE = {"matplotlib": "matplotlib-base"}
 """Names that conda-forge has for packages of PyPI."""
 
 
 def test_the_conda_recipe_needs_what_the_package_needs() -> None:
     recipe = yaml.safe_load((REPOSITORY / "packaging" / "conda" / "recipe.yaml").read_text())
     run = {line.split()[0]: line.partition(" ")[2] for line in recipe["requirements"]["run"]}
-    for requirement in PROJECT["project"]["dependencies"]:
+    assert "pytorch" in run
+    for requirement in PROJECT["tool"]["scikit-build"]["metadata"]["dependencies"]["others"]:
         name, version = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()  # type: ignore[union-attr]
         assert ELSEWHERE.get(name, name) in run
-        if name != "torch":  # the library holds for one minor version
-            assert run[ELSEWHERE.get(name, name)] == version
+        assert run[ELSEWHERE.get(name, name)] == version
 
 
 @pytest.mark.parametrize("file", ["cpu.Dockerfile", "cuda.Dockerfile"])
@@ -44,6 +45,12 @@ def test_extras_are_there() -> None:
     wanted = {"lammps", "train", "properties", "report", "torch-sim", "docs"}
     assert wanted <= PROJECT["project"]["optional-dependencies"].keys()
     assert any('extra == "report"' in line for line in requires("equistride") or ())
+
+
+def test_pip_installs_the_torch_that_the_library_fits() -> None:
+    """The build writes the torch that it saw, which is the one that runs here."""
+    major, minor = torch.__version__.split("+")[0].split(".")[:2]
+    assert f"torch=={major}.{minor}.*" in (requires("equistride") or ())
 
 
 def test_the_demos_models_come_with_the_package() -> None:

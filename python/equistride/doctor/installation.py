@@ -17,7 +17,7 @@ AGAIN = "install equistride again: pip install --no-build-isolation --force-rein
 TRUST, SIMD = "EQUISTRIDE_TRUST_COMPILED", "EQUISTRIDE_SIMD"
 OWN_PARTS = ("torch", "openmm")
 """Packages that the doctor looks at by themselves."""
-FOR_DEVELOPERS = ("test", "dev")
+FOR_DEVELOPERS = ("test", "dev", "docs")
 
 
 def of_package() -> list[Finding]:
