@@ -88,8 +88,10 @@ def test_the_gate_is_e3nns() -> None:
     )
     columns = Irreps([(width, ir) for ir, width in ours.input_channels().items()])
     x = torch.randn(10, columns.dim, dtype=torch.float64)
-    rows = x.split([width for ir, width in ours.input_channels().items() for _ in range(ir.dim)], 1)
-    out = channels_first(torch.cat(ours(list(rows)), 1), "4x0o+4x0e+4x1o+4x1e+4x2o+4x2e")
+    widths = [(ir.dim, width) for ir, width in ours.input_channels().items()]
+    parts = x.split([dim * width for dim, width in widths], 1)
+    blocks = [part.view(10, *shape) for part, shape in zip(parts, widths, strict=True)]
+    out = channels_first(equivariant.join(ours(blocks)), "4x0o+4x0e+4x1o+4x1e+4x2o+4x2e")
     expected = theirs.double()(channels_first(x, columns))
     assert torch.allclose(out, expected, rtol=0, atol=1e-6)
     assert torch.equal(channels_last(channels_first(x, columns), columns), x)

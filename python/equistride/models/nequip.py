@@ -24,7 +24,7 @@ from equistride.nn.bonds import (
     refuse_short,
     splined,
 )
-from equistride.nn.equivariant import EVEN, Block, Gate, IrrepLinear, SpeciesLinear
+from equistride.nn.equivariant import EVEN, Block, Gate, IrrepLinear, SpeciesLinear, join
 from equistride.nn.exchange import exchange, local_rows, pad_to_all
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.radial import BesselBasis
@@ -213,43 +213,43 @@ class NequIPLayer(nn.Module):
         widths = [(ir, mul) for mul, ir in inputs for _ in range(ir.dim)]
         self.input_widths = [mul for _, mul in widths]
         self.rows_kept = [row for row, (ir, _) in enumerate(widths) if ir in hidden]
-        rows = [ir for ir, _, _ in blocks for _ in range(ir.dim)]
-        places = iter(range(len(rows)))
-        known = {ir for ir, _, _ in kept}
-        self.old_row = [
-            next(places) if ir in known else -1 for ir in rows
-        ]  # for each row, its place among the old ones
+        known = [ir for ir, _, _ in kept]
+        self.old_block = [known.index(ir) if ir in known else -1 for ir, _, _ in blocks]  # among those of ``kept``
+
+    def send(self, x: Tensor) -> Tensor:
+        """Return what atoms send [n, columns], of features ``x`` [n, columns]."""
+        return join(self.up.images(x))
 
     def own(self, x: Tensor, species: Tensor) -> list[Tensor]:
-        """Return the self-connection's rows of features ``x`` [n, columns]; none where it has none."""
+        """Return the self-connection's blocks [n, rows, channels] of features ``x`` [n, columns]; none where it has none."""
         kept = x
         if len(self.rows_kept) < len(self.input_widths):
             rows = x.split(self.input_widths, 1)
             kept = torch.cat([rows[row] for row in self.rows_kept], 1)
         if self.linear is not None:
-            return self.linear(kept)
+            return self.linear.images(kept)
         if self.by_species is not None:
-            return self.by_species(kept, species)
+            return self.by_species.images(kept, species)
         none: list[Tensor] = []
         return none
 
     def own_of_each(self, x: Tensor) -> list[Tensor]:
         """Return the same of one row of even scalars ``x`` [S, C] for each element."""
         if self.linear is not None:
-            return self.linear(x)
+            return self.linear.images(x)
         if self.by_species is not None:
-            return self.by_species.of_each(x)
+            return self.by_species.images_of_each(x)
         none: list[Tensor] = []
         return none
 
     def forward(self, sent: Tensor, old: list[Tensor], bonds: Bonds, count: int) -> Tensor:
-        """Return the new features [count, columns] from what is sent [N, columns] and the self-connection's rows."""
-        rows = self.down(self.messages(sent, bonds, count))
+        """Return the new features [count, columns] from what is sent [N, columns] and the self-connection's blocks."""
+        blocks = self.down.images(self.messages(sent, bonds, count))
         if len(old) > 0:
-            for row, place in enumerate(self.old_row):
+            for b, place in enumerate(self.old_block):
                 if place >= 0:
-                    rows[row] = rows[row] + old[place]
-        return torch.cat(self.gate(rows), 1)
+                    blocks[b] = blocks[b] + old[place]
+        return join(self.gate(blocks))
 
 
 class NequIP(nn.Module):
@@ -367,10 +367,10 @@ class NequIP(nn.Module):
         x = self.embedding.weight
         out: list[Tensor] = []
         for k, layer in enumerate(self.layers):
-            sent = torch.cat(layer.up(x), 1)  # type: ignore[operator]
+            sent = layer.send(x)  # type: ignore[operator]
             if k == 0:  # features follow from the element alone
                 sent = sent.index_select(0, species)
-                old = [row.index_select(0, mine) for row in layer.own_of_each(x)]  # type: ignore[operator]
+                old = [block.index_select(0, mine) for block in layer.own_of_each(x)]  # type: ignore[operator]
             else:
                 old = layer.own(x, mine)  # type: ignore[operator]
             if self.sender_scale.numel() > 0:

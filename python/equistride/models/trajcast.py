@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
 from equistride.nn.bonds import Bonds, TabledConvolution, WeightedConvolution, refuse_short
-from equistride.nn.equivariant import EVEN, Block, Gate, IrrepLinear, both_parities, natural_irreps, with_channels
+from equistride.nn.equivariant import (
+    EVEN,
+    Block,
+    Gate,
+    IrrepLinear,
+    both_parities,
+    natural_irreps,
+    rows_of,
+    with_channels,
+)
 from equistride.nn.exchange import exchange
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.radial_table import RadialTable
@@ -168,7 +177,7 @@ class TrajCastLayer(nn.Module):
         message = torch.cat(self.contraction(self.messages(x, bonds, count)), 1)
         weights = self.speed_network(motion.basis)
         moved = self.conditioning(message, motion.harmonics, weights, motion.itself, count)
-        new = self.gate(self.update(moved))
+        new = rows_of(self.gate(self.update.images(moved)))
         rows = mine.split(self.input_widths, 1)
         kept = torch.cat([rows[row] for row in self.rows_kept], 1) if len(self.rows_kept) < len(rows) else mine
         old = self.residual((kept[:, :, None] * motion.one_hot[:, None, :]).flatten(1))

@@ -2,7 +2,7 @@
 
 Features are [N, columns] with channels innermost: a block of C copies of an irrep of degree l takes 2l + 1 runs of C
 columns, *rows* in what follows; blocks are sorted 0o 0e 1o 1e 2o 2e. A row is a matrix [N, C] with a stride, which a matrix
-product reads as it is.
+product reads as it is. Between a linear map and a gate a block is one array [N, 2l + 1, C].
 """
 
 import math
@@ -33,6 +33,19 @@ def with_channels(irreps: Sequence[Irrep], channels: int) -> Irreps:
 
 EVEN = Irrep("0e")
 """Of a scalar that no reflection changes."""
+
+
+def rows_of(blocks: list[Tensor]) -> list[Tensor]:
+    """Return the rows [N, channels] of blocks [N, rows, channels]."""
+    out: list[Tensor] = []
+    for block in blocks:
+        out += block.unbind(1)
+    return out
+
+
+def join(blocks: list[Tensor]) -> Tensor:
+    """Return the features [N, columns] of blocks [N, rows, channels]."""
+    return torch.cat([block.flatten(1) for block in blocks], 1)
 
 
 class Block(NamedTuple):
@@ -76,18 +89,21 @@ class IrrepLinear(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the rows [N, channels out] of the image of ``x`` [N, columns]."""
+        return rows_of(self.images(x))
+
+    def images(self, x: Tensor) -> list[Tensor]:
+        """Return the same as blocks [N, rows, channels out]."""
         weights = self.weight.split(self.sizes)
         out: list[Tensor] = []
         for b, columns in enumerate(x.split(self.widths, 1)):
             fan_in, fan_out = self.shapes[b]
             weight = weights[b].view(fan_in, fan_out) * self.scales[b]
             # all rows of an irrep in one product: for a GPU, on which thin ones cost their launch
-            rows = columns.view(x.size(0), self.rows[b], fan_in).transpose(0, 1)
-            images = torch.bmm(rows, weight.expand(self.rows[b], fan_in, fan_out))
+            images = torch.mm(columns.reshape(x.size(0) * self.rows[b], fan_in), weight)
             bias = self.bias
             if b == self.biased and bias is not None:
                 images = images + bias
-            out += images.unbind(0)
+            out.append(images.view(x.size(0), self.rows[b], fan_out))
         return out
 
 
@@ -119,25 +135,32 @@ class SpeciesLinear(nn.Module):
 
     def forward(self, x: Tensor, species: Tensor) -> list[Tensor]:
         """Return the rows [N, channels out] of the image of ``x`` [N, columns], by the species [N] of each atom."""
-        one_hot = nn.functional.one_hot(species, self.num_species).to(x.dtype)[:, None, None, :]
+        return rows_of(self.images(x, species))
+
+    def images(self, x: Tensor, species: Tensor) -> list[Tensor]:
+        """Return the same as blocks [N, rows, channels out]."""
+        one_hot = nn.functional.one_hot(species, self.num_species).to(x.dtype)[:, None, :, None]
         weights = self.weight.split(self.sizes, 1)
         out: list[Tensor] = []
         for b, part in enumerate(x.split(self.widths, 1)):
             fan_in, fan_out = self.shapes[b]
-            weight = weights[b].view(self.num_species, fan_in, fan_out).transpose(0, 1).reshape(-1, fan_out)
-            place = part.reshape(-1, self.rows[b], fan_in, 1) * one_hot  # zeros but in the columns of its own element
-            image = torch.matmul(place.flatten(2), weight * self.scales[b])
-            out.extend(image.unbind(1))
+            weight = weights[b].reshape(self.num_species * fan_in, fan_out)
+            place = part.reshape(-1, self.rows[b], 1, fan_in) * one_hot  # zeros but in the columns of its own element
+            out.append(torch.matmul(place.flatten(2), weight * self.scales[b]))
         return out
 
     def of_each(self, x: Tensor) -> list[Tensor]:
         """Return the rows [S, channels out] of the image of one row of ``x`` [S, columns] for each element."""
+        return rows_of(self.images_of_each(x))
+
+    def images_of_each(self, x: Tensor) -> list[Tensor]:
+        """Return the same as blocks [S, rows, channels out]."""
         weights = self.weight.split(self.sizes, 1)
         out: list[Tensor] = []
         for b, part in enumerate(x.split(self.widths, 1)):
             fan_in, fan_out = self.shapes[b]
             weight = weights[b].view(self.num_species, fan_in, fan_out) * self.scales[b]
-            out.extend(torch.bmm(part.reshape(-1, self.rows[b], fan_in), weight).unbind(1))
+            out.append(torch.bmm(part.reshape(-1, self.rows[b], fan_in), weight))
         return out
 
 
@@ -155,15 +178,12 @@ class Gate(nn.Module):
         Of each irrep, or of all.
     """
 
-    rows: list[int]
-
     def __init__(self, irreps: Sequence[Irrep], channels: int | Mapping[Irrep, int]) -> None:
         super().__init__()
         self.irreps = sorted(irreps)
         self.widths = [channels if isinstance(channels, int) else channels[ir] for ir in self.irreps]
         self.has_even, self.has_odd = EVEN in self.irreps, Irrep("0o") in self.irreps
-        self.rows = [ir.dim for ir in self.irreps if ir.l > 0]
-        self.num_gates = len(self.rows)
+        self.num_gates = sum(ir.l > 0 for ir in self.irreps)
         self.scalar_widths = [
             width for ir, width in zip(self.irreps, self.widths, strict=True) if ir.l > 0 or ir == EVEN
         ]
@@ -174,22 +194,18 @@ class Gate(nn.Module):
         widths = dict(zip(self.irreps, self.widths, strict=True))
         return dict(sorted((widths | {EVEN: sum(self.scalar_widths)}).items()))
 
-    def forward(self, rows: list[Tensor]) -> list[Tensor]:
-        """Map the rows of :meth:`input_channels` to the rows [N, channels] of the wanted irreps."""
+    def forward(self, blocks: list[Tensor]) -> list[Tensor]:
+        """Map the blocks [N, rows, channels] of :meth:`input_channels` to those of the wanted irreps."""
         out: list[Tensor] = []
-        row = 0
+        first = 0
         if self.has_odd:
-            out.append(torch.tanh(rows[0]) * self.tanh)
-            row = 1
-        scalars = (nn.functional.silu(rows[row]) * self.silu).split(self.scalar_widths, 1)
+            out.append(torch.tanh(blocks[0]) * self.tanh)
+            first = 1
+        scalars = (nn.functional.silu(blocks[first]) * self.silu).split(self.scalar_widths, 2)
         gate = 0
-        row += 1
         if self.has_even:
             out.append(scalars[0])
             gate = 1
-        for dim in self.rows:
-            for _ in range(dim):
-                out.append(rows[row] * scalars[gate])
-                row += 1
-            gate += 1
+        for k in range(self.num_gates):
+            out.append(blocks[first + 1 + k] * scalars[gate + k])
         return out

@@ -48,7 +48,8 @@ class RadialTable(nn.Module):
                 found=f"{list(coefficients.shape)}, {start}, {step}",
                 hint="make the table with RadialTable.tabulate",
             )
-        self.register_buffer("coefficients", coefficients)
+        # row after row, as the kernels read it; a solver's columns would be copied in each step
+        self.register_buffer("coefficients", coefficients.contiguous())
         self.start, self.step, self.error, self.slope_error = float(start), float(step), error, slope_error
         self.kink = float(kink)
 
