@@ -1,16 +1,17 @@
 """Accuracy against cost: eSEN and NequIP of three sizes each, trained on the same frames of quartz for the same CPU time.
 
-    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/pareto.py [--seconds 1800] [--only esen-small ...]
-    python benchmarks/pareto.py --plot pareto.svg
+    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/pareto.py [--seconds 300] [--only esen-small ...]
+    python benchmarks/pareto.py --plot docs/pareto.svg
 
 Needs data/quartz72.npz and data/quartz162-test.npz (``equistride data quartz --recipe quartz72 --recipe quartz162-test``), or
-other files with ``--data`` and ``--test``. ``--seconds`` is the process CPU time of each network's training on one thread; how
-many steps that is follows from 30 steps beforehand, so that each learning rate falls to its end. Runs are kept under ``--runs``
-and go on where they were stopped; a network that is in the results with the same setting is not done again.
+other files with ``--data`` and ``--test``. ``--seconds`` is the process CPU time of each network's training steps on one thread;
+how many steps that is follows from some beforehand, so that each learning rate falls to its end, and what they took in fact is
+counted and written down. Runs are kept under ``--runs`` and go on where they were stopped; a network that is in the results with
+the same setting is not done again.
 
-For each: mean absolute force error on 162 atoms, drift of the energy in OpenMM (NVE at 1 fs, float32), elastic constants beside
-the teacher's, each at its own equilibrium, and ns/day of CPU time at 1 fs, 648 atoms and one thread. Written to
-benchmarks/results/pareto.json with the seconds that they had.
+For each: mean absolute force error on every fourth test frame, drift of the energy in OpenMM (NVE at 1 fs, float32), elastic
+constants beside the teacher's, each at its own equilibrium, and ns/day of CPU time at 1 fs, 648 atoms and one thread. Written to
+benchmarks/results/pareto.json.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from equistride import __version__
 from equistride.artifact.export import export
 from equistride.conservation.drift import energy_drift
 from equistride.conservation.nve import Setting, start_of
+from equistride.data.frames import load
 from equistride.data.quartz import quartz, repeats_for
 from equistride.data.reference import ReferenceCalculator
 from equistride.engines.ase import EquistrideCalculator
@@ -61,30 +63,70 @@ RATE = {"esen": 2e-3, "nequip": 5e-3}
 """Learning rates."""
 
 
-def configuration(network: str, options: argparse.Namespace, steps: int) -> dict[str, Any]:
+TRIAL = 60
+"""Steps that tell the time of one."""
+THINNED = 4
+"""Of so many test frames, which follow one another in time, one is used."""
+
+
+def configuration(network: str, options: argparse.Namespace, steps: int, tested: bool) -> dict[str, Any]:
     """Return the tree of a training's YAML file."""
     model = NETWORKS[network]
-    data = {"files": [str(options.data)], "validation_fraction": 0.04, "batch_size": 1}
-    interval = max(10, steps // 10)
+    data: dict[str, Any] = {"files": [str(options.data)], "validation_fraction": 0.01, "batch_size": 1}
+    if tested:
+        data["test_files"] = [str(options.runs / "test.npz")]
     return {
-        "name": network, "model": model,
-        "data": data | ({"test_files": [str(options.test)]} if steps > options.trial else {}),
+        "name": network, "model": model, "data": data,
         "loss": {"energy": 2.0, "force": 10.0, "virial": 0.0 if options.no_virial else 0.2},
         "optimiser": {"learning_rate": RATE[model["architecture"]], "weight_decay": 0.0,
                       "ema_decay": 1 - max(1e-3, min(0.02, 20 / steps)), "warmup_steps": min(200, steps // 10)},
-        "trainer": {"steps": steps, "validate_every": steps, "checkpoint_every": interval},
+        "trainer": {"steps": steps, "validate_every": steps, "checkpoint_every": max(10, steps // 20)},
     }  # fmt: skip
 
 
-def trained(network: str, options: argparse.Namespace, steps: int, folder: Path) -> tuple[dict[str, float], float]:
-    """Train, or go on; return the errors, and the CPU time of this call [s]."""
+class Stopwatch:
+    """Process CPU time of a training's steps, kept in a file so that a run that goes on goes on counting.
+
+    Parameters
+    ----------
+    path
+        The file: seconds by steps done.
+    interval
+        Steps between its notes, where checkpoints are.
+    """
+
+    def __init__(self, path: Path, interval: int) -> None:
+        self.path, self.interval = path, interval
+        self.notes: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        self.seconds, self.last = 0.0, math.nan
+        self.each: list[float] = []
+
+    def __call__(self, step: int, steps: int) -> None:
+        """Count the step that ended now; the first of a call, which began before there was a clock, as the mean of the others."""
+        now = time.process_time()
+        if math.isnan(self.last):
+            self.seconds = self.notes.get(str(step - 1), 0.0)
+        else:
+            self.each.append(now - self.last)
+            self.seconds += self.each[-1] * (2 if len(self.each) == 1 else 1)
+        self.last = now
+        if step % self.interval == 0 or step == steps:
+            self.notes[str(step)] = self.seconds
+            self.path.write_text(json.dumps(self.notes))
+
+
+def trained(
+    network: str, options: argparse.Namespace, steps: int, folder: Path, tested: bool = True
+) -> tuple[dict[str, float], Stopwatch]:
+    """Train, or go on; return the errors, and the time of the steps."""
     path = folder.with_suffix(".yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(configuration(network, options, steps)))
+    tree = configuration(network, options, steps, tested)
+    path.write_text(yaml.safe_dump(tree))
+    watch = Stopwatch(folder.with_suffix(".seconds.json"), tree["trainer"]["checkpoint_every"])
     resume = (folder / "checkpoints" / "last.ckpt").is_file()
-    begun = time.process_time()
-    errors = train(load_config(path), path.parent, folder, resume=resume, progress=False)
-    return errors, time.process_time() - begun
+    errors = train(load_config(path), path.parent, folder, resume=resume, progress=False, tick=watch)
+    return errors, watch
 
 
 def steps_for(network: str, options: argparse.Namespace, folder: Path) -> int:
@@ -95,14 +137,12 @@ def steps_for(network: str, options: argparse.Namespace, folder: Path) -> int:
         if found["seconds"] == options.seconds:
             return int(found["steps"])
         shutil.rmtree(folder, ignore_errors=True)
-    times = []
-    for steps in (options.trial // 3, options.trial):
-        place = folder.with_name(f"{folder.name}-trial-{steps}")
-        shutil.rmtree(place, ignore_errors=True)
-        times.append(trained(network, options, steps, place)[1])
-    each = max(1e-4, (times[1] - times[0]) / (options.trial - options.trial // 3))
-    steps = max(options.trial + 1, round(options.seconds / each))
+    place = folder.with_name(f"{folder.name}-trial")
+    shutil.rmtree(place, ignore_errors=True)
+    each = float(np.median(trained(network, options, TRIAL, place, tested=False)[1].each[TRIAL // 3 :]))
+    steps = max(TRIAL, round(options.seconds / each))
     plan.write_text(json.dumps({"seconds": options.seconds, "steps": steps, "cpu_s_per_step": each}))
+    folder.with_suffix(".seconds.json").unlink(missing_ok=True)
     return steps
 
 
@@ -149,6 +189,7 @@ def plot(rows: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "pareto"  # the same file from the same figures
     from matplotlib import pyplot
 
     figure, both = pyplot.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
@@ -169,7 +210,7 @@ def plot(rows: dict[str, Any], path: Path) -> None:
                 axes.annotate(name.partition("-")[2], (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
         axes.set(xscale="log", yscale="log", xlabel="ns/day of one core (648 atoms, 1 fs)", ylabel=label)
     both[0].legend(frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def teacher() -> dict[str, float]:
@@ -187,13 +228,12 @@ def read() -> dict[str, Any]:
 def main() -> None:
     """Train, measure, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1800.0, help="CPU time of each training")
+    parser.add_argument("--seconds", type=float, default=300.0, help="CPU time of each training")
     parser.add_argument("--only", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "quartz72.npz")
     parser.add_argument("--test", type=Path, default=ROOT / "data" / "quartz162-test.npz")
     parser.add_argument("--no-virial", action="store_true", help="frames without virials")
-    parser.add_argument("--drift-time", type=float, default=10.0, help="ps")
-    parser.add_argument("--trial", type=int, default=30, help="steps that tell the time of one")
+    parser.add_argument("--drift-time", type=float, default=3.0, help="ps")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "pareto")
     parser.add_argument("--plot", type=Path, help="draw what the results have, and nothing else")
     options = parser.parse_args()
@@ -205,22 +245,28 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     truth = results.get("teacher_GPa") or teacher()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    load(options.test)[0][::THINNED].save(options.runs / "test.npz")
     setting = {"seconds": options.seconds, "data": options.data.name, "virials": not options.no_virial}
     for network in options.only:
         if {key: results["networks"].get(network, {}).get(key) for key in setting} == setting:
             continue
         folder = options.runs / network
         steps = steps_for(network, options, folder)
-        done = folder / "checkpoints" / "last.ckpt"
-        errors, seconds = trained(network, options, steps, folder)
-        metadata = export(done, folder.with_suffix(".pt"))
+        errors, watch = trained(network, options, steps, folder)
+        metadata = export(folder / "checkpoints" / "last.ckpt", folder.with_suffix(".pt"))
         row = setting | {
-            "steps": steps, "cpu_s_of_the_last_call": seconds, "parameters": metadata.num_parameters,
+            "steps": steps, "cpu_s_of_all_steps": watch.seconds, "parameters": metadata.num_parameters,
             "force_mae_meV_per_A": errors["test_force_mae"], "energy_mae_meV_per_atom": errors["test_energy_mae"],
         }  # fmt: skip
         row |= measured(folder.with_suffix(".pt"), options, truth)
         results = read()  # another process may have written
-        results |= {"equistride": __version__, "processor": processor(), "teacher_GPa": truth}
+        results |= {
+            "equistride": __version__,
+            "test": options.test.name,
+            "processor": processor(),
+            "teacher_GPa": truth,
+        }
         results["networks"][network] = row
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(
