@@ -64,8 +64,8 @@ class TabledConvolution(nn.Module):
 SHORTEST: Final = 0.05
 """Where tables begin, as a share of the cutoff: no bond is as short."""
 TOLERANCE: Final = 1e-7
-"""Largest error of a table, as a share of its largest value: that of forces is then below float32's own. At 3e-7 those of SevenNet-0 of
-May 2024, whose weights fall with powers of the length, were off by 3e-5 eV/A."""
+"""Largest error of a table, as a share of its largest value: that of forces is then below float32's own. At 3e-7 those of
+SevenNet-0 of May 2024, whose weights fall with powers of the length, were off by 3e-5 eV/A."""
 
 
 def refuse_second_tables() -> NoReturn:
