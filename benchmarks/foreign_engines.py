@@ -1,19 +1,22 @@
-"""Golden outputs of SevenNet and NequIP beside those of artifacts in every engine, as one table.
+"""Golden outputs of SevenNet, NequIP and MACE beside those of artifacts in every engine, as one table.
 
-    OMP_NUM_THREADS=1 python benchmarks/foreign_engines.py [--golden FOLDER] [--only NAME ...]
+    OMP_NUM_THREADS=1 python benchmarks/foreign_engines.py [--golden FOLDER] [--mace FOLDER] [--only NAME ...]
 
-The small checkpoints are those of tests/data/nequip; ``FOLDER`` has outputs of released SevenNets, ``7net-0_11jul2024.npz``
-and so on (arrays as in benchmarks/nequip_golden.py), whose checkpoints an installed sevenn has. Each is exported plain and fused
+The small checkpoints are those of tests/data/nequip. ``--golden`` names a folder with outputs of released SevenNets,
+``7net-0_11jul2024.npz`` and so on (arrays as in benchmarks/nequip_golden.py), whose checkpoints an installed sevenn has;
+``--mace`` one with what benchmarks/mace_golden.py writes, of whose heads the first is taken. Each is exported plain and fused
 in float64, and fused in float32. ASE and torch-sim compute the structures as they are. For OpenMM and LAMMPS (1, 2 and 4
 processes) crystals are turned to the form that these want, and repeated: there atomic energies, and lengths of forces, are
 compared with the golden ones, and the forces with each other. Written to benchmarks/results/foreign_engines.json: largest
-deviations in eV and eV/A, of float64 relative to the largest value where that is above 1.
+deviations in eV and eV/A; of float64, and of all of MACE's, whose forces are large, relative to the largest value where that
+is above 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from in_engines import ROOT, Array, in_lammps, in_openmm, in_torch_sim, lengths
 from equistride import artifact
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.nve import standard
+from equistride.importers.mace import import_mace
 from equistride.importers.nequip import import_nequip
 from equistride.importers.sevennet import import_sevennet
 
@@ -43,10 +47,12 @@ RELEASED = {
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint and its golden outputs; ``write(path, elements, dtype, fused)`` makes the artifact."""
+    """A checkpoint and its golden outputs; ``write(path, elements, dtype, fused)`` makes the artifact; whether float32's
+    deviations are relative too."""
 
     golden: dict[str, Array]
     write: Callable[[Path, list[str], str, bool], Any]
+    relative: bool = False
 
     def structures(self) -> dict[str, Atoms]:
         """Return the golden structures."""
@@ -57,7 +63,27 @@ class Case:
         }  # fmt: skip
 
 
-def cases(folder: Path | None) -> dict[str, Case]:
+def of_mace(model: Path) -> Case:
+    """Return a file of MACE: the structures of its first head without charge, less the molecule."""
+    golden: dict[str, Array] = {}
+    with np.load(model.with_suffix(".npz")) as content:
+        first = content.files[0].partition(":")[0]
+        for key in content.files:
+            place, what = key.split("/")
+            head, name, charge, _ = place.split(":")
+            if head == first and charge == "0" and name != "ethanol":
+                golden[f"{name}/{what}"] = content[key]
+    head = "" if first == "Default" else first
+    return Case(
+        golden,
+        lambda path, elements, dtype, fused: import_mace(
+            model, path, elements=elements, head=head, dtype=dtype, fused=fused, licence="none"
+        ),
+        relative=True,
+    )
+
+
+def cases(folder: Path | None, mace: Path | None) -> dict[str, Case]:
     """Return all that can be tried here."""
 
     def seven(checkpoint: Any, modal: str = "") -> Callable[..., Any]:
@@ -81,7 +107,7 @@ def cases(folder: Path | None) -> dict[str, Case]:
     for name, (checkpoint, modal) in RELEASED.items():
         if folder is not None and (folder / f"{name}.npz").is_file():
             found[name] = Case(golden(folder / f"{name}.npz"), seven(checkpoint, modal))
-    return found
+    return found | {path.stem: of_mace(path) for path in sorted(mace.glob("*.model") if mace else [])}
 
 
 class Worst:
@@ -101,9 +127,10 @@ class Worst:
         self.rows[name] = max(self.rows.get(name, 0.0), error)
 
 
-def turned(atoms: Atoms) -> Atoms:
-    """Return a crystal in the form that OpenMM and LAMMPS want, 2 x 2 x 2 times where it is small."""
-    return standard(atoms.repeat(2) if len(atoms) < 30 else atoms)
+def turned(atoms: Atoms, cutoff: float) -> Atoms:
+    """Return a crystal in the form that OpenMM and LAMMPS want, repeated to 1.5 cutoffs."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
+    return standard(atoms.repeat([math.ceil(1.5 * cutoff / height) for height in heights]))
 
 
 def tried(case: Case, folder: Path, ranks: tuple[int, ...]) -> dict[str, float]:
@@ -123,30 +150,31 @@ def tried(case: Case, folder: Path, ranks: tuple[int, ...]) -> dict[str, float]:
                 if f"{name}/{key}" in case.golden
             }
             atoms.calc = calculator
-            worst.add(f"{form} ASE forces", atoms.get_forces(), true["forces"], form != "float32")
+            relative = case.relative or form != "float32"
+            worst.add(f"{form} ASE forces", atoms.get_forces(), true["forces"], relative)
             out = model.compute(
                 atoms.positions, model.species_index(atoms.get_chemical_symbols()), atoms.cell.array, atoms.pbc
             )
             worst.add(f"{form} atomic energies", out.atomic_energies, true["energies"])
-            if form == "float32":
-                continue
             worst.add(f"{form} virial", out.virial, true.get("virial", np.nan))
             energy = true["energies"].sum()
             if atoms.pbc.all() or not atoms.pbc.any():
                 found = in_torch_sim(path, atoms)
                 worst.add(f"{form} torch-sim energy", found["energy"], energy)
-                worst.add(f"{form} torch-sim forces", found["forces"], true["forces"])
+                worst.add(f"{form} torch-sim forces", found["forces"], true["forces"], relative)
             if not atoms.pbc.all():
                 continue
-            image = turned(atoms)
+            image = turned(atoms, model.metadata.cutoff)
             times = len(image) // len(atoms)
+            norms = lengths(np.tile(true["forces"], (times, 1)))
             total, forces = in_openmm(path, image)
             worst.add(f"{form} OpenMM energy", total, times * energy)
-            worst.add(f"{form} OpenMM lengths of forces", lengths(forces), lengths(np.tile(true["forces"], (times, 1))))
+            worst.add(f"{form} OpenMM lengths of forces", lengths(forces), norms, relative)
             for count in ranks:
-                step = in_lammps(path, image, folder / "lammps", count)
-                worst.add(f"{form} LAMMPS atomic energies", step.energies, np.tile(true["energies"], times))
-                worst.add(f"{form} LAMMPS of {count} and OpenMM forces", step.forces, forces, relative=False)
+                step = in_lammps(path, image, folder / "lammps", count, forms[form][0])
+                worst.add(f"{form} LAMMPS of {count} atomic energies", step.energies, np.tile(true["energies"], times))
+                worst.add(f"{form} LAMMPS of {count} lengths of forces", lengths(step.forces), norms, relative)
+                worst.add(f"{form} LAMMPS of {count} and OpenMM forces", step.forces, forces, case.relative)
     return worst.rows
 
 
@@ -154,11 +182,12 @@ def main() -> None:
     """Try all and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--golden", type=Path, help="folder with outputs of released SevenNets")
+    parser.add_argument("--mace", type=Path, help="folder with files of MACE and their outputs")
     parser.add_argument("--only", nargs="+", help="names of checkpoints")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="processes of LAMMPS")
     options = parser.parse_args()
     table = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    for name, case in cases(options.golden).items():
+    for name, case in cases(options.golden, options.mace).items():
         if options.only and name not in options.only:
             continue
         with tempfile.TemporaryDirectory() as folder:
