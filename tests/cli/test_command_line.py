@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -108,6 +109,18 @@ def test_version_and_help() -> None:
         done = CliRunner().invoke(app, [verb, "--help"])
         assert done.exit_code == 0
         assert "Usage" in done.stdout
+
+
+def test_a_torch_that_cannot_be_imported_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudnn.so.9: cannot open shared object file')\n")
+    command = [sys.executable, "-m", "equistride.cli.main", "demo", "-o", str(tmp_path / "demo")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "equistride: a package cannot be imported (libcudnn.so.9: cannot open shared object file); "
+        "`equistride doctor` says what is there and what to do"
+    )
 
 
 def test_from_data_to_a_validated_artifact(refused: Refused, trained: Path, tmp_path: Path) -> None:

@@ -135,6 +135,16 @@ def main() -> None:
     except EquistrideError as error:
         print(f"equistride: {error}", file=sys.stderr)
         sys.exit(2)
+    except (
+        ImportError
+    ) as error:  # a torch without its libraries, say; what is wrong in our own modules keeps its traceback
+        if (error.name or "").partition(".")[0] == "equistride":
+            raise
+        print(
+            f"equistride: a package cannot be imported ({error}); `equistride doctor` says what is there and what to do",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print("equistride: stopped", file=sys.stderr)
         sys.exit(130)
