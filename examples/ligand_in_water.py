@@ -143,6 +143,13 @@ simulation.reporters += [
 ]
 simulation.step(options.steps)  # constant pressure
 bias.step(simulation, options.steps)  # and hills on the torsion
+places = simulation.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+longest = max(bonds, key=lambda bond: float(np.linalg.norm(places[bond[0]] - places[bond[1]])))
+if (length := float(np.linalg.norm(places[longest[0]] - places[longest[1]]))) > 0.25:
+    name = "-".join(f"{symbols[k]}{k}" for k in longest)
+    print(
+        f"the bond {name} is {length:.2f} nm long: the potential does not hold this molecule; train it longer, on more frames"
+    )
 profile = bias.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole)
 names = "-".join(f"{symbols[k]}{k}" for k in rotatable(symbols, bonds))
 print(f"{box.topology.getNumAtoms()} atoms, {len(ligand)} of them under the potential; torsion {names}")
