@@ -312,7 +312,7 @@ def test_other_files_are_refused_with_a_sentence(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, foreign)
     for path, sentence in (
         (tmp_path / "none.pt", "does not exist"),
-        (text, "is truncated or no checkpoint"),
+        (text, "is damaged or no file of this kind"),
         (
             foreign,
             "is not a checkpoint of fairchem-core; expected a model and its configuration; found the keys weights",

@@ -132,7 +132,7 @@ def test_files_of_other_kinds_are_refused(saved: Path, tmp_path: Path) -> None:
         assert "damaged or no file of this kind" in message(path)
     legacy = tmp_path / "legacy.pth"
     torch.save({"a": torch.ones(2)}, legacy, _use_new_zipfile_serialization=False)
-    assert "expected a zip archive of torch.save" in message(legacy)
+    assert "saved in the old format of torch.save; expected a zip archive" in message(legacy)
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("a/b", b"")
     assert "not a file of torch.save" in message(tmp_path / "empty.zip")

@@ -1,18 +1,14 @@
 """Reading checkpoints of fairchem-core, without fairchem and without running anything that they bring along.
 
 Two generations are known: the inference checkpoints of version 2 (a pickled ``MLIPInferenceCheckpoint`` with configurations of
-OmegaConf) and the training checkpoints of version 1 (a dictionary). Tensors and plain values are read by torch's own restricted
-unpickler; every class and function that it does not know becomes an :class:`Inert` object, which keeps its arguments and
-does nothing.
+OmegaConf) and the training checkpoints of version 1 (a dictionary). :mod:`equistride.importers.foreign` reads both.
 """
 
 from __future__ import annotations
 
 import math
-import pickle
 import re
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import torch
 from torch import Tensor
 
 from equistride.errors import EquistrideError
+from equistride.importers import foreign
 from equistride.importers.fairchem_config import (
     MODEL_USED,
     MODEL_WITHOUT_EFFECT,
@@ -29,84 +26,9 @@ from equistride.importers.fairchem_config import (
     kind_of,
     need,
 )
+from equistride.importers.foreign import Record, plain
 
 MEND = "give an inference checkpoint of fairchem-core 2 or a training checkpoint of fairchem-core 1"
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How a file of ``torch.save`` begins that is no zip archive."""
-
-
-class Inert:
-    """Stands for an object of a foreign class: it keeps what it was given."""
-
-    origin = ""
-
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
-        """Make an empty object, whatever the arguments."""
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: Any, **__: Any) -> None:
-        self.arguments = arguments
-        self.state: Any = {}
-
-    def __setstate__(self, state: Any) -> None:
-        """Keep the state that the foreign class would have taken."""
-        self.arguments = ()
-        self.state = state
-
-
-def _stand_ins(names: Sequence[str]) -> list[Any]:
-    """Return pairs of an inert class and the name that it stands for, as torch's allow-list takes them."""
-    return [(type("Inert", (Inert,), {"origin": name}), name) for name in names]
-
-
-def plain(value: Any) -> Any:
-    """Return nested plain values: containers of OmegaConf and inert dataclasses become dictionaries and lists."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if not isinstance(value, Inert):
-        return value
-    state = value.state
-    if isinstance(state, tuple):  # (attributes, slots)
-        state = {**(state[0] or {}), **(state[1] or {})}
-    if not isinstance(state, Mapping):
-        return value
-    for key in ("_content", "_val"):  # OmegaConf's containers and leaves
-        if key in state:
-            return plain(state[key])
-    return plain(state) if state else value
-
-
-def read_file(path: Path) -> Any:
-    """Return the content of a file written by ``torch.save``; no code of it runs.
-
-    Raises
-    ------
-    EquistrideError
-        Where the file is missing or cannot be read so.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise EquistrideError(f"the checkpoint {path} does not exist", hint=MEND)
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            legacy = file.read(len(LEGACY)) == LEGACY
-        if legacy:
-            raise EquistrideError(
-                f"{path} was saved in the old format of torch.save", expected="a zip archive",
-                hint="where fairchem-core is installed, torch.save(torch.load(FILE, weights_only=False), NEW) makes one",
-            )  # fmt: skip
-        raise EquistrideError(
-            f"{path} is truncated or no checkpoint", expected="a zip archive of torch.save", hint=MEND
-        )
-    try:
-        foreign = _stand_ins(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        with torch.serialization.safe_globals(foreign):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise EquistrideError(f"{path} cannot be read as a checkpoint ({reason})", hint=MEND) from None
 
 
 @dataclass
@@ -305,15 +227,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     EquistrideError
         Where the file is missing, cannot be read, or is of another kind.
     """
-    content = read_file(path)
-    if isinstance(content, Inert) and isinstance(content.state, Mapping) and "model_config" in content.state:
+    content = foreign.read_file(path, MEND)
+    if isinstance(content, Record) and isinstance(content.state, Mapping) and "model_config" in content.state:
         return _second_generation(content.state)
     if isinstance(content, Mapping) and "model_config" in content:
         return _second_generation(content)
     if isinstance(content, Mapping) and "state_dict" in content and "config" in content:
         return _first_generation(content)
-    found = getattr(content, "origin", None) or type(content).__name__
-    if isinstance(content, Mapping):
-        found = "the keys " + ", ".join(map(str, list(content)[:4]))
-    raise EquistrideError(f"{path} is not a checkpoint of fairchem-core", expected="a model and its configuration", found=found,
-                          hint=MEND)  # fmt: skip
+    raise EquistrideError(
+        f"{path} is not a checkpoint of fairchem-core", expected="a model and its configuration",
+        found=foreign.kind_of(content), hint=MEND,
+    )  # fmt: skip

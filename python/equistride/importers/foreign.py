@@ -31,6 +31,8 @@ CHECKED: Final = 2 << 30
 """Bytes of tensors whose checksums are compared; a larger file would have to be read twice."""
 SMALL: Final = 1 << 20
 """Elements that a tensor may have beyond those of its storage: one row that stands for many."""
+LEGACY: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a file of ``torch.save`` begins that is no zip archive."""
 LOCAL_HEADER: Final = 30  # bytes, before a record's name in the archive
 DAMAGE: Final = (
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError, TypeError,
@@ -247,14 +249,21 @@ class Archive:
         self.path, self.mend = Path(path), mend
         if not self.path.is_file():
             raise EquistrideError(f"the file {path} does not exist", hint=mend)
+        legacy = False
         try:
             with self.path.open("rb") as file:
                 # private pages: nothing that is done to a tensor reaches the file
                 self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            legacy = self.bytes[: len(LEGACY)] == LEGACY
             with zipfile.ZipFile(self.path) as archive:
                 self.records = {info.filename: info for info in archive.infolist()}
         except (*DAMAGE, OSError) as error:
-            raise self._unreadable(error, "a zip archive of torch.save") from None
+            if not legacy:
+                raise self._unreadable(error, "a zip archive of torch.save") from None
+            raise EquistrideError(
+                f"{path} was saved in the old format of torch.save", expected="a zip archive",
+                hint="where its program is installed, torch.save(torch.load(FILE, weights_only=False), NEW) makes one",
+            ) from None  # fmt: skip
         self.root = next(iter(self.records), "").partition("/")[0]
         self.checked = 0
 
