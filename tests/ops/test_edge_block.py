@@ -16,7 +16,8 @@ from torch import Tensor
 
 from equistride.data.quartz import quartz
 from equistride.errors import EquistrideError
-from equistride.models.esen_fused import FusedESEN, fusable, fuse
+from equistride.models import esen_fused
+from equistride.models.esen_fused import FoldedRadial, FusedESEN, fusable, fuse
 from equistride.models.potential import ConservativePotential
 from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines, pack
 from equistride.nn.rotation import WignerRotation
@@ -223,6 +224,21 @@ def test_splines_stand_for_the_radial_networks() -> None:
     assert float((other(*graph)[1] - forces).abs().max()) < 1e-7 * rms
     plain = {type(block.radial) for block in fused(potential).network.blocks}
     assert plain != {type(block.radial) for block in other.network.blocks} == {RadialSplines}
+
+
+def test_with_many_elements_splines_stand_for_the_first_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(esen_fused, "TABLE_BYTES", 1 << 20)
+    potential = random_potential(channels=16, edge_channels=32)
+    other = fused(potential, 1e-10)
+    network = other.network
+    assert {type(radial) for radial in (network.degree, *(block.radial for block in network.blocks))} == {FoldedRadial}
+    # what follows the first layer hardly adds to its error; a quintic's slope is a power of the step worse
+    assert 0 < network.error <= 1e-9
+    assert 0 < network.slope_error <= 1e-6
+    graph = structure("quartz")
+    _, forces, _ = potential(*graph)
+    for form in (other, torch.jit.script(other)):
+        assert float((form(*graph)[1] - forces).abs().max()) < 1e-7 * float(forces.square().mean().sqrt())
 
 
 def splines() -> RadialSplines:

@@ -1,6 +1,7 @@
 """eSEN for serving: the plain network's numbers through the fused edge block."""
 
 import copy
+import math
 from typing import Final, TypeGuard
 
 import torch
@@ -23,7 +24,7 @@ rounding in float32."""
 SHORTEST: Final = 0.05
 """Where splines begin, as a share of the cutoff: no bond is as short."""
 TABLE_BYTES: Final = 256 << 20
-"""Largest size of a network's tables; with more pairs of elements the radial networks are computed."""
+"""Largest size of a network's tables; with more pairs of elements only the first layers of the radial networks are splines."""
 TYPICAL_ROWS: Final = 6 * 512
 """Rows of a table, to judge its size before it is made."""
 KEEP_BYTES: Final = 12 << 30
@@ -46,6 +47,70 @@ class Radial(nn.Module):
         exact = copy.deepcopy(self).double().requires_grad_(False)
         with torch.enable_grad():
             return RadialSplines.tabulate(exact, self.sender.size(0) ** 2, SHORTEST * cutoff, cutoff, tolerance)
+
+    def folded(self, cutoff: float, tolerance: float) -> "FoldedRadial":
+        """Return the same with splines for the first layer alone, whose error is that share of its largest value."""
+        exact = copy.deepcopy(self).double().requires_grad_(False)
+
+        def first(lengths: Tensor, _: Tensor) -> Tensor:
+            return exact.network.of_basis(exact.basis(lengths))
+
+        with torch.enable_grad():
+            splines = RadialSplines.tabulate(first, 1, SHORTEST * cutoff, cutoff, tolerance)
+        made = FoldedRadial(splines, exact.network.of_elements(exact.sender, exact.receiver), self.network)
+        made.measure(exact, cutoff)
+        return made
+
+
+class FoldedRadial(nn.Module):
+    """A radial network whose first layer is a spline of the bond length, one for all pairs of elements, and a row for each pair.
+
+    Parameters
+    ----------
+    splines
+        Of what the first layer makes of the length.
+    rows [pairs, channels]
+        What it makes of the elements.
+    network
+        Whose other layers are computed.
+
+    Attributes
+    ----------
+    error, slope_error
+        Largest measured deviations from the network, as shares of its largest |value| and |slope|.
+    """
+
+    rows: Tensor
+
+    def __init__(self, splines: RadialSplines, rows: Tensor, network: RadialNetwork) -> None:
+        super().__init__()
+        self.splines, self.network = splines, network
+        self.error, self.slope_error = math.nan, math.nan
+        self.register_buffer("rows", rows)
+
+    def forward(self, lengths: Tensor, pair: Tensor) -> Tensor:
+        """Return [E, columns] for lengths [E] in A and pairs of elements [E]."""
+        first = self.splines(lengths, torch.zeros_like(pair))
+        return self.network.after(first + self.rows.index_select(0, pair))
+
+    @torch.jit.unused
+    def measure(self, exact: Radial, cutoff: float) -> None:
+        """Compare with the network, float64, at four points in each interval for pairs of elements, up to 32 of them."""
+        own = copy.deepcopy(self).double().requires_grad_(False)
+        worst, largest = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        step, knots = self.splines.step, self.splines.tables.size(1)
+        near = 1e-3 * step  # the operator has no second gradients
+        places = SHORTEST * cutoff + step / 4 * (torch.arange(4 * knots, dtype=torch.float64) + 0.5)
+        pairs = self.rows.size(0)
+        for kind in range(0, pairs, -(-pairs // 32)):
+            pair = torch.full([places.numel()], kind)
+            found, true = (
+                torch.stack([f(places, pair), (f(places + near, pair) - f(places - near, pair)) / (2 * near)])
+                for f in (own, exact)
+            )
+            worst = torch.maximum(worst, (found - true).abs().amax((1, 2)))
+            largest = torch.maximum(largest, true.abs().amax((1, 2)))
+        self.error, self.slope_error = (worst / largest).tolist()
 
 
 class FusedBlock(nn.Module):
@@ -112,11 +177,12 @@ class FusedESEN(nn.Module):
         plain = self.plain
         radial = Radial(plain.basis, network, plain.sender, plain.receiver)
         columns = network.last.weight.size(0) if isinstance(network.last, nn.Linear) else network.channels
-        size = self.num_species**2 * TYPICAL_ROWS * columns * 8
-        if splines is None or size * (len(plain.blocks) + 1) > TABLE_BYTES:
+        if splines is None:
             return radial
+        size = self.num_species**2 * TYPICAL_ROWS * columns * 8
+        tables = radial.splines if size * (len(plain.blocks) + 1) <= TABLE_BYTES else radial.folded
         try:
-            made = radial.splines(self.cutoff, splines)
+            made = tables(self.cutoff, splines)
         except EquistrideError:  # too rough for a table of reasonable size: compute it
             return radial
         self.error, self.slope_error = max(self.error, made.error), max(self.slope_error, made.slope_error)
@@ -197,8 +263,8 @@ def fuse(network: ESEN, splines: float | None = TOLERANCE) -> FusedESEN:
         Trained; it is not changed.
     splines
         Largest error of the splines that stand for the radial networks, relative to their largest value; None computes the
-        networks. A network is computed too where 1024 intervals do not reach this error, or where tables of all
-        elements would take more than 256 MB.
+        networks. A network is computed too where 1024 intervals do not reach this error. Where tables of all pairs of
+        elements would take more than 256 MB, splines stand for its first layer alone.
 
     Raises
     ------

@@ -161,11 +161,23 @@ class RadialNetwork(nn.Module):
         pair [E]
             Index of the elements of an edge, receiver * S + sender.
         """
-        of_basis, of_sender, of_receiver = self.first.weight.split([self.num_basis, self.channels, self.channels], 1)
+        pairs = self.of_elements(sender, receiver)
+        return self.after(self.of_basis(basis) + pairs.index_select(0, pair))
+
+    def of_basis(self, basis: Tensor) -> Tensor:
+        """Return what the first layer makes of radial functions [E, num_basis], without its bias."""
+        weight = self.first.weight.split([self.num_basis, 2 * self.channels], 1)[0]
+        return torch.matmul(basis, weight.t())
+
+    def of_elements(self, sender: Tensor, receiver: Tensor) -> Tensor:
+        """Return what it makes of each pair of elements [S * S, channels], with its bias."""
+        _, of_sender, of_receiver = self.first.weight.split([self.num_basis, self.channels, self.channels], 1)
         from_sender = torch.matmul(sender, of_sender.t())
         from_receiver = torch.matmul(receiver, of_receiver.t()) + self.first.bias
-        table = (from_receiver[:, None] + from_sender[None]).flatten(0, 1)
-        h = torch.matmul(basis, of_basis.t()) + table.index_select(0, pair)
+        return (from_receiver[:, None] + from_sender[None]).flatten(0, 1)
+
+    def after(self, h: Tensor) -> Tensor:
+        """Return [E, out] for what the first layer gives [E, channels]."""
         h = nn.functional.silu(self.norm1(h))
         h = nn.functional.silu(self.norm2(self.second(h)))
         return self.last(h)
