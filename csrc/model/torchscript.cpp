@@ -40,8 +40,7 @@ public:
         charged_ = std::move(seen.charged);
         for (torch::jit::Module &part : seen.looks)
             part.setattr("checked", false);
-        for (const torch::jit::Module &part : seen.packs)
-            part.get_method("pack")({});
+        packs_ = std::move(seen.packs);
         work_of_an_edge_ = work_of_an_edge(module_.parameters());
         for (at::Tensor parameter : module_.parameters())
             stored_.push_back({parameter, parameter.detach().requires_grad_(false)});
@@ -53,11 +52,13 @@ public:
     }
 
     /// Converts from the stored (double) values each time, so that going to float and back loses nothing; integers
-    /// stay.
+    /// stay. What is packed for a kernel is made of the converted ones, and never is in double where floats are used.
     void to(at::Device device, at::ScalarType dtype) override {
         const c10::InferenceMode no_inference(false);
         for (auto &[used, original] : stored_)
             used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
+        for (const torch::jit::Module &part : packs_)
+            part.get_method("pack")({});
         if (system_)
             set_system(system_->first, system_->second);
     }
@@ -158,7 +159,7 @@ private:
 
     torch::jit::Module module_;
     bool potential_ = true;
-    std::vector<torch::jit::Module> charged_;
+    std::vector<torch::jit::Module> charged_, packs_;
     std::vector<Stored> stored_;
     double work_of_an_edge_ = 0;
     std::optional<std::pair<double, double>> system_; ///< charge and spin where they are not the file's
