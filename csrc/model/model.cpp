@@ -53,7 +53,10 @@ std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
 
 std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
                                          bool verify) {
-    return in_one_sentence([&] { return from_archive(bytes, inspect_archive(bytes, name), name, verify); });
+    return in_one_sentence([&] {
+        const ArchiveInfo info = inspect_archive(bytes, name);
+        return from_archive(std::move(bytes), info, name, verify);
+    });
 }
 
 std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> bytes, const ArchiveInfo &info,
