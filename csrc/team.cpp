@@ -48,8 +48,9 @@ void Team::work(int threads, std::int64_t tasks, const Task &task) {
     take();
     at_work = false;
     std::unique_lock lock(mutex_);
-    task_ = nullptr; // who has not begun finds nothing
+    wanted_ = 0; // who has not begun finds nothing; who has may still read the task
     done_.wait(lock, [&] { return active_ == 0; });
+    task_ = nullptr;
     if (const std::exception_ptr error = std::exchange(error_, nullptr))
         std::rethrow_exception(error);
 }
