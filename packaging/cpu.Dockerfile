@@ -1,5 +1,5 @@
 # docker build -f packaging/cpu.Dockerfile -t equistride:cpu .
-# docker run --rm -v "$PWD":/work equistride:cpu demo
+# docker run --rm -v "$PWD":/data equistride:cpu demo
 ARG PYTHON=3.11
 ARG TORCH=2.13.0
 
@@ -17,6 +17,6 @@ COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch==${TORCH}" \
  && pip install --no-cache-dir "$(ls /wheels/*.whl)[lammps,train,properties,report]" \
  && rm -rf /wheels && equistride doctor --need mpi
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["equistride"]
 CMD ["--help"]

@@ -1,5 +1,5 @@
 # docker build -f packaging/cuda.Dockerfile -t equistride:cuda .        # no GPU is needed to build
-# docker run --rm --gpus all -v "$PWD":/work equistride:cuda doctor --need gpu
+# docker run --rm --gpus all -v "$PWD":/data equistride:cuda doctor --need gpu
 # The CUDA of the toolkit must be that of torch: 13 for torch 2.13 as PyPI has it.
 ARG CUDA=13.0.1
 ARG TORCH=2.13.0
@@ -21,6 +21,6 @@ ENV PATH=/env/bin:$PATH
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir "torch==${TORCH}" 'openmm[cuda13]>=8.6.1,<8.7' \
  && pip install --no-cache-dir "$(ls /wheels/*.whl)[lammps,train,properties,report]" && rm -rf /wheels
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["equistride"]
 CMD ["--help"]
