@@ -115,8 +115,8 @@ def without(key: str) -> dict[str, Any]:
     [
         (without("vel_max"), "not a configuration of an EfficientTrajCast model; expected the key vel_max"),
         (["a", "list"], "expected a table of keys; found list"),
-        (theirs()[0] | {"max_rotation_order": 9}, "l_max is not valid"),
-        (theirs()[0] | {"num_hidden_channels": "many"}, "channels is not valid"),
+        (theirs()[0] | {"max_rotation_order": 9}, "not valid .l_max"),
+        (theirs()[0] | {"num_hidden_channels": "many"}, "not valid .channels"),
         (theirs()[0] | {"units": "metal"}, "in units that the import does not know; expected real"),
         (
             theirs()[0] | {"edge_mlp_kwargs": {"n_neurons": [8, 8], "activation": "relu"}},
