@@ -11,11 +11,11 @@ import pytest
 from equistride.bench import results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TABLES = runpy.run_path(str(REPOSITORY / "benchmarks" / "tables.py"))
+TABLES = runpy.run_path(str(REPOSITORY / "benchmarks" / "result_tables.py"))
 
 
 def test_tables_of_the_readme_are_not_stale() -> None:
-    """``python benchmarks/tables.py README.md`` mends this."""
+    """``python benchmarks/result_tables.py README.md`` mends this."""
     text = (REPOSITORY / "README.md").read_text()
     assert "<!-- table: " in text
     assert TABLES["renewed"](text) == text
