@@ -146,7 +146,7 @@ def trajectories(folder: Path) -> dict[str, Path]:
         file["time"] = np.float32(run.time_fs / 1000)  # type: ignore[operator]
         file["cell_lengths"] = np.float32(np.tile([1.4, 1.2, 1.1], (len(run), 1)))
         file["cell_angles"] = np.float32(np.full((len(run), 3), 90.0))
-        file["topology"] = [json.dumps(tree).encode()]
+        file["topology"] = np.array([json.dumps(tree).encode()])  # of one length, as mdtraj writes it
     return {path.suffix: path for path in sorted(folder.glob("run.*"))}
 
 

@@ -1,8 +1,8 @@
 """Tables of the documents, made of benchmarks/results/*.json, so that no figure in them is typed.
 
 In a page of docs/ a line ``<!-- table: NAME -->`` stands for a table; mkdocs calls :func:`on_page_markdown`. In a file that is
-read as it is, the table stands below the line, up to ``<!-- end of table -->``: ``python benchmarks/result_tables.py README.md`` writes
-it anew.
+read as it is, the table stands below the line, up to ``<!-- end of table -->``, and
+``python benchmarks/result_tables.py README.md`` writes it anew.
 """
 
 from __future__ import annotations
