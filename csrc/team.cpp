@@ -50,7 +50,6 @@ void Team::work(int threads, std::int64_t tasks, const Task &task) {
     std::unique_lock lock(mutex_);
     wanted_ = 0; // who has not begun finds nothing; who has may still read the task
     done_.wait(lock, [&] { return active_ == 0; });
-    task_ = nullptr;
     if (const std::exception_ptr error = std::exchange(error_, nullptr))
         std::rethrow_exception(error);
 }
@@ -75,7 +74,7 @@ void Team::help(int number) {
     std::uint64_t seen = 0;
     std::unique_lock lock(mutex_);
     for (;;) {
-        begun_.wait(lock, [&] { return task_ != nullptr && number_ != seen && number < wanted_; });
+        begun_.wait(lock, [&] { return number_ != seen && number < wanted_; });
         seen = number_;
         ++active_;
         lock.unlock();

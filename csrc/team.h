@@ -33,7 +33,7 @@ private:
     std::mutex one_at_a_time_, mutex_;
     std::condition_variable begun_, done_;
     int hired_ = 0;
-    // Of the work at hand; the first three are changed under the mutex alone.
+    // Of the work at hand, which is over where none is wanted; the first three are changed under the mutex alone.
     const Task *task_ = nullptr;
     int wanted_ = 0, active_ = 0;
     std::uint64_t number_ = 0;

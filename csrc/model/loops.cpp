@@ -5,23 +5,22 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/runtime/custom_operator.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <limits>
 
 namespace equistride {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::int64_t UNBOUNDED = -1;
 constexpr std::int64_t TURNS_BETWEEN_LOOKS_AT_THE_CLOCK = 16;
 constexpr const char *TURN = "equistride_loops::turn";
 
-thread_local std::int64_t left = UNBOUNDED;
+thread_local std::int64_t left = std::numeric_limits<std::int64_t>::max();
 thread_local Clock::time_point deadline = Clock::time_point::max();
 
 void turn(torch::jit::Stack &) {
-    if (left == UNBOUNDED)
-        return;
     TORCH_CHECK_VALUE(--left > 0, "the loops of the model's code do not end: expected at most ", LoopBound::MOST_TURNS,
                       " turns in one evaluation; do not trust this file, or export the model without that loop");
     TORCH_CHECK_VALUE(left % TURNS_BETWEEN_LOOKS_AT_THE_CLOCK || Clock::now() < deadline,
@@ -52,15 +51,9 @@ void count_turns(torch::jit::CompilationUnit &unit) {
         }
 }
 
-LoopBound::LoopBound() : outermost_(left == UNBOUNDED) {
-    if (outermost_)
-        left = MOST_TURNS;
-}
+LoopBound::LoopBound() : before_(left) { left = std::min(left, MOST_TURNS); }
 
-LoopBound::~LoopBound() {
-    if (outermost_)
-        left = UNBOUNDED;
-}
+LoopBound::~LoopBound() { left = before_; }
 
 LoopDeadline::LoopDeadline() : before_(deadline) {
     const char *const given = std::getenv("EQUISTRIDE_SELF_TEST_SECONDS");

@@ -15,7 +15,7 @@ namespace equistride {
 void count_turns(torch::jit::CompilationUnit &unit);
 
 /// While it lives, a loop of a model's code that this thread runs raises c10::ValueError after MOST_TURNS of all loops
-/// together. The outermost on a thread counts.
+/// together, or what an outer bound has left.
 class EQUISTRIDE_API LoopBound {
 public:
     /// A loop over 10^5 atoms in each of ten layers is half of it. One that computes next to nothing a turn has then
@@ -28,7 +28,7 @@ public:
     LoopBound &operator=(const LoopBound &) = delete;
 
 private:
-    bool outermost_;
+    std::int64_t before_;
 };
 
 /// While it lives, loops that this thread runs end as well when a time is over: that of a file's self-test, 30 s or

@@ -88,6 +88,8 @@ std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> by
 }
 
 void Model::to(at::Device device, at::ScalarType dtype) {
+    if (device == device_ && dtype == dtype_)
+        return;
     container_->to(device, dtype);
     device_ = at::empty({0}, at::TensorOptions().device(device)).device(); // of "cuda", which one
     dtype_ = dtype;

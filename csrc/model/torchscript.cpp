@@ -55,6 +55,7 @@ public:
     /// stay. What is packed for a kernel is made of the converted ones, and never is in double where floats are used.
     void to(at::Device device, at::ScalarType dtype) override {
         const c10::InferenceMode no_inference(false);
+        const LoopBound bound;
         for (auto &[used, original] : stored_)
             used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
         for (const torch::jit::Module &part : packs_)
@@ -171,7 +172,6 @@ std::unique_ptr<Container> load_torchscript(std::shared_ptr<const std::string> b
                                             const std::string &name) {
     check_operators(metadata, name);
     const c10::InferenceMode no_inference(false);
-    const LoopBound bound; // for what the constructor calls
     torch::jit::Module module = read_script(bytes, name);
     bytes.reset(); // its memory is needed for what the model converts and packs
     return std::make_unique<TorchScriptContainer>(std::move(module), metadata, name);
