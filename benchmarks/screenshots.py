@@ -9,46 +9,21 @@ on speed.
 from __future__ import annotations
 
 import argparse
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SCHEMES = {"dark": 0, "light": 1}
-"""As Blink numbers them."""
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from headless import NAMES, SCHEMES, chromium, opened
 
 
-def chromium() -> str:
-    """Return the browser's path; without one, end with a sentence."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        sys.exit(f"there is no Chromium; expected one of {', '.join(NAMES)} on PATH; install it and try again")
-    return found
-
-
-def picture(page: Path, target: Path, scheme: str, width: int, height: int) -> None:
+def picture(browser: str, page: Path, target: Path, scheme: str, height: int) -> None:
     """Draw the top of a page into a PNG file."""
+    options = (
+        "--enable-unsafe-swiftshader", "--hide-scrollbars", f"--window-size=1280,{height}", f"--screenshot={target.resolve()}",
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as profile:
-        command = [
-            chromium(),
-            "--headless=new",
-            "--no-sandbox",
-            "--enable-unsafe-swiftshader",
-            "--hide-scrollbars",
-            f"--user-data-dir={profile}",
-            "--enable-logging=stderr",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
-            f"--window-size={width},{height}",
-            "--virtual-time-budget=8000",
-            f"--screenshot={target.resolve()}",
-            page.resolve().as_uri(),
-        ]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-    said = [line for line in re.findall(r":CONSOLE[^\]]*\] \"(.*)\", source", done.stderr) if "Performance" not in line]
+        _, said = opened(browser, page, Path(profile), *options, scheme=scheme)
     if said:
         sys.exit(f"{page} says on the console: {said}")
 
@@ -60,13 +35,16 @@ def main() -> None:
     parser.add_argument("--site", type=Path, default=Path("build/site/index.html"))
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/pictures"))
     arguments = parser.parse_args()
+    browser = chromium()
+    if browser is None:
+        sys.exit(f"there is no Chromium; expected one of {', '.join(NAMES)} on PATH; install it and try again")
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, page, height in (("report", arguments.report, 1100), ("site", arguments.site, 900)):
         if not page.is_file():
             sys.exit(f"the page {page} does not exist; make it first: make demo docs")
         for scheme in SCHEMES:
             target = arguments.output / f"{name}-{scheme}.png"
-            picture(page, target, scheme, 1280, height)
+            picture(browser, page, target, scheme, height)
             print(f"{target}: {target.stat().st_size / 1e3:.0f} kB")
 
 

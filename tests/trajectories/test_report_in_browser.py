@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from headless import NAMES, SCHEMES, chromium, opened
 
 from equistride.data.quartz import quartz
 from equistride.trajectories import write_report
 from equistride.trajectories.trajectory import Trajectory
 from equistride.trajectories.viewer import viewer_data, viewer_script
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def vibrating(frames: int = 30, spread: float = 3.0) -> Trajectory:
@@ -31,18 +27,12 @@ def vibrating(frames: int = 30, spread: float = 3.0) -> Trajectory:
     )  # fmt: skip
 
 
-def in_browser(page: Path, folder: Path, *options: str) -> tuple[str, list[str]]:
-    """Return the page's elements after its scripts have run, and what the console said but notes on speed."""
-    browser = next((path for name in NAMES if (path := shutil.which(name))), None)
+def in_browser(page: Path, folder: Path, *options: str, scheme: str = "light") -> tuple[str, list[str]]:
+    """Open a page; skip where there is no browser."""
+    browser = chromium()
     if browser is None:
         pytest.skip(f"there is no Chromium ({', '.join(NAMES)}) on PATH")
-    command = [
-        browser, "--headless=new", "--no-sandbox", f"--user-data-dir={folder}", "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--enable-logging=stderr", "--virtual-time-budget=8000", *options, page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    console = re.findall(r":CONSOLE[^\]]*\] \"(.*)\", source", done.stderr)
-    return done.stdout, [line for line in console if "Performance" not in line]
+    return opened(browser, page, folder, *options, scheme=scheme)
 
 
 def test_plots_and_viewer(tmp_path: Path) -> None:
@@ -76,13 +66,11 @@ def test_without_the_package_today_s_picture(tmp_path: Path) -> None:
     assert 'id="still"' not in shown  # the script drew the scene
 
 
-@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
-def test_it_prints(tmp_path: Path, scheme: int) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_it_prints(tmp_path: Path, scheme: str) -> None:
     page, printed = tmp_path / "report.html", tmp_path / "report.pdf"
     write_report(page, title="Quartz", trajectory=vibrating(), viewer=False)
-    in_browser(
-        page, tmp_path / "profile", f"--blink-settings=preferredColorScheme={scheme}", f"--print-to-pdf={printed}"
-    )
+    in_browser(page, tmp_path / "profile", f"--print-to-pdf={printed}", scheme=scheme)
     assert printed.read_bytes().startswith(b"%PDF")
 
 
