@@ -33,6 +33,12 @@ def grid(names: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [names, ["---"] * len(names), *body])
 
 
+def measured_on(content: dict[str, Any]) -> str:
+    """Return the line below a table of bench: on what it was measured."""
+    machine = content["machine"]
+    return f"{machine['processor']}, {content['settings']['threads']} thread, torch {machine['packages']['torch']}"
+
+
 def speed() -> str:
     """Return what bench says of the released models: the few columns that a newcomer reads."""
     content = read("bench_cpu")
@@ -43,9 +49,8 @@ def speed() -> str:
         ]
         for r in content["results"]
     ]  # fmt: skip
-    machine = content["machine"]
-    said = f"{machine['processor']}, {content['settings']['threads']} thread, torch {machine['packages']['torch']}"
-    return grid(("atoms of quartz", "model", "step", "ns/day", "CPU µs an atom and step"), body) + f"\n\n{said}"
+    names = ("atoms of quartz", "model", "step", "ns/day", "CPU µs an atom and step")
+    return f"{grid(names, body)}\n\n{measured_on(content)}"
 
 
 def models() -> str:
@@ -63,9 +68,7 @@ def beside() -> str:
                 ours, theirs = (f"{1e3 * p[key]:.3g}" for key in ("ours_seconds", "cpu_seconds"))
                 peer = f"{p['peer']} {p['version']}: {p['title'].split(',')[0]}"
                 body.append([p["against"].removesuffix(" on given edges"), ours, peer, theirs, f"{p['ratio']:.1f}"])
-    machine = content["machine"]
-    said = f"{machine['processor']}, {content['settings']['threads']} thread, torch {machine['packages']['torch']}"
-    return grid(("ours", "CPU ms", "peer", "CPU ms", "ratio"), body) + f"\n\n{said}"
+    return f"{grid(('ours', 'CPU ms', 'peer', 'CPU ms', 'ratio'), body)}\n\n{measured_on(content)}"
 
 
 def peers() -> str:

@@ -27,16 +27,12 @@ def inside(system: openmm.System, region: list[int]) -> openmm.System:
     for k in range(system.getNumParticles()):
         made.addParticle(system.getParticleMass(k))
     bonds, angles, torsions, pairs = system.getForces()
-    for force, atoms in ((bonds, 2), (angles, 3), (torsions, 4)):
-        term, count, get, add = type(force)(), *(
-            (force.getNumBonds(), force.getBondParameters, "addBond") if atoms == 2
-            else (force.getNumAngles(), force.getAngleParameters, "addAngle") if atoms == 3
-            else (force.getNumTorsions(), force.getTorsionParameters, "addTorsion")
-        )  # fmt: skip
-        for k in range(count):
+    for force, kind, atoms in ((bonds, "Bond", 2), (angles, "Angle", 3), (torsions, "Torsion", 4)):
+        term, get = type(force)(), getattr(force, f"get{kind}Parameters")
+        for k in range(getattr(force, f"getNum{kind}s")()):
             values = get(k)
             if set(values[:atoms]) <= kept:
-                getattr(term, add)(*values)
+                getattr(term, f"add{kind}")(*values)
         made.addForce(term)
     charges = openmm.NonbondedForce()
     for k in range(pairs.getNumParticles()):

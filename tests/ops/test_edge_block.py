@@ -13,6 +13,7 @@ from ase.build import bulk, molecule
 from edge_block_cases import BlockCase
 from random_models import Graph, graph_of, random_potential
 from torch import Tensor
+from torch import library as operators
 
 from equistride.data.quartz import quartz
 from equistride.errors import EquistrideError
@@ -363,18 +364,18 @@ def test_operators_pass_opcheck() -> None:
     ops = torch.ops.equistride
     sample = Sample()
     arguments = sample.arguments()
-    torch.library.opcheck(ops.bond_frames.default, (sample.vectors, 3))
+    operators.opcheck(ops.bond_frames.default, (sample.vectors, 3))
     with_gradient = [t.clone().requires_grad_() if k in (0, 1, 3, 4) else t for k, t in enumerate(arguments)]
-    torch.library.opcheck(ops.edge_block.default, (*with_gradient, 2000))
+    operators.opcheck(ops.edge_block.default, (*with_gradient, 2000))
     _, kept = ops.edge_block(*arguments, 2000)
-    torch.library.opcheck(
+    operators.opcheck(
         ops.edge_block_backward.default, (torch.randn_like(sample.x), *arguments[:7], kept, *arguments[7:])
     )
     table = splines()
     lengths, pair = torch.rand(4, dtype=torch.float64) + 1, torch.tensor([0, 1, 1, 0])
     rest = (pair, table.tables, table.start, table.step)
-    torch.library.opcheck(ops.radial_splines.default, (lengths.requires_grad_(), *rest))
-    torch.library.opcheck(
+    operators.opcheck(ops.radial_splines.default, (lengths.requires_grad_(), *rest))
+    operators.opcheck(
         ops.radial_splines_backward.default, (torch.ones(4, 3, dtype=torch.float64), lengths.detach(), *rest)
     )
 

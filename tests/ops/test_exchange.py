@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch import library as operators
 
 from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all, total, without_exchange
 
@@ -20,7 +21,7 @@ def test_changes_nothing(name: str) -> None:
     assert torch.equal(operator(x), x)
     assert torch.autograd.gradcheck(operator, x)
     assert torch.autograd.gradgradcheck(operator, x)
-    torch.library.opcheck(operator.default, (x,))
+    operators.opcheck(operator.default, (x,))
     assert OPERATORS[name](x) is x
 
 
@@ -29,7 +30,7 @@ def test_total_is_a_sum_in_double_precision() -> None:
     operator = torch.ops.equistride.total
     assert torch.autograd.gradcheck(operator, x)
     assert torch.autograd.gradgradcheck(operator, x)
-    torch.library.opcheck(operator.default, (x,))
+    operators.opcheck(operator.default, (x,))
     single = x.detach().float().requires_grad_()
     found = operator(single)
     assert torch.equal(found, total(single))

@@ -8,6 +8,7 @@ import pytest
 import structures
 import torch
 from torch import Tensor, nn
+from torch import library as operators
 
 import equistride.graph  # noqa: F401  (loads the operators)
 
@@ -20,11 +21,11 @@ def test_opcheck(dtype: torch.dtype) -> None:
     positions, cell, pbc = QUARTZ.tensors(dtype)
     edges, shifts = OPS.neighbors(positions, cell, pbc, 3.0)
     grad = torch.randn(edges.shape[1], 3, dtype=dtype)
-    torch.library.opcheck(OPS.neighbors.default, (positions, cell, pbc, 3.0))
-    torch.library.opcheck(OPS.neighbors_padded.default, (positions, cell, pbc, 3.0, 2000, 4))
+    operators.opcheck(OPS.neighbors.default, (positions, cell, pbc, 3.0))
+    operators.opcheck(OPS.neighbors_padded.default, (positions, cell, pbc, 3.0, 2000, 4))
     r, h = positions.clone().requires_grad_(), cell.clone().requires_grad_()
-    torch.library.opcheck(OPS.edge_vectors.default, (r, h, edges, shifts))
-    torch.library.opcheck(OPS.edge_vectors_backward.default, (grad.requires_grad_(), edges, shifts, 9))
+    operators.opcheck(OPS.edge_vectors.default, (r, h, edges, shifts))
+    operators.opcheck(OPS.edge_vectors_backward.default, (grad.requires_grad_(), edges, shifts, 9))
 
 
 class PairEnergy(nn.Module):

@@ -17,8 +17,6 @@ FORMAT_VERSION = 2
 """The format version that this package writes; readers refuse newer ones."""
 
 
-BROKEN = "take the file from where it was exported, or export the model again"
-
 Container = Literal["torchscript", "aoti"]
 """How the model lies in an artifact: as TorchScript, which runs everywhere, or compiled for one machine by AOTInductor."""
 
@@ -218,7 +216,8 @@ class Metadata(BaseModel):
         try:
             return Metadata.model_validate_json(native.metadata()).with_contract(native.contract())
         except ValidationError as error:
-            raise not_valid(f"{name} says of itself in metadata.json what cannot be", error, BROKEN) from None
+            hint = "take the file from where it was exported, or export the model again"
+            raise not_valid(f"{name} says of itself in metadata.json what cannot be", error, hint) from None
 
 
 def metadata_of(path: Path) -> Metadata | None:

@@ -135,9 +135,7 @@ def main() -> None:
     except EquistrideError as error:
         print(f"equistride: {error}", file=sys.stderr)
         sys.exit(2)
-    except (
-        ImportError
-    ) as error:  # a torch without its libraries, say; what is wrong in our own modules keeps its traceback
+    except ImportError as error:  # a torch without its libraries, say
         if (error.name or "").partition(".")[0] == "equistride":
             raise
         print(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, Block
+from equistride.nn.bonds import SHORTEST
 from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines
 from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
 from equistride.nn.harmonics import SphericalHarmonics
@@ -21,8 +22,6 @@ from equistride.nn.tensor_product import TensorProductConvolution
 TOLERANCE: Final = 1e-8
 """Largest error of a radial function's spline, as a share of its largest value; energies and forces change less than by
 rounding in float32."""
-SHORTEST: Final = 0.05
-"""Where splines begin, as a share of the cutoff: no bond is as short."""
 TABLE_BYTES: Final = 256 << 20
 """Largest size of a network's tables; with more pairs of elements only the first layers of the radial networks are splines."""
 TYPICAL_ROWS: Final = 6 * 512
