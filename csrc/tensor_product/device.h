@@ -40,7 +40,7 @@ template <class Real, class Unit> __device__ __forceinline__ Turn turn_of(const 
 template <class Real, int COUNT, int HARMONICS, bool TABLE> struct Stage {
     static constexpr int PADDED = (HARMONICS + 3) / 4 * 4; // so that four numbers are one load
     alignas(16) Real y[COUNT][PADDED];
-    alignas(16) Real basis[TABLE ? COUNT : 1][4], slope[TABLE ? COUNT : 1][4];
+    alignas(16) Real basis[TABLE ? COUNT : 1][4], slope[TABLE ? COUNT : 1][3];
     int64_t edge[COUNT], other[COUNT], row[TABLE ? COUNT : 1]; // row: where the spline's first row begins in the table
 
     // Read `count` edges from place `begin` of the owner's order on. `column` maps 0 .. HARMONICS - 1 to columns of y,
@@ -65,22 +65,25 @@ template <class Real, int COUNT, int HARMONICS, bool TABLE> struct Stage {
 
     // Value, and slope along the length, of the weight in a column.
     __device__ Real weight(const Problem<Real> &in, int k, int column) const {
-        if constexpr (TABLE)
-            return combine(in, basis[k], row[k] + column);
-        else
+        if constexpr (TABLE) {
+            const Rows at(in, row[k] + column);
+            return (basis[k][0] * at.a + basis[k][1] * at.b) + (basis[k][2] * at.c + basis[k][3] * at.d);
+        } else {
             return in.weights[edge[k] * in.weights_width + column];
+        }
     }
     __device__ Real weight_slope(const Problem<Real> &in, int k, int column) const {
-        return combine(in, slope[k], row[k] + column);
+        const Rows at(in, row[k] + column);
+        return slope[k][0] * (at.b - at.a) + slope[k][1] * (at.c - at.b) + slope[k][2] * (at.d - at.c);
     }
 
 private:
-    __device__ static Real combine(const Problem<Real> &in, const Real *factors, int64_t at) {
-        const Real *from = in.weights + at;
-        const Real a = from[0], b = from[in.weights_width], c = from[2 * in.weights_width],
-                   d = from[3 * in.weights_width];
-        return (factors[0] * a + factors[1] * b) + (factors[2] * c + factors[3] * d);
-    }
+    struct Rows { // of one column: the four coefficients that reach a length
+        Real a, b, c, d;
+        __device__ Rows(const Problem<Real> &in, int64_t at)
+            : a(in.weights[at]), b(in.weights[at + in.weights_width]), c(in.weights[at + 2 * in.weights_width]),
+              d(in.weights[at + 3 * in.weights_width]) {}
+    };
 
     // A length outside the table gives NaN; a kernel cannot raise. Rounding may put one of float32 a little beyond.
     __device__ void place(const Problem<Real> &in, int64_t e, int lane) {
@@ -92,7 +95,7 @@ private:
         } else {
             row[lane] = 0;
             for (int k = 0; k < 4; ++k)
-                basis[lane][k] = slope[lane][k] = not_a_number<Real>();
+                basis[lane][k] = slope[lane][k % 3] = not_a_number<Real>();
         }
     }
 };

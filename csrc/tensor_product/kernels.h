@@ -70,11 +70,12 @@ template <class Real> struct BackwardStep {
     int64_t sums_stride, sums_at, sums_length;
 };
 
-// A radial table: weights(r) = sum_k basis[k] * rows[k], cubic B-spline coefficients in four neighbouring rows.
+// A radial table: weights(r) = sum_k basis[k] * rows[k], cubic B-spline coefficients in four neighbouring rows, and
+// weights'(r) = sum_k slope[k] * (rows[k + 1] - rows[k]).
 template <class Real> struct SplineRow {
     const Real *row;
     int64_t stride;
-    Real basis[4], slope[4];
+    Real basis[4], slope[3];
 };
 
 template <class Real> struct Kernels {

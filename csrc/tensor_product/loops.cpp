@@ -328,7 +328,7 @@ void spline_slope(const SplineRow<Real> &at, int64_t begin, int64_t count, Real 
             const Vector<Real> ak = lanes.get(a + k, 0), bk = lanes.get(b + k, 0), ck = lanes.get(c + k, 0),
                                dk = lanes.get(d + k, 0);
             lanes.put(weights + k, 0, (at.basis[0] * ak + at.basis[1] * bk) + (at.basis[2] * ck + at.basis[3] * dk));
-            lanes.put(slopes + k, 0, (at.slope[0] * ak + at.slope[1] * bk) + (at.slope[2] * ck + at.slope[3] * dk));
+            lanes.put(slopes + k, 0, at.slope[0] * (bk - ak) + at.slope[1] * (ck - bk) + at.slope[2] * (dk - ck));
         });
 }
 

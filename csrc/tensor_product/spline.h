@@ -1,4 +1,5 @@
-// Cubic B-splines with evenly spaced knots: values and slopes of the four that reach an interval. Host and device.
+// Cubic B-splines with evenly spaced knots: values of the four that reach an interval, and their slopes as factors of
+// the three differences between neighbouring coefficients, which are exact where those are close. Host and device.
 #pragma once
 #include "host_device.h"
 
@@ -11,10 +12,9 @@ template <class Real> EQUISTRIDE_HD inline void cubic_basis(double t, double sca
     basis[1] = Real((4 + t * t * (3 * t - 6)) / 6);
     basis[2] = Real((4 + u * u * (3 * u - 6)) / 6);
     basis[3] = Real(t * t * t / 6);
-    slope[0] = Real(-0.5 * u * u * scale);
-    slope[1] = Real((1.5 * t - 2) * t * scale);
-    slope[2] = Real((2 - 1.5 * u) * u * scale);
-    slope[3] = Real(0.5 * t * t * scale);
+    slope[0] = Real(0.5 * u * u * scale);
+    slope[1] = Real((0.5 + t * u) * scale);
+    slope[2] = Real(0.5 * t * t * scale);
 }
 
 } // namespace equistride

@@ -427,6 +427,24 @@ def tabulated(
     )
 
 
+def test_slopes_of_a_fine_table_keep_their_digits(simd: str) -> None:
+    """Neighbouring coefficients are close: their differences are exact in float32, where products of each cancel."""
+    convolution = small()
+    table = RadialTable.interpolating(radial(convolution.weight_numel), 0.5, 5.0, 4096).float()
+    at = sample(convolution, 11, 150, torch.float32)
+    lengths = (0.5 + 4.5 * torch.rand(150, generator=torch.Generator().manual_seed(6), dtype=torch.float64)).float()
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        fused = TabulatedConvolution(convolution, table).to(dtype)
+        (slope,) = gradients(
+            lambda r, fused=fused, dtype=dtype: fused(at.x.to(dtype), at.y.to(dtype), r, at.edge_index),
+            [lengths.to(dtype)],
+            torch.ones(11, convolution.irreps_out.dim, dtype=dtype),
+        )
+        slopes.append(slope.double())
+    assert float((slopes[0] - slopes[1]).abs().max() / slopes[1].abs().max()) < 9e-7
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_table_in_the_operator_equals_the_plain_version(dtype: torch.dtype, simd: str) -> None:
     fused, at, lengths = tabulated(dtype)
