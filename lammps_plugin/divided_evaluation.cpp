@@ -9,10 +9,14 @@
 
 namespace equistride::lammps {
 
-// The frame with own atoms at these positions, ghosts where their owners have gone, and edges.
-void DividedEvaluation::find(const at::Tensor &positions) {
+// The frame with own atoms at these positions, ghosts where their owners have gone, and edges; in another cell than
+// LAMMPS's, ghosts lie where that takes them.
+void DividedEvaluation::find(const Coordinates &now) {
+    const at::Tensor &positions = now.positions, cell = cell_of(types_.domain);
     const int all = types_.atoms.nlocal + types_.atoms.nghost;
     local_.take(types_.atoms, types_.species, policy_.kind, LocalAtoms::Order::by_id);
+    if (!at::equal(now.cell, cell))
+        local_.frame.positions = local_.frame.positions.matmul(at::linalg_solve(cell, now.cell));
     const at::Tensor gone = positions - local_.frame.positions.narrow(0, 0, local_.owned);
     const double farthest = communicator_.largest(gone.numel() ? gone.abs().max().item<double>() : 0.0);
     TORCH_CHECK_VALUE(farthest <= MARGIN, "an atom went too far in a stride for the ghosts of its neighbours; ",
@@ -23,12 +27,12 @@ void DividedEvaluation::find(const at::Tensor &positions) {
         local_.frame.positions.narrow(0, 0, local_.owned).copy_(positions);
     }
     check_composition(model_, local_, communicator_);
-    together(communicator_, [&] { local_.connect(types_.domain, model_.metadata(), policy_); });
+    together(communicator_, [&] { local_.connect(types_.domain, now.cell, model_.metadata(), policy_); });
     exchange_.begin(local_, all);
 }
 
 Outputs DividedEvaluation::compute(const Coordinates &now, bool forces) {
-    find(now.positions);
+    find(now);
     Outputs outputs;
     const bool moves = !model_.metadata().is_potential();
     if (moves)

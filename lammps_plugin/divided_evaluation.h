@@ -33,7 +33,7 @@ public:
     Outputs compute(const Coordinates &now, bool forces = true) override;
 
 private:
-    void find(const at::Tensor &positions);
+    void find(const Coordinates &now);
     at::Tensor forces_of(const at::Tensor &gradient);
 
     Model &model_;

@@ -25,10 +25,11 @@ namespace equistride::lammps {
 namespace {
 
 constexpr char FIX[] = "fix equistride/propagate";
-// The fix's vector f_ID: names of Guard::statistics().
+// The fix's vector f_ID: names of Guard::statistics(), then of Barostat::statistics().
 constexpr const char *STATISTICS[] = {"checks",      "violations", "largest_change", "strides",
                                       "corrected",   "rejected",   "refused",        "evaluations",
                                       "mean_change", "rms_change", "guard_seconds",  "network_seconds"};
+constexpr const char *MOVES[] = {"moves", "taken"};
 // Fixes that take or refuse what they try by its energy, and do not ask for a pair style themselves.
 constexpr std::string_view BY_ENERGY[] = {"gcmc", "widom", "mol/swap", "charge/regulation", "hmc"};
 constexpr const char *TRACE[] = {"trace.positions", "trace.velocities", "trace.cell", "trace.size"};
@@ -44,7 +45,7 @@ FixPropagate::FixPropagate(LAMMPS_NS::LAMMPS *lmp, int count, char **words)
     force_reneighbor = 1;
     next_reneighbor = -1;
     vector_flag = 1;
-    size_vector = std::size(STATISTICS);
+    size_vector = std::size(STATISTICS) + std::size(MOVES);
     global_freq = 1;
     extvector = 0;
     comm_forward = comm_reverse = GhostExchange::SLOTS;
@@ -82,7 +83,7 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
     if (comm->me == 0)
         LAMMPS_NS::utils::logmesg(lmp, "{}: {} ({}, stride {} fs, cutoff {} A)\n{}", FIX, words[3],
                                   metadata.architecture, metadata.stride_fs, metadata.cutoff, map);
-    options_ = read_options(options, units_of(*update).femtoseconds, metadata.stride_fs);
+    options_ = read_options(options, units_of(*update), metadata.stride_fs);
     const GhostPolicy ghosts = GhostPolicy::of(options_.ghost, *model, comm->nprocs);
     network_ = serve(std::move(model), ghosts);
     run_.emplace(*network_.evaluation, options_.thermostat, options_.seed, communicator_);
@@ -92,6 +93,11 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
         const GhostPolicy theirs = local ? GhostPolicy::local(*potential) : GhostPolicy::divided(*potential);
         potential_ = serve(std::move(potential), theirs);
         run_->set_guard(options_.guard, *potential_.evaluation);
+    }
+    if (options_.barostat) {
+        TORCH_CHECK_VALUE(periodicity_of(*domain).all().item<bool>(), "`press` needs `boundary p p p`");
+        run_->set_barostat(*options_.barostat);
+        box_change |= BOX_CHANGE_X | BOX_CHANGE_Y | BOX_CHANGE_Z;
     }
     at::set_num_threads(std::max(1, comm->nthreads));
 }
@@ -154,8 +160,9 @@ void FixPropagate::check_run() const {
             continue;
         const std::string name = std::string("fix ") + other->id + " (" + other->style + ")";
         TORCH_CHECK_VALUE(!other->time_integrate, name, " moves the atoms too, and only one can; take it out");
-        TORCH_CHECK_VALUE(!(other->box_change & ~BOX_CHANGE_DOMAIN), name,
-                          " changes the box, and a propagator knows no pressure; take it out");
+        TORCH_CHECK_VALUE(
+            !(other->box_change & ~BOX_CHANGE_DOMAIN), name,
+            " changes the box by forces, and a propagator knows none; take it out (`press` moves the box)");
         TORCH_CHECK_VALUE(!(modify->fmask[k] & LAMMPS_NS::FixConst::POST_FORCE), name,
                           " acts on forces, and a stride knows none: it would do nothing; take it out (`temp` is the "
                           "thermostat of a stride)");
@@ -276,7 +283,10 @@ void FixPropagate::stride() {
         options_.thermostat.temperature = target();
         run_->set_thermostat(options_.thermostat);
     }
+    const at::Tensor cell = particles.cell;
     run_->step(state, particles, update->ntimestep - 1);
+    if (!particles.cell.is_same(cell)) // the barostat's
+        set_cell(*domain, particles.cell);
     const at::Tensor positions = state.positions.contiguous(), velocities = state.velocities.contiguous();
     const double *x = positions.const_data_ptr<double>(), *u = velocities.const_data_ptr<double>();
     for (const int i : own_.atom)
@@ -289,7 +299,10 @@ void FixPropagate::stride() {
 }
 
 double FixPropagate::compute_vector(int place) {
-    return run_->guard() ? run_->guard()->statistics().at(STATISTICS[place]) : 0;
+    constexpr int FIRST = std::size(STATISTICS);
+    if (place < FIRST)
+        return run_->guard() ? run_->guard()->statistics().at(STATISTICS[place]) : 0;
+    return run_->barostat() ? run_->barostat()->statistics().at(MOVES[place - FIRST]) : 0;
 }
 
 void FixPropagate::write_restart(FILE *file) {

@@ -19,11 +19,12 @@ namespace equistride::lammps {
 RunUnits units_of(const LAMMPS_NS::Update &update) {
     const std::string_view style = update.unit_style;
     if (style == "metal")
-        return {1.0, units::FS_PER_PS};
+        return {1.0, units::FS_PER_PS, 1.0};
     TORCH_CHECK_VALUE(style == "real",
                       "the units of the run are not known to equistride; expected metal or real; found ",
                       std::string(style), "; begin the input with `units metal`");
-    return {units::KJ_MOL_PER_EV / units::KJ_PER_KCAL, 1.0};
+    constexpr double ATMOSPHERE = 1.01325; // bar
+    return {units::KJ_MOL_PER_EV / units::KJ_PER_KCAL, 1.0, ATMOSPHERE};
 }
 
 double number(const std::string &keyword, const std::string &word, double least) {
@@ -67,6 +68,22 @@ at::Tensor cell_of(const LAMMPS_NS::Domain &domain) {
         if (!domain.periodicity[k])
             cell[k].zero_();
     return cell;
+}
+
+void set_cell(LAMMPS_NS::Domain &domain, const at::Tensor &cell) {
+    const auto h = cell.accessor<double, 2>();
+    const double lengths[3] = {domain.xprd, domain.yprd, domain.zprd};
+    for (int k = 0; k < 3; k++) {
+        domain.boxlo[k] *= h[k][k] / lengths[k];
+        domain.boxhi[k] = domain.boxlo[k] + h[k][k];
+    }
+    if (domain.triclinic) {
+        domain.xy = h[1][0];
+        domain.xz = h[2][0];
+        domain.yz = h[2][1];
+    }
+    domain.set_global_box();
+    domain.set_local_box();
 }
 
 at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain) {

@@ -27,6 +27,7 @@ namespace equistride::lammps {
 struct RunUnits {
     double energy;       ///< LAMMPS's units of energy in 1 eV
     double femtoseconds; ///< fs in LAMMPS's unit of time
+    double bar;          ///< bar in LAMMPS's unit of pressure
 };
 
 /// Raises c10::ValueError where the units are neither metal nor real.
@@ -48,6 +49,8 @@ at::ScalarType precision_of(const std::string &choice, const Model &model);
 
 /// Lattice vectors as rows [3, 3] A, zeros along open axes.
 at::Tensor cell_of(const LAMMPS_NS::Domain &domain);
+/// Stretch the box about the origin until its lattice vectors are these [3, 3] A; atoms are the caller's business.
+void set_cell(LAMMPS_NS::Domain &domain, const at::Tensor &cell);
 /// Which axes are periodic [3].
 at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain);
 

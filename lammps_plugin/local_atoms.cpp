@@ -88,9 +88,9 @@ void LocalAtoms::prune(int message_passing_steps) {
     labels.resize(kept.size());
 }
 
-void LocalAtoms::connect(const LAMMPS_NS::Domain &domain, const Metadata &metadata, const GhostPolicy &policy) {
+void LocalAtoms::connect(const LAMMPS_NS::Domain &domain, const at::Tensor &cell, const Metadata &metadata,
+                         const GhostPolicy &policy) {
     const bool local = policy.kind == Ghosts::local;
-    const at::Tensor cell = cell_of(domain);
     check_box(cell, owned, metadata);
     frame.cell = local ? cell : at::zeros({3, 3}, at::kDouble);
     find_edges(frame, local ? periodicity_of(domain) : at::zeros({3}, at::kBool), metadata.cutoff);

@@ -26,9 +26,10 @@ struct LocalAtoms {
     /// @param outside  bits of groups whose atoms it does not see
     void take(const LAMMPS_NS::Atom &atoms, const std::vector<std::int64_t> &species, Ghosts ghosts,
               Order order = Order::as_they_are, int outside = 0);
-    /// Edges within the model's cutoff. Ghosts on which no own atom depends are left out. Raises c10::ValueError for a
-    /// box that is too small for the model.
-    void connect(const LAMMPS_NS::Domain &domain, const Metadata &metadata, const GhostPolicy &policy);
+    /// Edges within the model's cutoff, in a cell [3, 3] A. Ghosts on which no own atom depends are left out. Raises
+    /// c10::ValueError for a box that is too small for the model.
+    void connect(const LAMMPS_NS::Domain &domain, const at::Tensor &cell, const Metadata &metadata,
+                 const GhostPolicy &policy);
 
 private:
     void prune(int message_passing_steps);

@@ -244,7 +244,7 @@ void PairEquistride::evaluate() {
 }
 
 void PairEquistride::evaluate_part() {
-    local_.connect(*domain, model_->metadata(), ghosts_);
+    local_.connect(*domain, cell_of(*domain), model_->metadata(), ghosts_);
     exchange_.begin(local_, atom->nlocal + atom->nghost);
     const MpiCommunicator all(world);
     const bool sums = model_->metadata().contract.global_sums > 0;

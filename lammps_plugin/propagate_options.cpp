@@ -31,6 +31,8 @@ Keywords propagate_keywords(const std::vector<std::string> &words) {
                            {"mode", 1},
                            {"rescale", 1},
                            {"substep", 1},
+                           {"press", 2},
+                           {"axes", 1},
                            {"ghost", 1},
                            {"device", 1},
                            {"precision", 1},
@@ -41,10 +43,16 @@ Keywords propagate_keywords(const std::vector<std::string> &words) {
     for (const char *keyword : {"bound", "mode", "rescale", "substep"})
         TORCH_CHECK_VALUE(!given.has(keyword) || given.has("guard"), "`", keyword,
                           "` is the guard's, and there is none; add `guard`");
+    TORCH_CHECK_VALUE(!given.has("axes") || given.has("press"),
+                      "`axes` is the barostat's, and there is none; add `press`");
+    for (const char *other : {"guard", "temp"})
+        TORCH_CHECK_VALUE(!given.has("press") || given.has(other),
+                          "`press` goes by the energy of a guard's potential and by a temperature; add `", other, "`");
     return given;
 }
 
-PropagateOptions read_options(const Keywords &given, double femtoseconds, double stride_fs) {
+PropagateOptions read_options(const Keywords &given, const RunUnits &units, double stride_fs) {
+    const double femtoseconds = units.femtoseconds;
     PropagateOptions options;
     const auto has = [&](const char *keyword) { return given.has(keyword); };
     const auto value = [&](const char *keyword, std::size_t k = 0) { return given.value(keyword, k); };
@@ -80,6 +88,14 @@ PropagateOptions read_options(const Keywords &given, double femtoseconds, double
         if (has("substep"))
             options.guard.substep = number("substep", value("substep"), 0);
         options.guard.check();
+    }
+    if (has("press")) {
+        options.barostat.emplace();
+        options.barostat->pressure = number("press", value("press", 0)) * units.bar;
+        options.barostat->every = static_cast<std::int64_t>(whole("press", value("press", 1), 1));
+        if (has("axes"))
+            options.barostat->axes = value("axes");
+        options.barostat->check();
     }
     options.ghost = given.choice("ghost", GHOST_CHOICES, options.ghost);
     options.device = given.choice("device", DEVICE_CHOICES, options.device);

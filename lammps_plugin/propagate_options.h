@@ -2,6 +2,7 @@
 #pragma once
 
 #include "keywords.h"
+#include "propagation/barostat.h"
 #include "propagation/guard.h"
 #include "propagation/thermostat.h"
 
@@ -13,6 +14,7 @@ struct PropagateOptions {
     std::uint64_t seed = 0;
     std::string guard_file; ///< empty without a guard
     GuardSettings guard;
+    std::optional<BarostatSettings> barostat;
     std::string ghost = "auto", device = "auto", precision = "auto";
 };
 
@@ -20,7 +22,7 @@ struct PropagateOptions {
 Keywords propagate_keywords(const std::vector<std::string> &words);
 
 /// Raises c10::ValueError for values that cannot be.
-/// @param femtoseconds  of LAMMPS's unit of time
-PropagateOptions read_options(const Keywords &given, double femtoseconds, double stride_fs);
+/// @param units  of the run
+PropagateOptions read_options(const Keywords &given, const RunUnits &units, double stride_fs);
 
 } // namespace equistride::lammps

@@ -128,6 +128,10 @@ void bind_integrator(py::module_ &m) {
         integrator_of(o).setGuard({shared(model), file, {mode, every, bound, rescale, substep}});
     });
     m.def("guard_statistics", [](const py::object &o) { return integrator_of(o).getGuardStatistics(); });
+    m.def("set_barostat", [](const py::object &o, double pressure, std::int64_t every, const std::string &axes) {
+        integrator_of(o).setBarostat({pressure, every, axes});
+    });
+    m.def("barostat_statistics", [](const py::object &o) { return integrator_of(o).getBarostatStatistics(); });
 }
 
 } // namespace

@@ -98,6 +98,18 @@ std::map<std::string, double> TrajCastIntegrator::getGuardStatistics() const {
     return guard ? guard->statistics() : std::map<std::string, double>{};
 }
 
+void TrajCastIntegrator::setBarostat(const BarostatSettings &settings) {
+    if (run_)
+        throw OpenMMException("a barostat is set before the Context is made");
+    rethrow_as_openmm([&] { settings.check(); });
+    barostat_ = settings;
+}
+
+std::map<std::string, double> TrajCastIntegrator::getBarostatStatistics() const {
+    const Barostat *barostat = run_ ? run_->run().barostat() : nullptr;
+    return barostat ? barostat->statistics() : std::map<std::string, double>{};
+}
+
 double TrajCastIntegrator::getStepSize() const { return getMetadata().stride_fs / units::FS_PER_PS; }
 
 double TrajCastIntegrator::getConstraintTolerance() const {
@@ -145,6 +157,8 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
         run_ = std::make_unique<SystemPropagation>(artifact_->take(), atoms, thermostat_, seed, device);
         if (watch_)
             run_->set_guard(watch_->settings, watch_->artifact->take());
+        if (barostat_)
+            run_->set_barostat(*barostat_);
         if (on_device_) {
             mover().initialize(made);
             run_->stay_on_device();
@@ -198,11 +212,14 @@ void TrajCastIntegrator::stride() {
     if ((other || strained) && run_->run().guard())
         run_->run().guard()->reset();
     box_ = box;
-    const at::Tensor cell = periodic_ ? tensor_of(box, units::ANGSTROM_PER_NM) : at::zeros({3, 3}, at::kDouble);
+    const at::Tensor given = periodic_ ? tensor_of(box, units::ANGSTROM_PER_NM) : at::zeros({3, 3}, at::kDouble);
+    at::Tensor cell = given;
     if (on_device_)
         stride_on_device(cell, number);
     else
         stride_of_vectors(cell, number, old_positions, old_velocities);
+    if (!cell.is_same(given)) // a barostat's
+        put_box(cell);
     context->setTime(context->getTime() + getStepSize());
     context->setStepCount(number + 1);
     next_step_ = number + 1;
@@ -215,7 +232,12 @@ void TrajCastIntegrator::put(const Vectors &positions, const Vectors &velocities
     own_change_ = false;
 }
 
-void TrajCastIntegrator::stride_of_vectors(const at::Tensor &cell, std::int64_t number, const Vectors &old_positions,
+void TrajCastIntegrator::put_box(const at::Tensor &cell) {
+    box_ = vectors_of(cell, units::ANGSTROM_PER_NM);
+    context->setPeriodicBoxVectors(box_[0], box_[1], box_[2]);
+}
+
+void TrajCastIntegrator::stride_of_vectors(at::Tensor &cell, std::int64_t number, const Vectors &old_positions,
                                            const Vectors &old_velocities) {
     Vectors positions, velocities;
     context->getPositions(positions);
@@ -236,7 +258,7 @@ void TrajCastIntegrator::stride_of_vectors(const at::Tensor &cell, std::int64_t 
     put(positions, velocities);
 }
 
-void TrajCastIntegrator::stride_on_device(const at::Tensor &cell, std::int64_t number) {
+void TrajCastIntegrator::stride_on_device(at::Tensor &cell, std::int64_t number) {
     rethrow_as_openmm([&] {
         const GilRelease released;
         State began;

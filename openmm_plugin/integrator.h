@@ -61,6 +61,11 @@ public:
     const std::optional<Watch> &getGuard() const { return watch_; }
     /// What the guard did in this Context; empty without a guard.
     std::map<std::string, double> getGuardStatistics() const;
+    /// Moves of the box between strides. It needs a guard, a thermostat and periodic boundary conditions.
+    void setBarostat(const BarostatSettings &settings);
+    const std::optional<BarostatSettings> &getBarostat() const { return barostat_; }
+    /// What it did in this Context; empty without one.
+    std::map<std::string, double> getBarostatStatistics() const;
 
     /// The model's stride [ps]; no other can be set.
     double getStepSize() const override;
@@ -89,10 +94,10 @@ private:
     void stride();
     using Vectors = std::vector<OpenMM::Vec3>;
     /// Where it raises, positions and velocities are those given, of before other forces changed them.
-    void stride_of_vectors(const at::Tensor &cell, std::int64_t number, const Vectors &positions,
-                           const Vectors &velocities);
+    void stride_of_vectors(at::Tensor &cell, std::int64_t number, const Vectors &positions, const Vectors &velocities);
     void put(const Vectors &positions, const Vectors &velocities);
-    void stride_on_device(const at::Tensor &cell, std::int64_t number);
+    void stride_on_device(at::Tensor &cell, std::int64_t number);
+    void put_box(const at::Tensor &cell);
     MoveAtomsKernel &mover() { return mover_.getAs<MoveAtomsKernel>(); }
     /// Do what waits for the device; where a stride of before was wrong, go back to where it began.
     template <class Body> void or_take_back(Body body);
@@ -109,6 +114,7 @@ private:
     int seed_ = 0;
     std::string device_ = "auto";
     std::optional<Watch> watch_;
+    std::optional<BarostatSettings> barostat_;
 
     std::unique_ptr<SystemPropagation> run_; // while bound to a Context
     std::int64_t next_step_ = -1;            // the Context's step count after our last stride

@@ -66,6 +66,12 @@ public:
         SerializationNode &guards = node.createChildNode("Guards");
         if (integrator.getGuard())
             write_guard(*integrator.getGuard(), guards.createChildNode("Guard"));
+        if (integrator.getBarostat()) {
+            SerializationNode &barostat = node.createChildNode("Barostat");
+            barostat.setDoubleProperty("pressure", integrator.getBarostat()->pressure);
+            barostat.setLongProperty("every", integrator.getBarostat()->every);
+            barostat.setStringProperty("axes", integrator.getBarostat()->axes);
+        }
     }
 
     void *deserialize(const SerializationNode &node) const override {
@@ -87,6 +93,10 @@ public:
         integrator->setElements(elements);
         for (const SerializationNode &child : node.getChildNode("Guards").getChildren())
             integrator->setGuard(read_guard(child));
+        for (const SerializationNode &child : node.getChildren())
+            if (child.getName() == "Barostat")
+                integrator->setBarostat({child.getDoubleProperty("pressure"), child.getLongProperty("every"),
+                                         child.getStringProperty("axes")});
         return integrator.release();
     }
 };

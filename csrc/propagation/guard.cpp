@@ -1,18 +1,13 @@
 #include "propagation/guard.h"
 
+#include "propagation/clock.h"
+
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
-#include <chrono>
 #include <cmath>
 
 namespace equistride {
-namespace {
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-} // namespace
-
 void GuardSettings::check() const {
     TORCH_CHECK_VALUE(mode == "correct" || mode == "reject" || mode == "midpoint",
                       "the mode of a guard is not known; expected correct, reject or midpoint; found '", mode, "'");

@@ -41,6 +41,8 @@ public:
     /// Forget the energies of before: positions, velocities or the cell were set from outside.
     void reset() { start_ = static_ = std::nullopt; }
 
+    Potential &potential() { return potential_; }
+
     /// strides, checks, violations, corrected, rejected, refused; mean, rms and largest change of energy over a stride
     /// [eV/atom]; evaluations of the potential; seconds of the guard and of the network.
     std::map<std::string, double> statistics() const;

@@ -5,6 +5,13 @@
 #include <ATen/ATen.h>
 
 namespace equistride {
+namespace {
+
+void check_barostat(bool barostat, bool thermostat) {
+    TORCH_CHECK_VALUE(!barostat || thermostat, "a barostat needs the temperature of a thermostat; give one");
+}
+
+} // namespace
 
 Propagation::Propagation(Evaluation &network, const Thermostat &thermostat, std::uint64_t seed,
                          const Communicator &communicator)
@@ -14,6 +21,7 @@ Propagation::Propagation(Evaluation &network, const Thermostat &thermostat, std:
 
 void Propagation::set_thermostat(const Thermostat &thermostat) {
     thermostat.check();
+    check_barostat(barostat_.has_value(), thermostat.active());
     const bool other = thermostat.active() != thermostat_.active();
     thermostat_ = thermostat;
     if (other)
@@ -23,6 +31,12 @@ void Propagation::set_thermostat(const Thermostat &thermostat) {
 void Propagation::set_guard(const GuardSettings &settings, Evaluation &potential) {
     guard_.emplace(settings, Potential(potential, communicator_), stride_fs());
     arrange();
+}
+
+void Propagation::set_barostat(const BarostatSettings &settings) {
+    TORCH_CHECK_VALUE(guard_, "a propagator knows no energy, and a barostat goes by the guard's; give a guard");
+    check_barostat(true, thermostat_.active());
+    barostat_.emplace(settings);
 }
 
 void Propagation::stay_on_device(SystemEvaluation &network, const Particles &particles) {
@@ -64,7 +78,7 @@ void Propagation::half_step(State &state, const Particles &particles, std::size_
         state.velocities = device_->half_step(state, which);
 }
 
-void Propagation::step(State &state, const Particles &particles, std::int64_t number) {
+void Propagation::step(State &state, Particles &particles, std::int64_t number) {
     if (!on_device_) // there the step itself says what is wrong
         together(communicator_, [&] {
             Frame frame;
@@ -84,19 +98,24 @@ void Propagation::step(State &state, const Particles &particles, std::int64_t nu
     }
 }
 
-void Propagation::move(State &state, const Particles &particles, std::int64_t number) {
+void Propagation::move(State &state, Particles &particles, std::int64_t number) {
     if (on_device_ && thermostat_.active())
         device_->prepare(thermostat_, 0.5 * stride_fs(), draws_);
     half_step(state, particles, 0);
     const auto network = [&] { return stride(state, particles); };
     state = guard_ ? guard_->stride(network, state, particles, {number, !thermostat_.active()}) : network();
     half_step(state, particles, 1);
+    if (barostat_ && barostat_->due(number) &&
+        barostat_->move(state, particles, thermostat_.temperature, guard_->potential(), draws_))
+        guard_->reset();
 }
 
 void Propagation::recall(const Memory &memory) {
     draws_ = memory.draws;
     if (memory.guard)
         guard_.emplace(*memory.guard);
+    if (memory.barostat)
+        barostat_.emplace(*memory.barostat);
 }
 
 std::string Propagation::state() const {
@@ -105,16 +124,23 @@ std::string Propagation::state() const {
     checkpoint.set("random.draws", draws_.number);
     if (guard_)
         guard_->save(checkpoint);
+    if (barostat_)
+        barostat_->save(checkpoint);
     return checkpoint.text();
 }
 
 void Propagation::set_state(const std::string &state) {
     const Checkpoint checkpoint(state);
-    TORCH_CHECK_VALUE(guard_.has_value() == checkpoint.has("guard.strides"),
-                      "the checkpoint does not fit this run: one of them has a guard, and the other has none; set the "
-                      "run up as it was");
-    if (guard_)
+    const auto fits = [&](const char *what, bool here, const char *name) {
+        TORCH_CHECK_VALUE(here == checkpoint.has(name), "the checkpoint does not fit this run: one of them has a ",
+                          what, ", and the other has none; set the run up as it was");
+        return here;
+    };
+    const bool moves = fits("barostat", barostat_.has_value(), "barostat.moves");
+    if (fits("guard", guard_.has_value(), "guard.strides"))
         guard_->load(checkpoint);
+    if (moves)
+        barostat_->load(checkpoint);
     draws_ = {checkpoint.word("random"), checkpoint.word("random.draws")};
 }
 

@@ -8,6 +8,13 @@
 namespace equistride {
 namespace {
 
+c10::Dict<std::string, double> dictionary(const std::map<std::string, double> &values) {
+    c10::Dict<std::string, double> made;
+    for (const auto &[name, value] : values)
+        made.insert(name, value);
+    return made;
+}
+
 struct TorchPropagation : torch::CustomClassHolder {
     std::unique_ptr<SystemPropagation> system;
 
@@ -27,6 +34,10 @@ struct TorchPropagation : torch::CustomClassHolder {
         system->set_guard({mode, every, bound, rescale, substep}, Model::load(artifact));
     }
 
+    void set_barostat(double pressure, std::int64_t every, const std::string &axes) {
+        system->set_barostat({pressure, every, axes});
+    }
+
     void set_thermostat(const std::string &kind, double temperature, double time, double tau) {
         system->run().set_thermostat({kind, temperature, time, tau});
     }
@@ -36,12 +47,13 @@ struct TorchPropagation : torch::CustomClassHolder {
 
     double stride_fs() const { return system->run().stride_fs(); }
 
-    /// New positions [N, 3] A and velocities [N, 3] A/fs after stride `number` in a cell [3, 3] A.
-    std::tuple<at::Tensor, at::Tensor> step(const at::Tensor &positions, const at::Tensor &velocities,
-                                            const at::Tensor &cell, std::int64_t number) {
+    /// New positions [N, 3] A, velocities [N, 3] A/fs and cell [3, 3] A after stride `number`.
+    std::tuple<at::Tensor, at::Tensor, at::Tensor> step(const at::Tensor &positions, const at::Tensor &velocities,
+                                                        const at::Tensor &cell, std::int64_t number) {
         State state{positions.to(at::kDouble), velocities.to(at::kDouble)};
-        system->step(state, cell.to(at::kDouble), number);
-        return {state.positions, state.velocities};
+        at::Tensor box = cell.to(at::kDouble);
+        system->step(state, box, number);
+        return {state.positions, state.velocities, box};
     }
 
     at::Tensor thermal_velocities(const at::Tensor &positions, double temperature, std::int64_t seed) {
@@ -49,11 +61,12 @@ struct TorchPropagation : torch::CustomClassHolder {
     }
 
     c10::Dict<std::string, double> statistics() {
-        c10::Dict<std::string, double> found;
-        if (Guard *guard = system->run().guard())
-            for (const auto &[name, value] : guard->statistics())
-                found.insert(name, value);
-        return found;
+        Guard *guard = system->run().guard();
+        return dictionary(guard ? guard->statistics() : std::map<std::string, double>{});
+    }
+    c10::Dict<std::string, double> barostat_statistics() {
+        const Barostat *barostat = system->run().barostat();
+        return dictionary(barostat ? barostat->statistics() : std::map<std::string, double>{});
     }
 
     void reset() {
@@ -104,6 +117,7 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
         .def(torch::init<const std::string &, const std::vector<std::string> &, const at::Tensor &, const at::Tensor &,
                          const std::string &, double, double, std::int64_t, const std::string &>())
         .def("set_guard", &TorchPropagation::set_guard)
+        .def("set_barostat", &TorchPropagation::set_barostat)
         .def("set_thermostat", &TorchPropagation::set_thermostat)
         .def("stay_on_device", &TorchPropagation::stay_on_device)
         .def("finish", &TorchPropagation::finish)
@@ -111,6 +125,7 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
         .def("step", &TorchPropagation::step)
         .def("thermal_velocities", &TorchPropagation::thermal_velocities)
         .def("statistics", &TorchPropagation::statistics)
+        .def("barostat_statistics", &TorchPropagation::barostat_statistics)
         .def("reset", &TorchPropagation::reset)
         .def("state", &TorchPropagation::state)
         .def("set_state", &TorchPropagation::set_state);

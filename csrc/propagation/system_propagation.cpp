@@ -84,6 +84,11 @@ void SystemPropagation::set_guard(const GuardSettings &settings, std::unique_ptr
     run_->set_guard(settings, *potential_.evaluation);
 }
 
+void SystemPropagation::set_barostat(const BarostatSettings &settings) {
+    TORCH_CHECK_VALUE(atoms_.pbc.all().item<bool>(), "a barostat needs a box along all three axes; leave it out");
+    run_->set_barostat(settings);
+}
+
 void SystemPropagation::stay_on_device() {
     on_device_ = true;
     network_.evaluation->pad();
@@ -91,19 +96,22 @@ void SystemPropagation::stay_on_device() {
     run_->stay_on_device(*network_.evaluation, particles_);
 }
 
-void SystemPropagation::step(State &state, const at::Tensor &cell, std::int64_t number) {
+void SystemPropagation::step(State &state, at::Tensor &cell, std::int64_t number) {
     Particles particles = particles_;
     particles.cell = cell;
     if (on_device_) {
         particles.masses = device_masses_;
         state = {state.positions.to(device_), state.velocities.to(device_)};
     }
-    if (!on_device_)
-        return run_->step(state, particles, number);
-    Propagation::Memory began = run_->memory();
-    or_recall([&] { run_->step(state, particles, number); });
-    last_.reset();
-    last_.emplace(std::move(began));
+    if (on_device_) {
+        Propagation::Memory began = run_->memory();
+        or_recall([&] { run_->step(state, particles, number); });
+        last_.reset();
+        last_.emplace(std::move(began));
+    } else {
+        run_->step(state, particles, number);
+    }
+    cell = particles.cell;
 }
 
 void SystemPropagation::finish() {

@@ -25,10 +25,13 @@ public:
                       at::Device device);
 
     void set_guard(const GuardSettings &settings, std::unique_ptr<Model> potential);
+    /// Raises c10::ValueError where the box is not closed along all axes; else as Propagation.
+    void set_barostat(const BarostatSettings &settings);
     /// States lie on the network's device from now on; see Propagation.
     void stay_on_device();
-    /// One stride in a cell [3, 3] A (zeros along open axes); `number` counts the strides of the run.
-    void step(State &state, const at::Tensor &cell, std::int64_t number);
+    /// One stride in a cell [3, 3] A (zeros along open axes), which a barostat replaces by another; `number` counts the
+    /// strides of the run.
+    void step(State &state, at::Tensor &cell, std::int64_t number);
     at::Tensor thermal_velocities(const at::Tensor &positions, double temperature, std::uint64_t seed) const;
 
     Propagation &run() { return *run_; }

@@ -116,6 +116,22 @@ def test_constant_pressure(engine: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert "Box Volume (nm^3)" in result.files["table"].read_text()
 
 
+def test_strides_at_constant_pressure(tmp_path: Path) -> None:
+    """The guard's potential says what a move of the box costs: one run in three engines, and one that is broken goes on."""
+    make = lambda engine, strides: Settings(engine=engine, ensemble="npt", time_fs=30 * strides, every=10, pressure=3e4,  # noqa: E731
+                                            guard=str(POTENTIAL))  # fmt: skip
+    cells = [simulate(PROPAGATOR, crystal(), make(e, 40), tmp_path / e).last.cell for e in ("openmm", "lammps", "ase")]
+    strain = (
+        np.diag(cells[0]) / np.diag(simulate(PROPAGATOR, crystal(), make("ase", 9), tmp_path / "start").last.cell) - 1
+    )
+    assert np.abs(strain).max() > 1e-4
+    for cell in cells[1:]:
+        np.testing.assert_allclose(cell, cells[0], atol=1e-6)
+    simulate(PROPAGATOR, crystal(), make("ase", 20), tmp_path / "broken")
+    rest = simulate(PROPAGATOR, crystal(), make("ase", 40), tmp_path / "broken", resume=True)
+    assert np.array_equal(rest.last.cell, cells[2])
+
+
 @pytest.mark.parametrize("engine", ["openmm", "lammps", "ase"])
 def test_minimisation(engine: str, ideal: Result, tmp_path: Path) -> None:
     """Crystals go back to the lattice: energies of all engines agree to 1e-4 eV, forces are below the bound."""
@@ -172,8 +188,12 @@ def test_report_and_molecule(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(EquistrideError, match="knows no forces"):
+    with pytest.raises(EquistrideError, match=r"what a move of the box costs; give one with --guard"):
         simulate(PROPAGATOR, crystal(), Settings(ensemble="npt"), tmp_path)
+    with pytest.raises(EquistrideError, match="knows no forces"):
+        simulate(PROPAGATOR, crystal(), Settings(ensemble="minimise"), tmp_path)
+    with pytest.raises(EquistrideError, match="this is a potential; leave --guard out"):
+        simulate(POTENTIAL, crystal(), Settings(guard=str(POTENTIAL)), tmp_path)
     with pytest.raises(EquistrideError, match="stride of its own; expected 30 fs; found a time step of 5 fs"):
         simulate(PROPAGATOR, crystal(), Settings(timestep_fs=5.0), tmp_path)
     with pytest.raises(EquistrideError, match="constant pressure is not offered in ASE"):

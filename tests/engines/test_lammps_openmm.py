@@ -21,6 +21,7 @@ from toy_metadata import toy_metadata
 from toy_propagator import MAX_SPEED, STRIDE
 
 from equistride.artifact.export import save
+from equistride.engines.barostat import Barostat
 from equistride.engines.guard import Guard, GuardStatistics
 from equistride.engines.openmm import TrajCastIntegrator
 
@@ -96,7 +97,7 @@ class Both:
             f"fix p all equistride/propagate {self.artifact} Si O {options}\n"
             "dump out all custom 1 out.dump id xu yu zu vx vy vz fx fy fz id\n"
             'dump_modify out sort id format float "%.17g"\n'
-            f"thermo_style custom step {' '.join(f'f_p[{k}]' for k in range(1, 13))}\n"
+            f"thermo_style custom step {' '.join(f'f_p[{k}]' for k in range(1, 15))} lx ly lz xy xz yz\n"
             f"thermo_modify format float %.17g\nrun {strides}\n"
         )
 
@@ -146,6 +147,31 @@ def test_an_open_molecule_keeps_its_angular_momentum(flight: Path, tmp_path: Pat
     end = moving(both.made)._replace(positions=found.positions, velocities=found.velocities / 1000)
     np.testing.assert_allclose(angular_momentum(end, masses), before, rtol=1e-9)
     assert np.abs(before).min() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("axes", "skew", "ranks"),
+    [("xyz", 0.0, 1), ("xyz", 1.5, 2), ("xy,z", 1.5, 1), ("xy,z", 0.0, 2), ("x,y,z", 0.0, 1), ("x,y,z", 1.5, 4)],
+)
+def test_a_barostat_moves_one_box(
+    flight: Path, potential: Path, tmp_path: Path, axes: Any, skew: float, ranks: int
+) -> None:
+    """Moves of the box along one axis and several are those of OpenMM, and so are the atoms, unwrapped."""
+    atoms = bulk()
+    atoms.set_cell([[8, 0, 0], [skew, 6, 0], [0.5 * skew, -skew, 6]], scale_atoms=True)
+    guard, barostat = Guard(potential, every=3, bound=math.inf), Barostat(20000.0, every=2, axes=axes)
+    both = Both(flight, atoms, tmp_path, seed=7, tau=0.01, guard=guard, barostat=barostat)
+    words = f"temp 300 300 0.01 seed 7 guard {potential} 3 bound none press 20000 2 axes {axes}"
+    found = both.compare(24, words, ranks).thermo[-1]
+    box = moving(both.made).box
+    names, entries = ("Lx", "Ly", "Lz", "Xy", "Xz", "Yz"), ((0, 1, 2, 1, 2, 2), (0, 1, 2, 0, 0, 1))
+    np.testing.assert_allclose([found[name] for name in names], box[entries], rtol=1e-12, atol=1e-12)
+    strain = np.diag(box) / np.diag(atoms.cell.array) - 1
+    assert np.abs(strain).max() > 1e-3
+    assert np.ptp(strain[:2]) < 1e-12 or axes == "x,y,z"
+    done = TrajCastIntegrator.cast(both.made.getIntegrator()).getBarostatStatistics()
+    assert (found["f_p[13]"], found["f_p[14]"]) == (done.moves, done.taken) == (12, done.taken)
+    assert done.taken > 0
 
 
 GUARDS = {
@@ -236,6 +262,13 @@ def test_a_guard_that_corrects_asks_for_energies_alone(
 
 
 REFUSALS = {
+    "pressure without a guard": ("temp 300 300 0.01 press 1 10", "by a temperature; add `guard`"),
+    "pressure without a thermostat": ("guard {p} 1 press 1 10", "by a temperature; add `temp`"),
+    "axes without a pressure": (
+        "guard {p} 1 temp 300 300 0.01 axes xyz",
+        "`axes` is the barostat's, and there is none",
+    ),
+    "axes": ("guard {p} 1 temp 300 300 0.01 press 1 10 axes zyx", "axes of a barostat are not known"),
     "mode": ("guard {p} 1 mode mend", "the mode of a guard is not known"),
     "rescale": ("guard {p} 1 rescale maybe", "the value of rescale is not known; expected one of yes, no"),
     "substep": ("guard {p} 1 substep 0", "the substep of a guard makes no sense"),

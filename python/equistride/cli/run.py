@@ -34,7 +34,7 @@ def run(
     ),
     engine: Annotated[str, typer.Option(help="openmm, lammps or ase.")] = "openmm",
     ensemble: Annotated[
-        str, typer.Option(help="nvt, nve, npt (the whole cell moves) or minimise (in its cell).")
+        str, typer.Option(help="nvt, nve, npt (the whole cell moves; by strides its axes) or minimise (in its cell).")
     ] = "nvt",
     time: Annotated[str, typer.Option(help="Simulated time, as 10ps.")] = "10ps",
     timestep: Annotated[str | None, typer.Option(help="Time step, 1fs by default; a propagator has its own.")] = None,
@@ -46,6 +46,9 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
     seed: Annotated[int, typer.Option(min=1, help="Seed of velocities and bath.")] = 1,
     max_force: Annotated[float, typer.Option(help="Where a minimisation ends [eV/A].")] = 0.01,
+    guard: Annotated[
+        Path | None, typer.Option(help="Of a propagator: potential that checks strides, and whose energy npt goes by.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or float64; the artifact's own by default.")] = None,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")] = "cpu",
     processes: Annotated[int, typer.Option(min=1, help="LAMMPS: processes of MPI.")] = 1,
@@ -60,7 +63,7 @@ def run(
     settings = Settings(
         time_fs=femtoseconds(time, "time"), timestep_fs=femtoseconds(timestep, "time step") if timestep else None,
         every=every, temperature=temperature, pressure=pressure, seed=seed, precision=precision, device=device,
-        max_force=max_force, **words,
+        max_force=max_force, guard=None if guard is None else str(guard), **words,
     )  # fmt: skip
     if processes > 1 and RANK not in os.environ:
         if engine != "lammps":

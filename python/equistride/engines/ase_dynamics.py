@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import equistride._library  # noqa: F401  (registers torch.classes.equistride)
 from equistride.artifact.native import sentence, trust
+from equistride.engines.barostat import Barostat, BarostatStatistics, barostat_statistics, require_barostat
 from equistride.engines.guard import Guard, GuardStatistics, guard_statistics
 from equistride.engines.thermostat import Thermostat, relaxation_times
 from equistride.errors import EquistrideError
@@ -54,6 +55,8 @@ class TrajCastDynamics(MolecularDynamics):
         Of the thermostat; two runs with one seed are the same.
     guard
         A potential that watches over the strides.
+    barostat
+        Moves the cell between strides by the energy of the guard's potential; it needs a guard and a thermostat.
     device
         Where the networks run: ``cpu``, ``cuda``, ``cuda:1`` ...
     trust_compiled
@@ -79,6 +82,7 @@ class TrajCastDynamics(MolecularDynamics):
         friction: float | None = None,
         seed: int = 1,
         guard: Guard | None = None,
+        barostat: Barostat | None = None,
         device: str = "cpu",
         trust_compiled: bool = False,
         trajectory: Any = None,
@@ -103,6 +107,9 @@ class TrajCastDynamics(MolecularDynamics):
         self._call(self._run.set_thermostat, kind, self._temperature, *(t / units.fs for t in times))
         if guard is not None:
             self._call(self._run.set_guard, os.fspath(guard.potential), *guard.settings)
+        self._moves_box = barostat is not None
+        if barostat is not None:
+            self._call(self._run.set_barostat, *require_barostat(barostat))
         self._left: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         super().__init__(
             atoms,
@@ -156,7 +163,9 @@ class TrajCastDynamics(MolecularDynamics):
             self._run.reset()
         cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
         arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in (positions, velocities, cell)]
-        positions, velocities = (t.numpy() for t in self._call(self._run.step, *arrays, self.nsteps))
+        positions, velocities, cell = (t.numpy() for t in self._call(self._run.step, *arrays, self.nsteps))
+        if self._moves_box:
+            atoms.set_cell(cell)
         atoms.positions = positions
         atoms.set_velocities(velocities / units.fs)
         self._left = (atoms.positions.copy(), atoms.get_velocities() * units.fs)
@@ -178,8 +187,18 @@ class TrajCastDynamics(MolecularDynamics):
         """
         return guard_statistics(dict(self._run.statistics()))
 
+    def barostat_statistics(self) -> BarostatStatistics:
+        """Return what the barostat did.
+
+        Raises
+        ------
+        EquistrideError
+            Where there is none.
+        """
+        return barostat_statistics(dict(self._run.barostat_statistics()))
+
     def state(self) -> dict[str, Any]:
-        """Return what goes on from here needs beside the atoms: number of strides, random state, counts of the guard."""
+        """Return what goes on from here needs beside the atoms: number of strides, random state, what guard and barostat keep."""
         return {"nsteps": self.nsteps, "run": self._run.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import openmm
 from openmm import app, unit
 
 from equistride.artifact.native import trust
+from equistride.engines.barostat import Barostat, BarostatStatistics, barostat_statistics, require_barostat
 from equistride.engines.guard import Guard, GuardStatistics, guard_statistics
 from equistride.engines.openmm_force import _plugin, _read
 from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
@@ -58,6 +59,8 @@ class TrajCastIntegrator(openmm.Integrator):
         Seed of the thermostat; 0 for another one in each Context, as OpenMM's integrators have it.
     guard
         A potential that watches over the strides.
+    barostat
+        Moves the box between strides by the energy of the guard's potential; it needs a guard and a thermostat.
     periodic
         Whether the model sees the box; None to follow the topology.
     device
@@ -88,6 +91,7 @@ class TrajCastIntegrator(openmm.Integrator):
         tau: float | unit.Quantity | None = None,
         seed: int = 0,
         guard: Guard | None = None,
+        barostat: Barostat | None = None,
         periodic: bool | None = None,
         device: str = "auto",
         ignore_forces: bool = False,
@@ -130,6 +134,8 @@ class TrajCastIntegrator(openmm.Integrator):
             if trust_compiled:
                 trust(potential)
             _plugin.set_guard(self, potential, name, mode, every, bound, rescale, substep)
+        if barostat is not None:
+            _plugin.set_barostat(self, *require_barostat(barostat))
         if ignore_forces:
             self.setIntegrationForceGroups(set())
 
@@ -225,6 +231,16 @@ class TrajCastIntegrator(openmm.Integrator):
             Where there is no guard, or no Context yet.
         """
         return guard_statistics(_plugin.guard_statistics(self))
+
+    def getBarostatStatistics(self) -> BarostatStatistics:
+        """Return what the barostat did in this Context.
+
+        Raises
+        ------
+        EquistrideError
+            Where there is no barostat, or no Context yet.
+        """
+        return barostat_statistics(_plugin.barostat_statistics(self))
 
 
 class GuardReporter:

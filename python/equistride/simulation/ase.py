@@ -16,6 +16,7 @@ from ase.optimize import LBFGS
 from equistride.artifact.metadata import Metadata
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.ase_dynamics import TrajCastDynamics
+from equistride.engines.barostat import keeping
 from equistride.errors import EquistrideError
 from equistride.simulation.engine import Array, Moment
 from equistride.simulation.settings import FRICTION, Settings
@@ -27,19 +28,19 @@ class ASEEngine:
     leads = True
 
     def __init__(self, model: str | os.PathLike[str], metadata: Metadata, atoms: Atoms, settings: Settings) -> None:
-        if settings.ensemble == "npt":
-            raise EquistrideError(
-                "constant pressure is not offered in ASE", hint="choose --engine openmm or --engine lammps"
-            )
         self._atoms, self._random = atoms.copy(), np.random.RandomState(settings.seed % 2**32)
         self._strides = metadata.kind == "propagator"
         if self._strides:
             bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
             self._dynamics: Any = TrajCastDynamics(
                 self._atoms, model, temperature_K=settings.temperature, thermostat=bath, seed=settings.seed,
-                device=settings.device,
+                device=settings.device, **keeping(settings.guard, settings.barostat_bar),
             )  # fmt: skip
             return
+        if settings.ensemble == "npt":
+            raise EquistrideError(
+                "constant pressure is not offered in ASE", hint="choose --engine openmm or --engine lammps"
+            )
         self._atoms.calc = EquistrideCalculator(model, device=settings.device, dtype=settings.precision)
         step = settings.step_fs * units.fs
         if settings.ensemble in ("nve", "minimise"):
@@ -72,19 +73,22 @@ class ASEEngine:
         return stop
 
     def state(self) -> bytes:
-        """Return positions, momenta, and the random state."""
+        """Return positions, momenta, cell, and the random state."""
         kind, keys, *rest = self._random.get_state(legacy=True)
         memory: dict[str, Any] = {"random": [kind, np.asarray(keys).tolist(), *rest]}
         if self._strides:
             memory["strides"] = self._dynamics.state()
         out = io.BytesIO()
-        np.savez(out, positions=self._atoms.positions, momenta=self._atoms.get_momenta(), memory=json.dumps(memory))
+        atoms, cell = self._atoms, self._atoms.cell.array
+        np.savez(out, positions=atoms.positions, momenta=atoms.get_momenta(), cell=cell, memory=json.dumps(memory))
         return out.getvalue()
 
     def restore(self, state: bytes, step: int) -> None:
         """Go on from a state, bit for bit."""
         with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
             self._atoms.positions = arrays["positions"]
+            if "cell" in arrays:
+                self._atoms.set_cell(arrays["cell"])
             self._atoms.set_momenta(arrays["momenta"])
             memory = json.loads(str(arrays["memory"]))
         kind, keys, *rest = memory["random"]

@@ -96,7 +96,12 @@ class LammpsEngine:
         warm = f"{settings.temperature!r} {settings.temperature!r}"
         if self._strides:
             bath = "" if settings.ensemble == "nve" else f"temp {warm} {0.5 * settings.step_fs / FS_PER_PS!r}"
-            self._say(f"fix mover all equistride/propagate {self._model} {names} {bath} seed {settings.seed} {device}")
+            kept = f"guard {settings.guard} 10 bound 0.002" if settings.guard else ""
+            if settings.ensemble == "npt":
+                kept += f" press {settings.pressure!r} 10 axes x,y,z"
+            self._say(
+                f"fix mover all equistride/propagate {self._model} {names} {bath} seed {settings.seed} {device} {kept}"
+            )
         else:
             words = [device] + ([f"precision {settings.precision}"] if settings.precision else [])
             words += [f"{name} {value!r}" for name, value in self._system._asdict().items() if value is not None]

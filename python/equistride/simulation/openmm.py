@@ -11,6 +11,7 @@ from ase import Atoms, units
 from openmm import unit
 
 from equistride.artifact.metadata import Metadata
+from equistride.engines.barostat import keeping
 from equistride.engines.charge_spin import said_by
 from equistride.engines.nve import velocity_verlet
 from equistride.engines.openmm import TrajCastIntegrator, create_system
@@ -29,7 +30,7 @@ class OpenMMEngine:
     """A Context of the Reference platform, or CUDA's where the network runs on a GPU.
 
     A potential moves by velocity Verlet (NVE) or LangevinMiddle (NVT; with a flexible Monte Carlo barostat NPT), a propagator by
-    its ``TrajCastIntegrator``.
+    its ``TrajCastIntegrator``, which has a barostat of its own.
     """
 
     leads = True
@@ -64,7 +65,8 @@ class OpenMMEngine:
         if self._strides:
             bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
             return TrajCastIntegrator(model, self._topology, temperature=settings.temperature, thermostat=bath,
-                                      seed=settings.seed, device=settings.device)  # fmt: skip
+                                      seed=settings.seed, device=settings.device,
+                                      **keeping(settings.guard, settings.barostat_bar))  # fmt: skip
         if settings.ensemble in ("nve", "minimise"):
             return velocity_verlet(settings.step_fs)
         if settings.ensemble == "npt":

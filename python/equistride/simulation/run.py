@@ -96,6 +96,7 @@ def simulate(
     said = asdict(settings) | {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
         "structure": digest_of(structure),
+        "guard": hashlib.sha256(Path(settings.guard).read_bytes()).hexdigest() if settings.guard else None,
     }
     past = _past(folder, settings, said) if resume else None
     engine = start(model, metadata, atoms, settings)
@@ -123,11 +124,17 @@ def simulate(
 
 def _fitting(settings: Settings, metadata: Metadata) -> Settings:
     if metadata.kind == "potential":
+        if settings.guard is not None:
+            raise EquistrideError(
+                "a guard watches over a propagator, and this is a potential", hint="leave --guard out"
+            )
         return settings
-    if settings.ensemble in ("npt", "minimise"):
-        what = "a pressure" if settings.ensemble == "npt" else "an energy"
-        raise EquistrideError(f"a propagator knows no forces, so that there is not {what}",
-                              expected="--ensemble nvt or nve", found=settings.ensemble)  # fmt: skip
+    if settings.ensemble == "minimise":
+        raise EquistrideError("a propagator knows no forces, so that there is not an energy",
+                              expected="--ensemble nvt, nve or npt", found=settings.ensemble)  # fmt: skip
+    if settings.ensemble == "npt" and settings.guard is None:
+        raise EquistrideError("a propagator knows no forces, so that a potential must say what a move of the box costs",
+                              hint="give one with --guard")  # fmt: skip
     if settings.precision is not None:
         raise EquistrideError("a propagator runs in its own precision", hint="leave --precision out")
     if settings.timestep_fs not in (None, metadata.stride_fs):
@@ -202,7 +209,9 @@ def digest_of(atoms: Atoms) -> str:
 
 def _past(folder: Path, settings: Settings, said: dict[str, Any]) -> Checkpoint:
     past = read_checkpoint(folder)
-    other = settings.differing(past.settings) + [k for k in ("model", "structure") if said[k] != past.settings.get(k)]
+    other = settings.differing(past.settings) + [
+        k for k in ("model", "structure", "guard") if said[k] != past.settings.get(k)
+    ]
     if other:
         raise EquistrideError(
             f"the run in {folder} had another {', '.join(name.replace('_fs', '') for name in other)}",

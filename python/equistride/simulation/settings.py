@@ -85,6 +85,8 @@ class Settings:
         Of the network: ``float32``, ``float64`` or None for the artifact's own; ``cpu``, ``cuda`` ...
     max_force
         Where a minimisation ends [eV/A].
+    guard
+        Artifact of a potential that watches over a propagator's strides, and by whose energy ``npt`` moves the box.
 
     Raises
     ------
@@ -104,6 +106,7 @@ class Settings:
     precision: str | None = None
     device: str = "cpu"
     max_force: float = 0.01
+    guard: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("engine", EngineName), ("ensemble", Ensemble), ("trajectory", Format)):
@@ -127,10 +130,17 @@ class Settings:
         return self.timestep_fs or 1.0
 
     @property
+    def barostat_bar(self) -> float | None:
+        """Pressure of the barostat [bar]; None without one."""
+        return self.pressure if self.ensemble == "npt" else None
+
+    @property
     def steps(self) -> int:
         """Steps in the simulated time."""
         return max(1, round(self.time_fs / self.step_fs))
 
     def differing(self, other: dict[str, Any]) -> list[str]:
-        """Return the names of settings that differ from those of a checkpoint; a run may become longer."""
-        return [name for name, value in asdict(self).items() if name != "time_fs" and other.get(name) != value]
+        """Return the names of settings that differ from those of a checkpoint; a run may become longer, and files are known
+        by what they hold."""
+        free = ("time_fs", "guard")
+        return [name for name, value in asdict(self).items() if name not in free and other.get(name) != value]
