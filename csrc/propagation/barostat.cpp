@@ -11,6 +11,7 @@
 #include <sstream>
 
 namespace equistride {
+
 void BarostatSettings::check() const {
     TORCH_CHECK_VALUE(std::isfinite(pressure), "the pressure of a barostat makes no sense; expected bar; found ",
                       pressure);

@@ -8,6 +8,7 @@
 #include <cmath>
 
 namespace equistride {
+
 void GuardSettings::check() const {
     TORCH_CHECK_VALUE(mode == "correct" || mode == "reject" || mode == "midpoint",
                       "the mode of a guard is not known; expected correct, reject or midpoint; found '", mode, "'");
