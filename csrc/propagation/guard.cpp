@@ -49,11 +49,16 @@ State Guard::mechanics(const State &before, const Particles &particles) {
 
 // Scale the internal velocities so that the total energy is `energy`; false where that would take a factor beyond 2.
 bool Guard::scale(State &state, const Particles &particles, double energy) {
+    return add(state, particles, energy - this->energy(state, particles));
+}
+
+// Scale them so that their energy is `energy` more.
+bool Guard::add(State &state, const Particles &particles, double energy) {
     const Communicator &communicator = potential_.communicator();
     const RigidMotion rigid(state.positions, particles.masses, particles.conserves_angular_momentum, communicator);
     const at::Tensor whole = rigid.part(state.velocities), internal = state.velocities - whole;
     const double kinetic = kinetic_energy(internal, particles.masses, communicator);
-    const double square = 1.0 + (energy - this->energy(state, particles)) / kinetic;
+    const double square = 1.0 + energy / kinetic;
     if (!(square >= 0.25 && square <= 4.0))
         return false;
     state.velocities = whole + std::sqrt(square) * internal;
@@ -80,6 +85,10 @@ void Guard::check(State &after, const State &before, const Particles &particles,
     if (whole_run && !start_)
         start_ = old;
     const double wanted = whole_run ? *start_ : old;
+    if (whole_run && facts.by_network) {
+        constexpr double SHARE = 0.3; // of what is new: a check sees one phase of the vibrations
+        trend_ -= SHARE * (energy(after, particles) - wanted) / static_cast<double>(settings_.every);
+    }
     const auto atoms = static_cast<double>(particles.count);
     if (facts.by_network && std::isfinite(old)) {
         const double change = (energy(after, particles) - old) / atoms;
@@ -113,6 +122,8 @@ State Guard::stride(const std::function<State()> &network, const State &before, 
     } catch (const c10::ValueError &) {
         facts.by_network = false;
     }
+    if (facts.by_network && settings_.rescale && facts.conserves_energy)
+        add(after, particles, trend_);
     const double middle = seconds();
     if (!facts.by_network) { // atoms too fast, or too near: the potential says whether that can be
         counts_.refused++;
@@ -136,6 +147,7 @@ void Guard::save(Checkpoint &checkpoint) const {
     for (const auto &[name, field] : FIELDS)
         checkpoint.set("guard." + name, counts_.*field);
     checkpoint.set("guard.start", start_.value_or(std::nan("")));
+    checkpoint.set("guard.trend", trend_);
     checkpoint.set("guard.static", static_.value_or(std::nan("")));
 }
 
@@ -146,6 +158,7 @@ void Guard::load(const Checkpoint &checkpoint) {
         const double value = checkpoint.number(name);
         return std::isnan(value) ? std::nullopt : std::optional(value);
     };
+    trend_ = checkpoint.has("guard.trend") ? checkpoint.number("guard.trend") : 0;
     start_ = energy("guard.start");
     static_ = energy("guard.static");
 }

@@ -16,8 +16,10 @@ struct EQUISTRIDE_API GuardSettings {
     std::string mode = "correct";
     std::int64_t every = 1; ///< strides between checks
     double bound = 0;       ///< eV an atom: largest change of the total energy over a stride; infinity for none
-    bool rescale = false; ///< scale velocities to the energy at every check: without a thermostat, to that of the start
-    double substep = 1;   ///< fs, longest step of velocity Verlet
+    /// Scale velocities to the energy at every check: without a thermostat to that of the start, and at each stride by
+    /// what the network was found to lose or gain in one.
+    bool rescale = false;
+    double substep = 1; ///< fs, longest step of velocity Verlet
 
     /// Raises c10::ValueError for numbers that make no sense.
     void check() const;
@@ -60,6 +62,7 @@ private:
     void repair(State &after, const State &before, const Particles &particles, double energy);
     double energy(const State &state, const Particles &particles);
     bool scale(State &state, const Particles &particles, double energy);
+    bool add(State &state, const Particles &particles, double energy);
     State mechanics(const State &before, const Particles &particles);
 
     GuardSettings settings_;
@@ -67,6 +70,7 @@ private:
     double stride_fs_;
     std::optional<double> start_;  // eV, total energy of the start
     std::optional<double> static_; // eV, potential energy where the last stride ended
+    double trend_ = 0;             // eV, what a stride is given back, as the checks so far have it
     Counts counts_;
 };
 

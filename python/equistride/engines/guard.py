@@ -35,8 +35,9 @@ class Guard:
         implicit midpoint rule from the network's stride, and rejects where that does not converge. That rule is symplectic,
         but turns a frequency w into 2/dt arctan(w dt/2): it is for strides that are short beside the fastest vibration.
     rescale
-        Scale the velocities at every check, whatever the bound: without a thermostat to the total energy of the start, so that it
-        cannot drift; with one to the energy before the stride.
+        Scale the velocities at every check, whatever the bound: with a thermostat to the energy before the stride; without one
+        to the total energy of the start, so that it cannot drift, and then each stride is given back what the network was found
+        to take, so that it does not wander between checks either.
     substep
         Longest step of velocity Verlet, fs.
 
