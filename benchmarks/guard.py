@@ -42,7 +42,11 @@ def run(
     species, energies, spent = model.species_index(atoms.get_chemical_symbols()), [], 0.0
     for _ in range(strides // INTERVAL):
         begin = process_time()
-        integrator.step(INTERVAL)
+        try:
+            integrator.step(INTERVAL)
+        except openmm.OpenMMException as error:
+            print(f"ended after {len(energies) * INTERVAL} strides: {error}")
+            break
         spent += process_time() - begin
         state = context.getState(positions=True, energy=True)
         positions = state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM
@@ -52,7 +56,7 @@ def run(
     times = np.arange(len(energies)) * INTERVAL * model_stride(integrator)
     drift = energy_drift(1000 * times, energies, len(atoms))
     return {
-        "strides": strides,
+        "strides": len(energies) * INTERVAL,
         "every": 0 if guard is None else guard.every,
         "drift_meV_per_atom_ps": drift.slope,
         "interval": list(drift.interval),
@@ -81,7 +85,7 @@ def main() -> None:
     parser.add_argument("--propagator", type=Path, default=MODELS / "quartz-trajcast-30fs" / "quartz-trajcast-30fs.pt")
     parser.add_argument("--potential", type=Path, default=MODELS / "quartz-esen" / "quartz-esen.pt")
     parser.add_argument("--strides", type=int, nargs="+", default=[500, 5000])
-    parser.add_argument("--every", type=int, nargs="*", default=[14])
+    parser.add_argument("--every", type=int, nargs="*", default=[10, 14])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(f"{processor()}, quartz of 162 atoms")

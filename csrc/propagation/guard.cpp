@@ -86,7 +86,7 @@ void Guard::check(State &after, const State &before, const Particles &particles,
         start_ = old;
     const double wanted = whole_run ? *start_ : old;
     if (whole_run && facts.by_network) {
-        constexpr double SHARE = 0.3; // of what is new: a check sees one phase of the vibrations
+        constexpr double SHARE = 0.5; // of what is new: a check sees one phase of the vibrations
         trend_ -= SHARE * (energy(after, particles) - wanted) / static_cast<double>(settings_.every);
     }
     const auto atoms = static_cast<double>(particles.count);
