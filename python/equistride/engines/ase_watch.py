@@ -59,7 +59,8 @@ def watch(
         raise EquistrideError("the atoms have no calculator, and so no forces", hint="leave max_force out")
     if isinstance(vars(dynamics).get("step"), _WatchedStep):
         raise EquistrideError("the dynamics are watched already", hint="give all bounds in one call")
-    dynamics.step = _WatchedStep(dynamics, bounds, on_bound, None if broken_frame is None else Path(broken_frame))
+    moving: Any = dynamics  # each kind has a step of its own
+    moving.step = _WatchedStep(moving, bounds, on_bound, None if broken_frame is None else Path(broken_frame))
 
 
 class _WatchedStep:
@@ -90,7 +91,7 @@ class _WatchedStep:
     def _random(self) -> Any:
         if isinstance(self._dynamics, TrajCastDynamics):
             return self._dynamics.state()
-        source = getattr(self._dynamics, "rng", None)
+        source: Any = getattr(self._dynamics, "rng", None)
         if isinstance(source, np.random.Generator):
             return source.bit_generator.state
         return source.get_state() if hasattr(source, "get_state") else None  # a RandomState, or numpy's own
