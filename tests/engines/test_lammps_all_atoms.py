@@ -112,11 +112,12 @@ WRONG = "the model holds for one composition alone; expected"
     ],
     ids=["set", "deposit", "evaporate", "gcmc"],
 )
-def test_another_composition_ends_the_run(balanced: Path, tmp_path: Path, change: str, found: str) -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_another_composition_ends_the_run(balanced: Path, tmp_path: Path, change: str, found: str, ranks: int) -> None:
     """Also one that comes about in a run; in one sentence, for every process."""
     lmp.write_data(slab(), tmp_path / "data.lmp")
     script = lmp.head("equistride", f"* * {balanced} Si O") + "fix n all nve\n" + change + "\n"
-    said = lmp.refused(script, tmp_path, ranks=2)
+    said = lmp.refused(script, tmp_path, ranks)
     assert said.count(WRONG) == 1, said[-1500:]
     assert found in said[said.index(WRONG) :]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
 import openmm
 import pytest
-from mixed_systems import ELEMENTS, ethanols, force_field
+from mixed_systems import ELEMENTS, ETHANOL, GROUP, ethanols, force_field
 from openmm import app, unit
 from openmmml import MLPotential
 from random_models import random_potential
@@ -16,6 +18,7 @@ from equistride.artifact import load
 from equistride.artifact.export import save_potential
 from equistride.artifact.metadata import Composition
 from equistride.errors import EquistrideError
+from equistride.importers.fairchem import import_fairchem
 from equistride.models.esen import ESENConfig
 from equistride.units import EV_PER_KJ_MOL
 
@@ -30,8 +33,13 @@ SIZES = {
 WATERS = 500
 
 
-def solvated(topology: app.Topology, positions: np.ndarray) -> tuple[app.Topology, openmm.System, np.ndarray]:
-    """Return ethanol under its own force field in waters of TIP3P: topology, System, positions [n, 3] nm."""
+Solution = tuple[app.Topology, openmm.System, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def solution() -> Solution:
+    """Ethanol under its own force field in waters of TIP3P: topology, System, positions [n, 3] nm."""
+    topology, positions = ethanols(1, 30.0)
     water = app.ForceField("tip3p.xml")
     bath = app.Modeller(app.Topology(), [] * unit.nanometer)
     bath.addSolvent(water, model="tip3p", numAdded=WATERS)
@@ -56,26 +64,61 @@ def solvated(topology: app.Topology, positions: np.ndarray) -> tuple[app.Topolog
     return both.topology, system, np.concatenate([inside, of_bath])
 
 
-def test_the_molecule_alone_is_held_to_the_composition(tmp_path: Path) -> None:
-    """The water's atoms are the force field's business; a region with one of them is refused."""
-    path = tmp_path / "uma.pt"
+def without_the_molecule(system: openmm.System) -> openmm.System:
+    """Return the force field with ethanol's charges, which water feels, and nothing between its own atoms."""
+    made = copy.deepcopy(system)
+    for k in reversed(range(made.getNumForces())):
+        force = made.getForce(k)
+        if not isinstance(force, openmm.NonbondedForce):
+            made.removeForce(k)
+            continue
+        for first, second in itertools.combinations(range(len(ELEMENTS)), 2):
+            force.addException(first, second, 0.0, 1.0, 0.0, replace=True)
+    return made
+
+
+@pytest.fixture(scope="module", params=["random weights", "fairchem's file"])
+def bound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that holds for ethanol of charge 0 alone."""
+    path = tmp_path_factory.mktemp("uma") / "uma.pt"
     composition = Composition(elements={"H": 6, "C": 2, "O": 1})
-    save_potential(random_potential(0, ["H", "C", "O"], **SIZES), ESENConfig.model_validate(SIZES), path, dtype="float64",
-                   fused=True, provenance={}, system={"charge": 0.0, "spin": 1.0}, composition=composition)  # fmt: skip
-    bare, positions = ethanols(1, 30.0)
-    topology, system, everywhere = solvated(bare, positions)
+    if request.param == "random weights":
+        save_potential(random_potential(0, ["H", "C", "O"], **SIZES), ESENConfig.model_validate(SIZES), path, dtype="float64",
+                       fused=True, provenance={}, system={"charge": 0.0, "spin": 1.0}, composition=composition)  # fmt: skip
+        return path
+    file = request.getfixturevalue("shared_data") / "golden-uma" / "uma121_L2M2.pt"
+    if not file.is_file():
+        pytest.skip(f"no UMA checkpoints of fairchem in {file.parent}")
+    import_fairchem(file, path, dataset="omol", charge=0, composition=composition.elements, dtype="float64")
+    return path
+
+
+def test_the_molecule_alone_is_held_to_the_composition(bound: Path, solution: Solution) -> None:
+    """Energies are the sum of the parts. The water's atoms are the force field's business; a region with one of them, or of
+    them, is refused."""
+    topology, system, everywhere = solution
     assert topology.getNumAtoms() == 9 + 3 * WATERS
+    platform = openmm.Platform.getPlatformByName("CPU")
 
-    def energy(region: range) -> float:
-        """Of the model alone, eV."""
-        mixed = MLPotential("equistride", modelPath=path).createMixedSystem(
-            topology, system, list(region), forceGroup=5
-        )
-        context = openmm.Context(mixed, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("CPU"))
+    def energies(system: openmm.System) -> tuple[float, float]:
+        """Of all and of the model, eV."""
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
         context.setPositions(everywhere)
-        return context.getState(energy=True, groups={5}).getPotentialEnergy()._value * EV_PER_KJ_MOL
+        states = (context.getState(energy=True), context.getState(energy=True, groups={GROUP}))
+        whole, model = (state.getPotentialEnergy()._value * EV_PER_KJ_MOL for state in states)
+        return whole, model
 
-    expected = load(path, charge=0, spin=1).compute(positions, list(ELEMENTS)).atomic_energies.sum()
-    assert energy(range(9)) == pytest.approx(float(expected), rel=1e-6)  # positions on this platform are float32
-    with pytest.raises((EquistrideError, openmm.OpenMMException), match="expected H6C2O1; found H8C2O2"):
-        energy(range(12))
+    def mixed(region: range) -> openmm.System:
+        return MLPotential("equistride", modelPath=bound).createMixedSystem(
+            topology, system, list(region), forceGroup=GROUP
+        )
+
+    expected = float(load(bound, charge=0, spin=1).compute(ETHANOL, list(ELEMENTS)).atomic_energies.sum())
+    whole, model = energies(mixed(range(9)))
+    assert model == pytest.approx(expected, rel=1e-6)  # positions on this platform are float32
+    rest, _ = energies(without_the_molecule(system))
+    # and so are the energies that it sums
+    assert whole - model == pytest.approx(rest, rel=1e-5, abs=1e-4)
+    for region, found in ((range(12), "H8C2O2"), (range(9, 12), "H2O1")):
+        with pytest.raises((EquistrideError, openmm.OpenMMException), match=f"expected H6C2O1; found {found}"):
+            energies(mixed(region))
