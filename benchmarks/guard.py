@@ -97,7 +97,7 @@ def main() -> None:
             found.append(one)
             print(" ".join(f"{name} {value}" for name, value in one.items()), flush=True)
     if options.json:
-        publish(options.json, {"processor": processor(), "runs": found})
+        publish({"processor": processor(), "runs": found}, options.json)
 
 
 if __name__ == "__main__":

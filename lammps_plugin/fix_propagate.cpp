@@ -123,7 +123,9 @@ void FixPropagate::init() {
         check_masses();
     });
     // Without a pair style nobody else asks for ghosts.
-    const double reach = std::max(network_.ghosts.reach, potential_.model ? potential_.ghosts.reach + 2 * MARGIN : 0.0);
+    const double shrunk = options_.barostat ? std::exp(Barostat::MOST) : 1.0;
+    const double reach =
+        std::max(network_.ghosts.reach, potential_.model ? potential_.ghosts.reach * shrunk + 2 * MARGIN : 0.0);
     comm->cutghostuser = std::max(comm->cutghostuser, reach);
     if (comm->me == 0)
         error->warning(FIX, 0,
@@ -160,9 +162,8 @@ void FixPropagate::check_run() const {
             continue;
         const std::string name = std::string("fix ") + other->id + " (" + other->style + ")";
         TORCH_CHECK_VALUE(!other->time_integrate, name, " moves the atoms too, and only one can; take it out");
-        TORCH_CHECK_VALUE(
-            !(other->box_change & ~BOX_CHANGE_DOMAIN), name,
-            " changes the box by forces, and a propagator knows none; take it out (`press` moves the box)");
+        TORCH_CHECK_VALUE(!(other->box_change & ~BOX_CHANGE_DOMAIN), name,
+                          " changes the box, which `press` alone may do beside strides; take it out");
         TORCH_CHECK_VALUE(!(modify->fmask[k] & LAMMPS_NS::FixConst::POST_FORCE), name,
                           " acts on forces, and a stride knows none: it would do nothing; take it out (`temp` is the "
                           "thermostat of a stride)");

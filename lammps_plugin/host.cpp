@@ -23,8 +23,7 @@ RunUnits units_of(const LAMMPS_NS::Update &update) {
     TORCH_CHECK_VALUE(style == "real",
                       "the units of the run are not known to equistride; expected metal or real; found ",
                       std::string(style), "; begin the input with `units metal`");
-    constexpr double ATMOSPHERE = 1.01325; // bar
-    return {units::KJ_MOL_PER_EV / units::KJ_PER_KCAL, 1.0, ATMOSPHERE};
+    return {units::KJ_MOL_PER_EV / units::KJ_PER_KCAL, 1.0, units::BAR_PER_ATMOSPHERE};
 }
 
 double number(const std::string &keyword, const std::string &word, double least) {

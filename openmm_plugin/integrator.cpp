@@ -326,6 +326,7 @@ void TrajCastIntegrator::set_state(const std::string &state) {
     const std::string rest(std::istreambuf_iterator<char>(text), {});
     rethrow_as_openmm([&] { run_->run().set_state(rest); });
     next_step_ = next;
+    box_.clear(); // that of the state comes with it, and is no strain
 }
 
 void TrajCastIntegrator::createCheckpoint(std::ostream &stream) const {

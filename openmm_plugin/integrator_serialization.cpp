@@ -15,7 +15,7 @@ using OpenMM::SerializationNode;
 namespace equistride {
 namespace {
 
-constexpr int VERSION = 1;
+constexpr int VERSION = 2; // 2: a barostat
 
 TrajCastIntegrator::Bytes decode(const SerializationNode &node) {
     return std::make_shared<const std::string>(base64_decode(node.getStringProperty("model")));
@@ -49,7 +49,7 @@ public:
     void serialize(const void *object, SerializationNode &node) const override {
         const auto &integrator = *static_cast<const TrajCastIntegrator *>(object);
         const Thermostat &thermostat = integrator.getThermostat();
-        node.setIntProperty("version", VERSION);
+        node.setIntProperty("version", integrator.getBarostat() ? VERSION : 1);
         node.setStringProperty("file", integrator.getFile());
         node.setBoolProperty("usesPeriodic", integrator.usesPeriodicBoundaryConditions());
         node.setStringProperty("thermostat", thermostat.kind);

@@ -48,9 +48,9 @@ void check_force(const Force &force, bool thermostat, int groups) {
     const std::string name = "the force " + force.getName();
     if (is_one_of<OpenMM::MonteCarloBarostat, OpenMM::MonteCarloAnisotropicBarostat, OpenMM::MonteCarloFlexibleBarostat,
                   OpenMM::MonteCarloMembraneBarostat>(force))
-        throw OpenMMException(
-            name + " is a barostat that goes by forces, and a propagator knows none; take it out of the System, and "
-                   "give TrajCastIntegrator a guard and barostat=Barostat(...)");
+        throw OpenMMException(name + " is a barostat that goes by the energy of a System's forces, and a propagator "
+                                     "has none; take it out of the System, and "
+                                     "give TrajCastIntegrator a guard and barostat=Barostat(...)");
     if (is_one_of<OpenMM::CMMotionRemover, PropagatorMark>(force))
         return;
     if (is_one_of<OpenMM::AndersenThermostat>(force)) {

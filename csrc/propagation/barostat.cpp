@@ -31,7 +31,7 @@ Barostat::Barostat(BarostatSettings settings) : settings_(std::move(settings)) {
 }
 
 void Barostat::Group::count(bool was_taken) {
-    constexpr double ENOUGH = 10, MOST = 0.3;
+    constexpr double ENOUGH = 10;
     tried++;
     taken += was_taken;
     if (tried < ENOUGH || (taken >= 0.25 * tried && taken <= 0.75 * tried))
@@ -47,10 +47,11 @@ bool Barostat::move(State &state, Particles &particles, double temperature, Pote
     const auto which = static_cast<std::size_t>(noise.uniform() * static_cast<double>(groups_.size()));
     Group &group = groups_[which];
     // even in the logarithm: the largest move then knows nothing of the present volume, to which it is adapted
-    const double growth = group.largest * (2 * noise.uniform() - 1), chance = noise.uniform();
+    const double stretch = group.largest * (2 * noise.uniform() - 1), chance = noise.uniform();
+    const double growth = stretch * static_cast<double>(group.axes.size()); // of the volume
     at::Tensor factors = at::ones({3}, at::kDouble);
     for (const int axis : group.axes)
-        factors[axis] = std::exp(growth / static_cast<double>(group.axes.size()));
+        factors[axis] = std::exp(stretch);
 
     const double thermal = units::BOLTZMANN * temperature;
     const double before = potential.evaluate(state.positions, particles, false).energy;
@@ -80,6 +81,7 @@ std::map<std::string, double> Barostat::statistics() const {
 }
 
 void Barostat::save(Checkpoint &checkpoint) const {
+    checkpoint.set("barostat.groups", static_cast<double>(groups_.size()));
     checkpoint.set("barostat.moves", moves_);
     checkpoint.set("barostat.taken", taken_);
     checkpoint.set("barostat.seconds", seconds_);
@@ -92,6 +94,8 @@ void Barostat::save(Checkpoint &checkpoint) const {
 }
 
 void Barostat::load(const Checkpoint &checkpoint) {
+    TORCH_CHECK_VALUE(checkpoint.number("barostat.groups") == static_cast<double>(groups_.size()),
+                      "the checkpoint does not fit this run: its barostat moves other axes; set the run up as it was");
     moves_ = checkpoint.number("barostat.moves");
     taken_ = checkpoint.number("barostat.taken");
     seconds_ = checkpoint.number("barostat.seconds");

@@ -20,14 +20,18 @@ struct EQUISTRIDE_API BarostatSettings {
 };
 
 /// Metropolis moves of the volume at constant pressure (Chow and Ferguson 1995), in which every atom is moved with the
-/// box along one group of axes, drawn for each move. The largest move of a group is adapted until half of them are
-/// taken. Velocities stay.
+/// box along one group of axes, drawn for each move. The largest move of a group is adapted until a quarter to three
+/// quarters of them are taken. Velocities stay.
 class EQUISTRIDE_API Barostat {
 public:
     explicit Barostat(BarostatSettings settings);
 
-    /// Whether a move is due after stride `number` of the run.
-    bool due(std::int64_t number) const { return (number + 1) % settings_.every == 0; }
+    /// No move stretches an axis by a larger factor than exp of this, or shrinks it by more: ghosts of other processes
+    /// must still be there.
+    static constexpr double MOST = 0.05;
+
+    /// Whether a move is due after stride `number` of the run: where a guard of the same interval looks.
+    bool due(std::int64_t number) const { return number % settings_.every == 0; }
     /// One move of the atoms and their cell at a temperature [K]; whether it was taken. A box or atoms that the
     /// potential refuses are refused. Every process must call it together.
     bool move(State &state, Particles &particles, double temperature, Potential &potential, Draws &draws);
@@ -40,7 +44,7 @@ public:
 private:
     struct Group {
         std::vector<int> axes;
-        double largest = 0.01; // change of the volume's logarithm
+        double largest = 0.003; // change of the logarithm of an axis
         double tried = 0, taken = 0;
 
         void count(bool was_taken);

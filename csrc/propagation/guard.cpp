@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace equistride {
@@ -49,11 +50,11 @@ State Guard::mechanics(const State &before, const Particles &particles) {
 
 // Scale the internal velocities so that the total energy is `energy`; false where that would take a factor beyond 2.
 bool Guard::scale(State &state, const Particles &particles, double energy) {
-    return add(state, particles, energy - this->energy(state, particles));
+    return heat(state, particles, energy - this->energy(state, particles));
 }
 
-// Scale them so that their energy is `energy` more.
-bool Guard::add(State &state, const Particles &particles, double energy) {
+// Scale them so that their kinetic energy is `energy` more.
+bool Guard::heat(State &state, const Particles &particles, double energy) {
     const Communicator &communicator = potential_.communicator();
     const RigidMotion rigid(state.positions, particles.masses, particles.conserves_angular_momentum, communicator);
     const at::Tensor whole = rigid.part(state.velocities), internal = state.velocities - whole;
@@ -85,30 +86,42 @@ void Guard::check(State &after, const State &before, const Particles &particles,
     if (whole_run && !start_)
         start_ = old;
     const double wanted = whole_run ? *start_ : old;
-    if (whole_run && facts.by_network) {
-        constexpr double SHARE = 0.5; // of what is new: a check sees one phase of the vibrations
-        trend_ -= SHARE * (energy(after, particles) - wanted) / static_cast<double>(settings_.every);
-    }
+    bool learns = whole_run && facts.by_network;
+    const double excess = learns ? energy(after, particles) - wanted : 0;
     const auto atoms = static_cast<double>(particles.count);
     if (facts.by_network && std::isfinite(old)) {
-        const double change = (energy(after, particles) - old) / atoms;
+        const double change = (energy(after, particles) - facts.given - old) / atoms;
         counts_.compared++;
         counts_.sum += change;
         counts_.squares += change * change;
         counts_.largest = std::max(counts_.largest, std::abs(change));
         if (!(std::abs(change) <= settings_.bound)) {
             counts_.violations++;
+            learns = false;
             repair(after, before, particles, wanted);
         }
     }
     if (settings_.rescale && !scale(after, particles, wanted)) {
         counts_.rejected++;
+        learns = false;
         after = mechanics(before, particles);
         TORCH_CHECK_VALUE(scale(after, particles, wanted), "the total energy is ",
                           1000.0 * std::abs(energy(after, particles) - wanted) / atoms,
                           " meV/atom away from that of the start, more than scaling the velocities can make up for; "
                           "let the guard look more often (every), or use a better propagator");
     }
+    if (learns)
+        learn(excess, kinetic_energy(after.velocities, particles.masses, potential_.communicator()));
+}
+
+// What the next strides are given, from the energy that those since the last check left too much.
+void Guard::learn(double excess, double kinetic) {
+    constexpr double SHARE = 0.5;             // of what is new: a check sees one phase of the vibrations
+    constexpr double NEW = 0.01, WHOLE = 0.1; // of the kinetic energy at most: one odd stride says little
+    const auto within = [kinetic](double value, double share) {
+        return std::clamp(value, -share * kinetic, share * kinetic);
+    };
+    trend_ = within(trend_ - within(SHARE * excess / static_cast<double>(settings_.every), NEW), WHOLE);
 }
 
 State Guard::stride(const std::function<State()> &network, const State &before, const Particles &particles,
@@ -122,9 +135,11 @@ State Guard::stride(const std::function<State()> &network, const State &before, 
     } catch (const c10::ValueError &) {
         facts.by_network = false;
     }
-    if (facts.by_network && settings_.rescale && facts.conserves_energy)
-        add(after, particles, trend_);
     const double middle = seconds();
+    if (facts.by_network && settings_.rescale && facts.conserves_energy && trend_ != 0) {
+        facts.given = trend_;
+        heat(after, particles, trend_);
+    }
     if (!facts.by_network) { // atoms too fast, or too near: the potential says whether that can be
         counts_.refused++;
         after = mechanics(before, particles);

@@ -31,6 +31,7 @@ public:
         std::int64_t number = 0;       ///< of the stride in the run
         bool conserves_energy = false; ///< no thermostat, so that one energy holds for all of the run
         bool by_network = true;        ///< not by mechanics, because the network refused
+        double given = 0;              ///< eV, what the guard has added to what the network made
     };
 
     Guard(GuardSettings settings, Potential potential, double stride_fs);
@@ -41,12 +42,15 @@ public:
                  StrideFacts facts);
 
     /// Forget the energies of before: positions, velocities or the cell were set from outside.
-    void reset() { start_ = static_ = std::nullopt; }
+    void reset() {
+        start_ = static_ = std::nullopt;
+        trend_ = 0;
+    }
 
     Potential &potential() { return potential_; }
 
     /// strides, checks, violations, corrected, rejected, refused; mean, rms and largest change of energy over a stride
-    /// [eV/atom]; evaluations of the potential; seconds of the guard and of the network.
+    /// [eV/atom], by the network alone; evaluations of the potential; seconds of the guard and of the network.
     std::map<std::string, double> statistics() const;
     void save(Checkpoint &checkpoint) const;
     void load(const Checkpoint &checkpoint);
@@ -62,7 +66,8 @@ private:
     void repair(State &after, const State &before, const Particles &particles, double energy);
     double energy(const State &state, const Particles &particles);
     bool scale(State &state, const Particles &particles, double energy);
-    bool add(State &state, const Particles &particles, double energy);
+    bool heat(State &state, const Particles &particles, double energy);
+    void learn(double excess, double kinetic);
     State mechanics(const State &before, const Particles &particles);
 
     GuardSettings settings_;

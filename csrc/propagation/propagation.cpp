@@ -136,11 +136,11 @@ void Propagation::set_state(const std::string &state) {
                           what, ", and the other has none; set the run up as it was");
         return here;
     };
-    const bool moves = fits("barostat", barostat_.has_value(), "barostat.moves");
-    if (fits("guard", guard_.has_value(), "guard.strides"))
-        guard_->load(checkpoint);
-    if (moves)
+    const bool guarded = fits("guard", guard_.has_value(), "guard.strides");
+    if (fits("barostat", barostat_.has_value(), "barostat.moves"))
         barostat_->load(checkpoint);
+    if (guarded)
+        guard_->load(checkpoint);
     draws_ = {checkpoint.word("random"), checkpoint.word("random.draws")};
 }
 

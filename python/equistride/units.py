@@ -42,6 +42,8 @@ EV_PER_KINETIC = 1.0 / ACCELERATION
 """1 amu (A/fs)^2 in eV: kinetic energy = 0.5 * EV_PER_KINETIC * mass * speed^2."""
 EV_PER_ANGSTROM3_IN_BAR = ELEMENTARY_CHARGE * 1e30 / 1e5
 """1 eV/A^3 in bar."""
+BAR_PER_ATMOSPHERE = 1.01325
+"""1 atm in bar."""
 
 
 def cpp_header() -> str:

@@ -47,9 +47,9 @@ def gas(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_an_ideal_gas_has_its_volumes(gas: tuple[Path, Path]) -> None:
     """N atoms without forces: density V^N exp(-P V / k T), so that <V> = (N + 1) k T / P and var V = (N + 1) (k T / P)^2."""
     free, nothing = gas
-    count, temperature, unit = 8, 300.0, 500.0
+    count, temperature, unit = 64, 300.0, 500.0
     pressure = BOLTZMANN * temperature / unit / BAR
-    atoms = Atoms(["O"] * count, np.random.default_rng(0).uniform(0, 16, (count, 3)), cell=[16.0] * 3, pbc=True)
+    atoms = Atoms(["O"] * count, np.random.default_rng(0).uniform(0, 32, (count, 3)), cell=[32.0] * 3, pbc=True)
     run = TrajCastDynamics(atoms, free, temperature_K=temperature, seed=3, guard=Guard(nothing, every=10**6),
                            barostat=Barostat(pressure, every=1))  # fmt: skip
     run.set_temperature(temperature)

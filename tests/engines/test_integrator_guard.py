@@ -207,6 +207,12 @@ def test_between_checks_the_network_gets_back_what_it_takes(spoilt: Path, potent
         gathered.append(reference.energy(moving(made)) - start)
         made.getIntegrator().step(1)
     assert gathered[0] > 0.05
+    # what a stride of the network adds is told as it was before
+    first, later = (context_of(spoilt, bound_atoms, thermostat=None, guard=guard) for _ in range(2))
+    first.getIntegrator().step(11)
+    later.getIntegrator().step(241)
+    means = [c.getIntegrator().getGuardStatistics().mean_change for c in (first, later)]
+    assert means[1] > 0.3 * means[0] > 0
     assert abs(np.mean(gathered[-10:])) < 0.1 * gathered[0]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import ase.io
 import numpy as np
 import torch
+from ase import Atoms
 from ase.md.md import MolecularDynamics
 
 from equistride.engines.ase_dynamics import TrajCastDynamics
@@ -78,19 +79,20 @@ class _WatchedStep:
             result = self._step(*arguments, **named)
             self._look()
         except Exception as error:
-            told = self._save(error)
+            broken = atoms.copy()
             atoms.positions[:] = before[0]
             atoms.set_momenta(before[1], apply_constraint=False)
             atoms.cell[:] = before[2]
             self._bring_back(random)
-            if told:
-                raise EquistrideError(told) from error
+            if self._frame is not None:
+                self._save(broken, error)
+                raise EquistrideError(f"{error}; its frame is in {self._frame}") from error
             raise
         return result
 
     def _random(self) -> Any:
         if isinstance(self._dynamics, TrajCastDynamics):
-            return self._dynamics.state()
+            return self._dynamics.state(), self._dynamics._left
         source: Any = getattr(self._dynamics, "rng", None)
         if isinstance(source, np.random.Generator):
             return source.bit_generator.state
@@ -98,7 +100,9 @@ class _WatchedStep:
 
     def _bring_back(self, random: Any) -> None:
         if isinstance(self._dynamics, TrajCastDynamics):
-            self._dynamics.set_state(random)
+            state, left = random
+            self._dynamics.set_state(state)
+            self._dynamics._left = left
         elif isinstance(self._dynamics.__dict__.get("rng"), np.random.Generator):
             self._dynamics.rng.bit_generator.state = random
         elif random is not None:
@@ -133,13 +137,11 @@ class _WatchedStep:
             self._told.add(bound)
             tell(f"{what}; expected {expected}; {hint}; told once")
 
-    def _save(self, error: Exception) -> str:
-        """Save the frame of an error; return its sentence with where the frame is, or nothing where none is wanted."""
-        if self._frame is None:
-            return ""
-        frame = self._dynamics.atoms.copy()
+    def _save(self, frame: Atoms, error: Exception) -> None:
+        """Save the frame of an error; where that fails, that is told beside the error."""
         frame.info["error"], frame.info["step"] = str(error), int(self._dynamics.nsteps)
-        frame.calc = None
-        with whole_file(self._frame) as partial:
-            ase.io.write(partial, frame, format="extxyz")
-        return f"{error}; its frame is in {self._frame}"
+        try:
+            with whole_file(self._frame) as partial:
+                ase.io.write(partial, frame, format="extxyz")
+        except (EquistrideError, OSError) as second:
+            raise EquistrideError(f"{error}; its frame could not be saved ({second})") from error

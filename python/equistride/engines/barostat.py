@@ -18,7 +18,8 @@ class Barostat:
 
     Every ``every`` strides a move of the volume is tried, in which each atom moves with the box, and taken or refused by its
     energy under the guard's potential and the work against the pressure (Metropolis, as in OpenMM's MonteCarloBarostat; Chow and
-    Ferguson 1995). The size of the moves is adapted. Two evaluations of the potential a move, of which the guard's are one.
+    Ferguson 1995). The size of the moves is adapted, up to 5 % of an axis. A move costs two evaluations of the potential, and one
+    where the guard looks at the same stride.
 
     Atoms are moved, not molecules, whose bonds a move stretches: it is for crystals and atomic liquids. The propagator must
     have been trained on cells strained as far as the box will go.
@@ -31,7 +32,7 @@ class Barostat:
         Strides between moves.
     axes
         Axes that are stretched alike stand together: ``xyz`` for one factor, ``xy,z`` for the plane and the third axis, ``x,y,z``
-        for each alone. Angles between the axes of a cell change where these are skewed in a stretched plane.
+        for each alone. Axes are those of space; angles of a cell change where its vectors lie between axes of two groups.
 
     Raises
     ------
@@ -47,7 +48,7 @@ class Barostat:
         if not isinstance(self.pressure, numbers.Real) or not abs(self.pressure) < 1e9:
             raise EquistrideError("the pressure of a barostat is not valid", expected="a number, in bar", found=self.pressure,
                                   hint="take a quantity's value_in_unit(openmm.unit.bar)")  # fmt: skip
-        if int(self.every) != self.every or self.every < 1:
+        if not isinstance(self.every, numbers.Real) or int(self.every) != self.every or self.every < 1:
             raise EquistrideError(
                 "the interval of a barostat must be a number of strides", expected="1 or more", found=self.every
             )
@@ -69,7 +70,7 @@ class BarostatStatistics:
     seconds: float
 
 
-def keeping(potential: str | None, pressure: float | None) -> dict[str, Any]:
+def guard_and_barostat(potential: str | None, pressure: float | None) -> dict[str, Any]:
     """Return ``guard`` and ``barostat`` as the engines' propagators take them, each where there is one.
 
     Parameters

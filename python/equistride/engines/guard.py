@@ -82,8 +82,8 @@ class Guard:
 class GuardStatistics:
     """What a guard did in a run.
 
-    ``mean_change``, ``rms_change`` and ``largest_change`` are of the total energy over a checked stride, meV/atom, before
-    anything was mended.
+    ``mean_change``, ``rms_change`` and ``largest_change`` are of the total energy over a checked stride, meV/atom, as the network
+    made it: before anything was mended or given back.
     """
 
     strides: int

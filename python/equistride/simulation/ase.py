@@ -16,7 +16,7 @@ from ase.optimize import LBFGS
 from equistride.artifact.metadata import Metadata
 from equistride.engines.ase import EquistrideCalculator
 from equistride.engines.ase_dynamics import TrajCastDynamics
-from equistride.engines.barostat import keeping
+from equistride.engines.barostat import guard_and_barostat
 from equistride.errors import EquistrideError
 from equistride.simulation.engine import Array, Moment
 from equistride.simulation.settings import FRICTION, Settings
@@ -34,7 +34,7 @@ class ASEEngine:
             bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
             self._dynamics: Any = TrajCastDynamics(
                 self._atoms, model, temperature_K=settings.temperature, thermostat=bath, seed=settings.seed,
-                device=settings.device, **keeping(settings.guard, settings.barostat_bar),
+                device=settings.device, **guard_and_barostat(settings.guard, settings.barostat_bar),
             )  # fmt: skip
             return
         if settings.ensemble == "npt":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -13,7 +14,9 @@ from ase import Atoms, units
 from equistride.artifact.metadata import Metadata
 from equistride.cell import has_box
 from equistride.data.lammps import begin, gathered, lattice
+from equistride.engines.barostat import Barostat, guard_and_barostat
 from equistride.engines.charge_spin import said_by
+from equistride.engines.guard import Guard
 from equistride.errors import EquistrideError
 from equistride.simulation.engine import Array, Moment
 from equistride.simulation.settings import FRICTION, Settings
@@ -96,9 +99,7 @@ class LammpsEngine:
         warm = f"{settings.temperature!r} {settings.temperature!r}"
         if self._strides:
             bath = "" if settings.ensemble == "nve" else f"temp {warm} {0.5 * settings.step_fs / FS_PER_PS!r}"
-            kept = f"guard {settings.guard} 10 bound 0.002" if settings.guard else ""
-            if settings.ensemble == "npt":
-                kept += f" press {settings.pressure!r} 10 axes x,y,z"
+            kept = _kept(**guard_and_barostat(settings.guard, settings.barostat_bar))
             self._say(
                 f"fix mover all equistride/propagate {self._model} {names} {bath} seed {settings.seed} {device} {kept}"
             )
@@ -171,3 +172,16 @@ class LammpsEngine:
         self._say("thermo_style custom step pe ke etotal vol c_virial[1]", "run 0 post no")
         xx, yy, zz, xy, xz, yz = (self._lammps.extract_compute("virial", 0, 1)[k] for k in range(6))
         return -np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) / EV_PER_ANGSTROM3_IN_BAR
+
+
+def _kept(guard: Guard | None = None, barostat: Barostat | None = None) -> str:
+    """Return the words of the fix for a guard and a barostat."""
+    words = []
+    if guard is not None:
+        mode, every, bound, rescale, substep = guard.settings
+        words += [f'guard "{os.fspath(guard.potential)}" {every} mode {mode} substep {substep!r}',
+                  f"bound {bound if math.isfinite(bound) else 'none'} rescale {'yes' if rescale else 'no'}"]  # fmt: skip
+    if barostat is not None:
+        pressure, every, axes = barostat.settings
+        words.append(f"press {pressure!r} {every} axes {axes}")
+    return " ".join(words)

@@ -11,7 +11,7 @@ from ase import Atoms, units
 from openmm import unit
 
 from equistride.artifact.metadata import Metadata
-from equistride.engines.barostat import keeping
+from equistride.engines.barostat import guard_and_barostat
 from equistride.engines.charge_spin import said_by
 from equistride.engines.nve import velocity_verlet
 from equistride.engines.openmm import TrajCastIntegrator, create_system
@@ -66,7 +66,7 @@ class OpenMMEngine:
             bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
             return TrajCastIntegrator(model, self._topology, temperature=settings.temperature, thermostat=bath,
                                       seed=settings.seed, device=settings.device,
-                                      **keeping(settings.guard, settings.barostat_bar))  # fmt: skip
+                                      **guard_and_barostat(settings.guard, settings.barostat_bar))  # fmt: skip
         if settings.ensemble in ("nve", "minimise"):
             return velocity_verlet(settings.step_fs)
         if settings.ensemble == "npt":
