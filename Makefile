@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt VERSION $(wildcard models/quartz-*/*.pt) $(wildcard cma
 # threads that spin while they wait cost more than they gain on a shared machine
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: all demo test slow lint docs format faults fuzz sanitize soak compatibility clean gpu-wheel
+.PHONY: all demo test slow lint docs format faults fuzz sanitize coverage soak audit compatibility clean gpu-wheel
 all: $(VENV)/.built
 
 $(VENV)/.python:
@@ -55,9 +55,19 @@ faults: $(VENV)/.built
 fuzz: $(VENV)/.built
 	$(RUN)/python benchmarks/fuzz.py --minutes 60
 
-# AddressSanitizer, UBSan and ThreadSanitizer builds of operators, model and plugins, and the tests of native code under each
+# operators, model and plugins with AddressSanitizer and UBSan in one build, ThreadSanitizer in another; the tests of native code with each
 sanitize: $(VENV)/.built
-	for kind in address undefined thread; do PYTHON=$(RUN)/python benchmarks/sanitize.sh $$kind || exit 1; done
+	for kind in address thread; do PYTHON=$(RUN)/python benchmarks/sanitize.sh $$kind || exit 1; done
+
+# lines of engines, artifact and operators that their tests run, Python and C++
+coverage: $(VENV)/.weights
+	$(PIP) install 'coverage>=7.10' 'gcovr>=8'
+	PYTHON=$(RUN)/python benchmarks/coverage.sh native
+
+# known holes of the packages that are installed, where the list of them can be reached
+audit: $(VENV)/.weights
+	$(PIP) install pip-audit
+	$(RUN)/pip-audit --local --skip-editable
 
 # hours: memory and speed over 200,000 steps, 20,000 strides, 500 Contexts and four threads
 soak: $(VENV)/.built

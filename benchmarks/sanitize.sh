@@ -1,23 +1,39 @@
 #!/usr/bin/env bash
-# Build operators, model and plugins with a sanitizer in a folder of its own, and run the tests of native code with it.
-# usage: benchmarks/sanitize.sh address|undefined|thread [minutes of fuzzing]
+# Build operators, model and plugins with sanitizers in a folder of its own, and run the tests of native code with them.
+# usage: [ROOMS=...] benchmarks/sanitize.sh address|thread [build|TESTS...]; `address` is AddressSanitizer and UBSan in one build
 set -euo pipefail
 cd "$(dirname "$0")/.."
-kind=${1:?address, undefined or thread} minutes=${2:-1}
-python=${PYTHON:-.venv/bin/python}
-target=$PWD/build/sanitize-$kind
-flags="-fsanitize=$kind -fno-omit-frame-pointer -g -O1"
-[ "$kind" = undefined ] && flags="$flags -fno-sanitize=vptr -fno-sanitize-recover=all" # torch's own classes have no type data
-mkdir -p "$target"
-"$python" -m pip install --quiet --no-build-isolation --no-deps --target "$target/site" --upgrade . \
-  --config-settings=build-dir="$target/cmake" --config-settings=cmake.build-type=None \
-  --config-settings=cmake.define.CMAKE_CXX_FLAGS="$flags" --config-settings=cmake.define.CMAKE_SHARED_LINKER_FLAGS="-fsanitize=$kind" \
-  --config-settings=cmake.define.CMAKE_MODULE_LINKER_FLAGS="-fsanitize=$kind"
-library=$(gcc -print-file-name="lib$(case $kind in address) echo asan;; undefined) echo ubsan;; thread) echo tsan;; esac).so")
-export PYTHONPATH="$target/site" LD_PRELOAD="$library" OMP_NUM_THREADS=1
+kind=${1:?address or thread}
+shift
+operators=(tests/ops/test_{neighbors,neighbor_list,neighbors_random,edge_vectors,exchange,tensor_product,edge_block}.py
+  tests/ops/test_{symmetric_contraction,operators,threads}.py)
+models=(tests/artifact/test_{digest,sandbox,step,compute,batch,contract,formats,refusals}.py)
+openmm=(tests/engines/test_{openmm_errors,openmm_force,openmm_refusals,integrator,integrator_guard,openmm_simulation}.py)
+lammps=(tests/engines/test_lammps_{pair,propagate,settings,openmm}.py)
+case $kind in
+  address)
+    # torch's own classes have no type data
+    flags="-fsanitize=address,undefined,float-cast-overflow -fno-sanitize=vptr -fno-sanitize-recover=all"
+    library=libasan.so
+    tests=("${operators[@]}" "${models[@]}" "${openmm[@]}" "${lammps[@]}")
+    ;;
+  thread)
+    flags=-fsanitize=thread library=libtsan.so
+    tests=("${operators[@]}" "${openmm[@]}" -k "thread or context or integrator")
+    ;;
+  *) echo "$kind: expected address or thread" && exit 2 ;;
+esac
+target=build/sanitize-$kind
+benchmarks/instrumented.sh "$target" "$flags -fno-omit-frame-pointer -g1 -O1" "$flags"
+[ "${1:-}" = build ] && exit
+# A program that links no libstdc++ has none to hand to the sanitizer, which needs it where an exception is thrown.
+export LD_PRELOAD="$(gcc -print-file-name=$library) $(gcc -print-file-name=libstdc++.so.6)"
+export OMP_NUM_THREADS=1 PATH="$(realpath "$(dirname "${PYTHON:-.venv/bin/python}")"):$PATH"
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 # torch, OpenMP and OpenMM are not built for it: what they do alone is not ours to mend
 export TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1"
-"$python" -m pytest -q -x -p no:faulthandler tests/ops/test_neighbors.py tests/ops/test_edge_vectors.py tests/ops/test_exchange.py \
-  tests/artifact/test_digest.py tests/artifact/test_sandbox.py tests/artifact/test_step.py tests/engines/test_openmm_errors.py
-(cd benchmarks && "$python" fuzz.py --minutes "$minutes" --left "$target/fuzz")
+[ $# -gt 0 ] && tests=("$@")
+"$target/python/bin/python" -m pytest -q -p no:faulthandler "${tests[@]}"
+if [ "$kind" = address ] && [ $# -eq 0 ]; then
+  (cd benchmarks && "../$target/python/bin/python" fuzz.py --minutes 1 --left "../$target/fuzz")
+fi

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.md.md import MolecularDynamics
+from numpy.typing import NDArray
 
 from equistride.engines.ase_dynamics import TrajCastDynamics
 from equistride.errors import EquistrideError, tell
@@ -108,10 +109,19 @@ class _WatchedStep:
         elif random is not None:
             self._dynamics.rng.set_state(random)
 
+    def _forces(self) -> NDArray[np.float64]:
+        """Return the forces of the step that was made; asking ASE again whether they are these takes longer than all bounds."""
+        atoms = self._dynamics.atoms
+        results, evaluated = getattr(atoms.calc, "results", {}), getattr(atoms.calc, "atoms", None)
+        known = "forces" in results and evaluated is not None and not atoms.constraints
+        if known and np.array_equal(evaluated.positions, atoms.positions):
+            return results["forces"]
+        return atoms.get_forces()
+
     def _look(self) -> None:
         atoms, bounds = self._dynamics.atoms, self._bounds
         if most := bounds["max_force"]:
-            squares = np.einsum("ij,ij->i", forces := atoms.get_forces(), forces)
+            squares = np.einsum("ij,ij->i", forces := self._forces(), forces)
             if not (squares.max() <= most**2):
                 atom = int(squares.argmax())
                 self._broken("max_force", f"the force on atom {atom} is {math.sqrt(squares[atom]):g} eV/A",

@@ -1,0 +1,25 @@
+# For builds that are watched while they run: benchmarks/instrumented.sh names this file as CMAKE_PROJECT_INCLUDE.
+# EQUISTRIDE_INSTRUMENT: flags of the compiler, for the sources whose path begins with one of EQUISTRIDE_ROOMS (all by default).
+# They come last, so that -O1 among them counts.
+function(equistride_instrument)
+  foreach(_room csrc openmm_plugin lammps_plugin)
+    get_property(_targets DIRECTORY "${PROJECT_SOURCE_DIR}/${_room}" PROPERTY BUILDSYSTEM_TARGETS)
+    foreach(_target IN LISTS _targets)
+      get_target_property(_sources ${_target} SOURCES)
+      foreach(_source IN LISTS _sources)
+        foreach(_chosen IN LISTS EQUISTRIDE_ROOMS)
+          string(FIND "${_room}/${_source}" "${_chosen}" _at)
+          if(_at EQUAL 0)
+            set_property(SOURCE "${PROJECT_SOURCE_DIR}/${_room}/${_source}" DIRECTORY "${PROJECT_SOURCE_DIR}/${_room}"
+                         APPEND PROPERTY COMPILE_OPTIONS ${EQUISTRIDE_INSTRUMENT})
+            break()
+          endif()
+        endforeach()
+      endforeach()
+    endforeach()
+  endforeach()
+endfunction()
+if(NOT DEFINED EQUISTRIDE_ROOMS)
+  set(EQUISTRIDE_ROOMS csrc openmm_plugin lammps_plugin)
+endif()
+cmake_language(DEFER CALL equistride_instrument)
