@@ -136,9 +136,13 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
 std::shared_ptr<const std::string> read_file(const std::string &path) {
     TORCH_CHECK_VALUE(std::filesystem::is_regular_file(path), "the model file ", path,
                       " does not exist; check the path");
+    std::error_code failed;
+    const std::uintmax_t size = std::filesystem::file_size(path, failed);
+    auto bytes = std::make_shared<std::string>(failed ? 0 : size, '\0');
     std::ifstream file(path, std::ios::binary);
-    auto bytes = std::make_shared<std::string>(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-    TORCH_CHECK_VALUE(file.good() || file.eof(), "the model file ", path, " cannot be read; check its permissions");
+    file.read(bytes->data(), // at once: byte by byte is a twentieth of a load
+              static_cast<std::streamsize>(bytes->size()));
+    TORCH_CHECK_VALUE(!failed && file, "the model file ", path, " cannot be read; check its permissions");
     return bytes;
 }
 

@@ -2,6 +2,7 @@
 
 #include "artifact/archive.h"
 #include "model/loops.h"
+#include "model/pickle.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
@@ -64,6 +65,7 @@ private:
     IValue unpickle(const std::string &archive) {
         const auto [data, size] = records_.getRecord(archive + ".pkl");
         const char *at = static_cast<const char *>(data.get()), *const end = at + size;
+        refuse_unless(largest_place({at, size}) <= size, "its data name more values than they hold");
         const auto read = [&at, end](char *to, std::size_t wanted) {
             const std::size_t some = std::min(wanted, static_cast<std::size_t>(end - at));
             std::memcpy(to, at, some);

@@ -329,6 +329,21 @@ def test_data_that_name_something_else_are_refused(name: str, said: str, tmp_pat
         refused(partial(load, path), said, here)
 
 
+@pytest.mark.parametrize("place", [2**31, 2**24])
+def test_a_small_pickle_takes_no_memory_without_end(place: int, tmp_path: Path, here: Path) -> None:
+    """torch fills its table of known values up to the place that an instruction names: 16 bytes each, 32 GiB for two billion."""
+    good = written(Honest(), tmp_path / "good.pt")
+
+    def edit(name: str, data: bytes) -> bytes:
+        if name != "data.pkl":
+            return data
+        assert data[-1:] == b"."
+        return data[:-1] + b"r" + place.to_bytes(4, "little") + b"."
+
+    bad = rewritten(good, tmp_path / "bad.pt", edit)
+    refused(lambda: load(bad), "its data name more values than they hold", here)
+
+
 def test_every_released_model_and_frozen_file_may_run(repository: Path) -> None:
     """The list has what they call: potentials, propagators, ensembles, and files of format 1."""
     paths = [*sorted((repository / "models").glob("*/*.pt")), *sorted((repository / "tests").glob("artifact/*/*.pt"))]
