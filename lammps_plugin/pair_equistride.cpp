@@ -6,6 +6,7 @@
 #include "evaluation/placement.h"
 #include "host.h"
 #include "keywords.h"
+#include "model/checks.h"
 #include "mpi_communicator.h"
 #include "settings.h"
 #include "words.h"
@@ -62,6 +63,7 @@ void PairEquistride::settings(int count, char **words) {
 
 void PairEquistride::read_settings(const std::vector<std::string> &words) {
     threshold_.reset();
+    distance_.reset();
     charge_.reset();
     spin_.reset();
     settings_ = words;
@@ -69,6 +71,8 @@ void PairEquistride::read_settings(const std::vector<std::string> &words) {
                                  {"ghost", 1},
                                  {"precision", 1},
                                  {"uncertainty_threshold", 1},
+                                 {"min_distance", 1},
+                                 {"on_bound", 1},
                                  {"charge", 1},
                                  {"spin", 1},
                                  {"check", 1},
@@ -78,6 +82,12 @@ void PairEquistride::read_settings(const std::vector<std::string> &words) {
     precision_ = given.choice("precision", PRECISION_CHOICES, "auto");
     if (given.has("uncertainty_threshold"))
         threshold_ = number("uncertainty_threshold", given.value("uncertainty_threshold"), 0);
+    if (given.has("min_distance"))
+        distance_ = number("min_distance", given.value("min_distance"), 0);
+    stops_ = given.choice("on_bound", {"stop", "warn"}, "stop") == "stop";
+    TORCH_CHECK_VALUE(!given.has("on_bound") || threshold_ || distance_, "`on_bound` is that of `min_distance` and ",
+                      "`uncertainty_threshold`, and there is none of them; leave it out, or give a bound");
+    told_.clear();
     if (given.has("charge"))
         charge_ = number("charge", given.value("charge"));
     if (given.has("spin"))
@@ -111,6 +121,8 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
     TORCH_CHECK_VALUE(!threshold_ || model_->metadata().contract.uncertainty, file,
                       " cannot say how sure it is; expected an ensemble (`",
                       "equistride ensemble`) for uncertainty_threshold");
+    TORCH_CHECK_VALUE(!distance_ || *distance_ < metadata.cutoff, "min_distance is as far as the model sees; expected ",
+                      "less than its cutoff, ", metadata.cutoff, " A; found ", *distance_, " A");
     if (charge_ || spin_)
         model_->set_system(charge_.value_or(metadata.charge), spin_.value_or(metadata.spin));
     at::set_num_threads(std::max(1, comm->nthreads));
@@ -245,6 +257,7 @@ void PairEquistride::evaluate() {
 
 void PairEquistride::evaluate_part() {
     local_.connect(*domain, cell_of(*domain), model_->metadata(), ghosts_);
+    check_distances(local_.frame);
     exchange_.begin(local_, atom->nlocal + atom->nghost);
     const MpiCommunicator all(world);
     const bool sums = model_->metadata().contract.global_sums > 0;
@@ -310,17 +323,37 @@ void PairEquistride::evaluate_whole() {
     TORCH_CHECK_VALUE(!vflag_atom && !cvflag_atom,
                       "the model gives no stress of single atoms, because it does not give ",
                       "energies from edge vectors; leave out computes of the stress of atoms");
-    const Outputs out = model_->compute(whole());
+    const Frame frame = whole();
+    check_distances(frame);
+    const Outputs out = model_->compute(frame);
     tally(out.atomic_energies, out.forces, out.virial);
+}
+
+// Ends the run, or is told once by each process that sees it.
+void PairEquistride::broken(const char *bound, const std::string &sentence) {
+    if (stops_)
+        C10_THROW_ERROR(ValueError, sentence);
+    if (told_.insert(bound).second)
+        error->warning(PAIR, 0, sentence + "; told once");
+}
+
+void PairEquistride::check_distances(const Frame &frame) {
+    const auto pair = distance_ ? closer_than(frame, *distance_) : std::nullopt;
+    if (pair)
+        broken("distance", c10::str("atoms ", pair->first, " and ", pair->second, " are ", pair->distance,
+                                    " A apart; expected min_distance, ", *distance_,
+                                    " A, or more; the run has blown up, or the bound is too high"));
 }
 
 void PairEquistride::check_uncertainty() {
     const at::Tensor spread = model_->uncertainty(whole());
     const auto [largest, place] = spread.max(0);
     const double found = largest.item<double>();
-    TORCH_CHECK_VALUE(found <= *threshold_, "the members of the ensemble disagree about the force on atom ",
-                      local_.labels[static_cast<std::size_t>(place.item<std::int64_t>())], "; expected at most ",
-                      *threshold_, " eV/A; found ", found, " eV/A; the run has left the training data");
+    if (!(found <= *threshold_))
+        broken("uncertainty",
+               c10::str("the members of the ensemble disagree about the force on atom ",
+                        local_.labels[static_cast<std::size_t>(place.item<std::int64_t>())], "; expected at most ",
+                        *threshold_, " eV/A; found ", found, " eV/A; the run has left the training data"));
 }
 
 void PairEquistride::write_restart(FILE *file) {

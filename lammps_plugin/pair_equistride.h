@@ -46,6 +46,8 @@ private:
     void evaluate_whole();
     void evaluate_part();
     void check_uncertainty();
+    void check_distances(const Frame &frame);
+    void broken(const char *bound, const std::string &sentence);
     void tally(const at::Tensor &energies, const at::Tensor &forces, const at::Tensor &w);
     void tally_atom(int i, const double *r, const double *g);
 
@@ -55,7 +57,9 @@ private:
     std::vector<std::int64_t> species_; // of each type, from 1
     std::vector<std::string> settings_, coefficients_;
     std::string device_ = "auto", ghost_choice_ = "auto", precision_ = "auto";
-    std::optional<double> threshold_, charge_, spin_; // eV/A, e, multiplicity
+    std::optional<double> threshold_, distance_, charge_, spin_; // eV/A, A, e, multiplicity
+    bool stops_ = true;                                          // where a bound is broken
+    std::set<std::string> told_;
     bool check_ = true;
     bool trust_ = false;
     GhostPolicy ghosts_;

@@ -15,13 +15,8 @@ std::int64_t label(const Frame &frame, std::int64_t atom) {
     return frame.labels ? (*frame.labels)[static_cast<std::size_t>(atom)] : atom;
 }
 
-[[noreturn]] void fail_coincident(const Frame &frame, std::int64_t i, std::int64_t j, double distance) {
-    C10_THROW_ERROR(ValueError, c10::str("atoms ", label(frame, i), " and ", label(frame, j),
-                                         " are on top of each other (", distance, " A apart); separate them"));
-}
-
-// Index of the edge with a distance below COINCIDENT, or -1. Plain loops: it must cost little beside the model.
-template <typename scalar_t> std::int64_t find_coincident(const Frame &frame) {
+// Index of the first edge with a distance below this, or -1. Plain loops: it must cost little beside the model.
+template <typename scalar_t> std::int64_t find_closer(const Frame &frame, double distance) {
     const at::Tensor positions = frame.positions.contiguous(), cell = frame.cell.contiguous();
     const at::Tensor edges = frame.edge_index.contiguous(), shifts = frame.shifts.contiguous();
     const auto *r = positions.const_data_ptr<scalar_t>();
@@ -39,7 +34,7 @@ template <typename scalar_t> std::int64_t find_coincident(const Frame &frame) {
                                scalar_t(s[3 * e + 1]) * h[3 + k] + scalar_t(s[3 * e + 2]) * h[6 + k];
             square += d * d;
         }
-        if (square < COINCIDENT * COINCIDENT)
+        if (square < distance * distance)
             return e;
     }
     return -1;
@@ -136,26 +131,33 @@ void check_positions(const Frame &frame) {
                  "the simulation has blown up or was set up wrong: minimise, or use a shorter time step");
 }
 
-void check_distances(const Frame &frame) {
+std::optional<ClosePair> closer_than(const Frame &frame, double distance) {
     if (frame.edge_index.size(1) == 0)
-        return;
+        return {};
     std::int64_t edge = -1;
-    double distance = 0;
+    double found = 0;
     if (frame.positions.is_cpu()) {
-        AT_DISPATCH_FLOATING_TYPES(frame.positions.scalar_type(), "check_distances",
-                                   [&] { edge = find_coincident<scalar_t>(frame); });
+        AT_DISPATCH_FLOATING_TYPES(frame.positions.scalar_type(), "closer_than",
+                                   [&] { edge = find_closer<scalar_t>(frame, distance); });
         if (edge < 0)
-            return;
-        distance = edge_lengths(frame)[edge].item<double>();
+            return {};
+        found = edge_lengths(frame)[edge].item<double>();
     } else {
         const auto [shortest, index] = edge_lengths(frame).min(0);
-        distance = shortest.item<double>();
-        if (!(distance < COINCIDENT))
-            return;
+        found = shortest.item<double>();
+        if (!(found < distance))
+            return {};
         edge = index.item<std::int64_t>();
     }
-    fail_coincident(frame, frame.edge_index[0][edge].item<std::int64_t>(),
-                    frame.edge_index[1][edge].item<std::int64_t>(), distance);
+    const auto end = [&](int row) { return label(frame, frame.edge_index[row][edge].item<std::int64_t>()); };
+    return ClosePair{end(0), end(1), found};
+}
+
+void check_distances(const Frame &frame) {
+    if (const auto pair = closer_than(frame, COINCIDENT))
+        C10_THROW_ERROR(ValueError,
+                        c10::str("atoms ", pair->first, " and ", pair->second, " are on top of each other (",
+                                 pair->distance, " A apart); separate them"));
 }
 
 void check_limits(const Frame &frame, const Limits &limits) {

@@ -3,6 +3,8 @@
 
 #include "model/model.h"
 
+#include <optional>
+
 namespace equistride {
 
 /// Atoms nearer than this are one on top of the other [A].
@@ -25,6 +27,13 @@ EQUISTRIDE_API void check_positions(const Frame &frame);
 /// Raises c10::ValueError that names the first atom that a stride throws, see THROWN.
 void check_stride(const at::Tensor &displacements, const at::Tensor &velocities, const Frame &frame,
                   const Metadata &metadata);
+/// Two atoms by the engine's numbers, and how far apart they are [A].
+struct ClosePair {
+    std::int64_t first, second;
+    double distance;
+};
+/// The first pair of a frame's edges that is nearer than `distance` A.
+EQUISTRIDE_API std::optional<ClosePair> closer_than(const Frame &frame, double distance);
 void check_distances(const Frame &frame);
 /// Raises c10::ValueError that names the first atom that is faster, or the first two that are nearer, than the model
 /// takes.

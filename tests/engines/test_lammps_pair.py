@@ -12,8 +12,10 @@ import torch
 from ase import Atoms
 from lammps_runs import crystal, once
 from numpy.typing import NDArray
+from random_models import random_potential, write_artifact
 
 from equistride import artifact
+from equistride.artifact.ensemble import combine
 from equistride.units import EV_PER_ANGSTROM3_IN_BAR
 
 Array = NDArray[np.float64]
@@ -265,6 +267,55 @@ def test_lost_atoms_end_the_run(random_artifact64: Path, tmp_path: Path, ranks: 
     )
     lmp.write_data(crystal(), tmp_path / "data.lmp")
     assert "Lost atoms: original 72 current" in lmp.refused(script, tmp_path, ranks)
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two potentials of random weights, which disagree about everything."""
+    folder = tmp_path_factory.mktemp("unsure")
+    members = [write_artifact(random_potential(seed), folder / f"{seed}.pt", "float64") for seed in (0, 1)]
+    combine(members, folder / "ensemble.pt")
+    return folder / "ensemble.pt"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "bound", "sentence"),
+    [
+        (1, "min_distance 2", r"atoms \d+ and \d+ are 1\.\d+ A apart; expected min_distance, 2 A, or more"),
+        (2, "min_distance 2", r"atoms \d+ and \d+ are 1\.\d+ A apart; expected min_distance, 2 A, or more"),
+        (
+            1,
+            "uncertainty_threshold 1e-6",
+            r"disagree about the force on atom \d+; expected at most 1e-06 eV/A; found \d",
+        ),
+    ],
+)
+def test_bounds_stop_or_warn(unsure: Path, tmp_path: Path, ranks: int, bound: str, sentence: str) -> None:
+    """Quartz has bonds of 1.6 A. What is told changes no number."""
+    style = lmp.head(f"equistride precision float64 {bound}", f"* * {unsure} Si O")
+    atoms = crystal()
+    lmp.write_data(atoms, tmp_path / "data.lmp")
+    assert re.search(sentence, lmp.refused(style + "run 0\n", tmp_path, ranks))
+    warned = style.replace(bound, f"{bound} on_bound warn") + "fix n all nve\n" + lmp.OUTPUT + "run 3\n"
+    told = lmp.run(atoms, warned, tmp_path / "told", ranks)
+    assert 1 <= len(re.findall(sentence + ".*; told once", told.log)) <= ranks
+    plain = lmp.run(atoms, warned.replace(f"{bound} on_bound warn", ""), tmp_path / "plain", ranks)
+    assert np.array_equal(told.forces, plain.forces)
+    assert "told once" not in plain.log
+
+
+def test_lammps_watches_forces_and_temperature(repository: Path, random_artifact64: Path, tmp_path: Path) -> None:
+    """As docs/lammps.md has it, but at every step. A cold crystal breaks neither bound."""
+    page = (repository / "docs" / "lammps.md").read_text()
+    watch = "".join(re.findall(r"^(?:variable .*equal|fix .*halt) .*\n", page, re.MULTILINE))
+    watch = watch.replace("halt 10", "halt 1")
+    assert watch.count("\n") == 4
+    style = lmp.head("equistride precision float64", f"* * {random_artifact64} Si O") + "fix n all nve\n"
+    lmp.run(crystal(), style + watch + lmp.OUTPUT + "run 2\n", tmp_path / "calm")
+    lmp.write_data(crystal(), tmp_path / "data.lmp")
+    hot, low = watch + "velocity all create 9000 1\n", watch.replace("> 50.0", "> 0.001")
+    for fix, broken in (("cold", hot), ("calm", low)):
+        assert f"Fix halt condition for fix-id {fix}" in lmp.refused(style + broken + "run 5\n", tmp_path)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -135,11 +135,15 @@ REFUSED = {
         "",
         "skin 2",
         "the keyword skin is not known; expected one of device, ghost, precision, uncertainty_threshold, "
-        "charge, spin, check",
+        "min_distance, on_bound, charge, spin, check",
     ),
     "twice": ("", "check on check off", "the keyword check is there twice; give it once"),
     "no value": ("", "check on device", "the keyword device has no value"),
     "charge": ("", "charge 1", "the model knows no charge and no spin"),
+    "bound": ("", "min_distance -1", "a value of min_distance is wrong; expected a number from 0 on; found -1"),
+    "far": ("", "min_distance 99", "min_distance is as far as the model sees; expected less than its cutoff"),
+    "no bound": ("", "on_bound warn", "`on_bound` is that of `min_distance` and `uncertainty_threshold`"),
+    "answer": ("", "min_distance 1 on_bound shout", "the value of on_bound is not known; expected one of stop, warn"),
     "types": ("neigh_modify exclude type 1 2\n", "", "cannot leave out pairs; take out `neigh_modify exclude`"),
     "groups": (
         "group g id 1:9\nneigh_modify exclude group g g\n",
