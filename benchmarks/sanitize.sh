@@ -31,7 +31,7 @@ export LD_PRELOAD="$(gcc -print-file-name=$library) $(gcc -print-file-name=libst
 export OMP_NUM_THREADS=1 PATH="$(realpath "$(dirname "${PYTHON:-.venv/bin/python}")"):$PATH"
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 # torch, OpenMP and OpenMM are not built for it: what they do alone is not ours to mend
-export TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1"
+export TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1 die_after_fork=0"
 [ $# -gt 0 ] && tests=("$@")
 "$target/python/bin/python" -m pytest -q -p no:faulthandler "${tests[@]}"
 if [ "$kind" = address ] && [ $# -eq 0 ]; then
