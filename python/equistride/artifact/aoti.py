@@ -92,6 +92,8 @@ def _checked(model: nn.Module, metadata: Metadata) -> nn.Module:
         for setting, value in (("checked", False), ("portion", 0)):
             if hasattr(part, setting):
                 setattr(part, setting, value)
+        if hasattr(part, "pack"):
+            part.pack()  # type: ignore[operator]  # what was packed before is in double precision
     return model
 
 

@@ -139,7 +139,7 @@ def save(
         content, metadata = _compile(module, metadata, reference)
     else:
         for part in parts:
-            part.unpack()  # files know nothing of a kernel's layout
+            part.unpack()  # files hold weights as they are, once
         content, metadata = _script(module, metadata, reference)
     write(path, content)
     return metadata

@@ -181,10 +181,10 @@ class TrajCastLayer(nn.Module):
         rows = mine.split(self.input_widths, 1)
         kept = torch.cat([rows[row] for row in self.rows_kept], 1) if len(self.rows_kept) < len(rows) else mine
         old = self.residual((kept[:, :, None] * motion.one_hot[:, None, :]).flatten(1))
-        out: list[Tensor] = []
-        for row, place in enumerate(self.old_row):
-            out.append((new[row] + old[place] if place >= 0 else new[row]) * self.share)
-        return torch.cat(out, 1)
+        none = torch.zeros_like(new[0]) if len(old) < len(new) else new[0]
+        return (
+            torch.cat(new, 1) + torch.cat([old[place] if place >= 0 else none for place in self.old_row], 1)
+        ) * self.share
 
 
 class TrajCast(nn.Module):
@@ -203,6 +203,8 @@ class TrajCast(nn.Module):
         :meth:`pruned`.
     """
 
+    elements: Tensor
+
     def __init__(self, config: TrajCastConfig, num_species: int, *, fused: bool = True, complete: bool = False) -> None:
         super().__init__()
         self.config, self.num_species, self.fused, self.complete = config, num_species, fused, complete
@@ -211,6 +213,7 @@ class TrajCast(nn.Module):
         self.harmonics = SphericalHarmonics(config.l_max)
         self.lengths = LengthBasis(config.cutoff, config.num_radial, config.envelope_exponent)
         self.speeds = SpeedBasis(config.max_speed, config.num_speed, num_species)
+        self.register_buffer("elements", torch.eye(num_species), persistent=False)
         irreps = natural_irreps(config.l_max)
         widths = [num_species + config.num_speed, *[1] * config.l_max]
         self.start = IrrepLinear([Block(ir, width, c) for ir, width in zip(irreps, widths, strict=True)])
@@ -233,7 +236,7 @@ class TrajCast(nn.Module):
 
     def features(self, vectors: Tensor, velocities: Tensor, species: Tensor, edge_index: Tensor) -> list[Tensor]:
         """Return the features [N, columns] at the start and after each layer; arguments as for :meth:`forward`."""
-        one_hot = torch.nn.functional.one_hot(species, self.num_species).to(velocities.dtype)
+        one_hot = self.elements.to(velocities.dtype).index_select(0, species)
         speeds = self.speeds(velocities, one_hot)
         along = self.harmonics(velocities)
         atoms = torch.arange(species.size(0), device=species.device)

@@ -2,11 +2,12 @@
 
 Features are [N, columns] with channels innermost: a block of C copies of an irrep of degree l takes 2l + 1 runs of C
 columns, *rows* in what follows; blocks are sorted 0o 0e 1o 1e 2o 2e. A row is a matrix [N, C] with a stride, which a matrix
-product reads as it is. Between a linear map and a gate a block is one array [N, 2l + 1, C].
+product reads as it is. Between a linear map and a gate a block is one array [N, 2l + 1, C], row after row in memory.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ def rows_of(blocks: list[Tensor]) -> list[Tensor]:
 
 def join(blocks: list[Tensor]) -> Tensor:
     """Return the features [N, columns] of blocks [N, rows, channels]."""
-    return torch.cat([block.flatten(1) for block in blocks], 1)
+    return torch.cat(rows_of(blocks), 1)
 
 
 class Block(NamedTuple):
@@ -72,7 +73,11 @@ class IrrepLinear(nn.Module):
     ----------
     weight
         [sum of in x out], block after block, each row-major (in, out): the layout of ``e3nn.o3.Linear``.
+    packed
+        What :meth:`matrices` returns, once a model that is served has called :meth:`pack`; nothing in training.
     """
+
+    packed: list[Tensor]
 
     def __init__(self, blocks: Sequence[Block], divisor: float = 1.0, bias: bool = False) -> None:
         super().__init__()
@@ -81,29 +86,58 @@ class IrrepLinear(nn.Module):
         self.shapes = [(fan_in, fan_out) for _, fan_in, fan_out in self.blocks]
         self.sizes = [fan_in * fan_out for fan_in, fan_out in self.shapes]
         self.scales = [1.0 / (math.sqrt(fan_in) * divisor) for fan_in, _ in self.shapes]
-        self.widths = [rows * fan_in for rows, (fan_in, _) in zip(self.rows, self.shapes, strict=True)]
+        # Irreps that follow one another with the same channels go through one product: on a GPU thin ones cost their launch.
+        runs = [list(run) for _, run in groupby(range(len(self.blocks)), self.shapes.__getitem__)]
+        self.runs = [[self.rows[b] for b in run] for run in runs]
+        self.widths = [sum(self.rows[b] * self.shapes[b][0] for b in run) for run in runs]
         self.weight = nn.Parameter(torch.randn(sum(self.sizes)))
         scalars = [b for b, block in enumerate(self.blocks) if block.irrep == EVEN and bias]
         self.biased = scalars[0] if scalars else -1
         self.bias = nn.Parameter(torch.zeros(self.blocks[self.biased].channels_out)) if scalars else None
+        self.packed = []
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the rows [N, channels out] of the image of ``x`` [N, columns]."""
         return rows_of(self.images(x))
 
-    def images(self, x: Tensor) -> list[Tensor]:
-        """Return the same as blocks [N, rows, channels out]."""
+    def matrices(self) -> list[Tensor]:
+        """Return what multiplies each run of irreps with the same channels, [rows, channels in, channels out]."""
         weights = self.weight.split(self.sizes)
         out: list[Tensor] = []
-        for b, columns in enumerate(x.split(self.widths, 1)):
-            fan_in, fan_out = self.shapes[b]
-            weight = weights[b].view(fan_in, fan_out) * self.scales[b]
-            # all rows of an irrep in one product: for a GPU, on which thin ones cost their launch
-            images = torch.mm(columns.reshape(x.size(0) * self.rows[b], fan_in), weight)
-            bias = self.bias
-            if b == self.biased and bias is not None:
-                images = images + bias
-            out.append(images.view(x.size(0), self.rows[b], fan_out))
+        first = 0
+        for run in self.runs:
+            parts: list[Tensor] = []
+            for b in range(first, first + len(run)):
+                fan_in, fan_out = self.shapes[b]
+                matrix = weights[b].view(fan_in, fan_out) * self.scales[b]
+                parts.append(matrix.expand(self.rows[b], fan_in, fan_out))
+            out.append(torch.cat(parts) if len(parts) > 1 else parts[0])
+            first += len(run)
+        return out
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Scale the weights once and not in each call, where they will not change."""
+        self.packed = self.matrices()
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget them, which no file shall hold twice."""
+        self.packed = []
+
+    def images(self, x: Tensor) -> list[Tensor]:
+        """Return the same as blocks [N, rows, channels out]."""
+        matrices = self.packed if len(self.packed) > 0 else self.matrices()
+        out: list[Tensor] = []
+        for run, columns in enumerate(x.split(self.widths, 1)):
+            matrix = matrices[run]
+            rows = columns.reshape(x.size(0), matrix.size(0), matrix.size(1)).transpose(0, 1)  # where they lie
+            for block in torch.bmm(rows, matrix).transpose(0, 1).split(self.runs[run], 1):
+                bias = self.bias
+                if len(out) == self.biased and bias is not None:
+                    out.append(block + bias)
+                else:
+                    out.append(block)
         return out
 
 
@@ -121,7 +155,11 @@ class SpeciesLinear(nn.Module):
     ----------
     weight
         [S, sum of in x out], each row as in :class:`IrrepLinear`.
+    packed
+        Of each block [S, channels in, channels out], as in :class:`IrrepLinear`.
     """
+
+    packed: list[Tensor]
 
     def __init__(self, blocks: Sequence[Block], num_species: int) -> None:
         super().__init__()
@@ -132,6 +170,25 @@ class SpeciesLinear(nn.Module):
         self.scales = [1.0 / math.sqrt(fan_in) for fan_in, _ in self.shapes]
         self.widths = [rows * fan_in for rows, (fan_in, _) in zip(self.rows, self.shapes, strict=True)]
         self.weight = nn.Parameter(torch.randn(num_species, sum(self.sizes)))
+        self.packed = []
+
+    def matrices(self) -> list[Tensor]:
+        """Return what multiplies each block, [S, channels in, channels out]."""
+        out: list[Tensor] = []
+        for b, weight in enumerate(self.weight.split(self.sizes, 1)):
+            fan_in, fan_out = self.shapes[b]
+            out.append(weight.reshape(self.num_species, fan_in, fan_out) * self.scales[b])
+        return out
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """As :meth:`IrrepLinear.pack`."""
+        self.packed = self.matrices()
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget them, which no file shall hold twice."""
+        self.packed = []
 
     def forward(self, x: Tensor, species: Tensor) -> list[Tensor]:
         """Return the rows [N, channels out] of the image of ``x`` [N, columns], by the species [N] of each atom."""
@@ -140,13 +197,13 @@ class SpeciesLinear(nn.Module):
     def images(self, x: Tensor, species: Tensor) -> list[Tensor]:
         """Return the same as blocks [N, rows, channels out]."""
         one_hot = nn.functional.one_hot(species, self.num_species).to(x.dtype)[:, None, :, None]
-        weights = self.weight.split(self.sizes, 1)
+        matrices = self.packed if len(self.packed) > 0 else self.matrices()
         out: list[Tensor] = []
         for b, part in enumerate(x.split(self.widths, 1)):
-            fan_in, fan_out = self.shapes[b]
-            weight = weights[b].reshape(self.num_species * fan_in, fan_out)
-            place = part.reshape(-1, self.rows[b], 1, fan_in) * one_hot  # zeros but in the columns of its own element
-            out.append(torch.matmul(place.flatten(2), weight * self.scales[b]))
+            place = (
+                part.reshape(-1, self.rows[b], 1, self.shapes[b][0]) * one_hot
+            )  # zeros but in its own element's columns
+            out.append(torch.matmul(place.flatten(2), matrices[b].flatten(0, 1)))
         return out
 
     def of_each(self, x: Tensor) -> list[Tensor]:
@@ -155,12 +212,10 @@ class SpeciesLinear(nn.Module):
 
     def images_of_each(self, x: Tensor) -> list[Tensor]:
         """Return the same as blocks [S, rows, channels out]."""
-        weights = self.weight.split(self.sizes, 1)
+        matrices = self.packed if len(self.packed) > 0 else self.matrices()
         out: list[Tensor] = []
         for b, part in enumerate(x.split(self.widths, 1)):
-            fan_in, fan_out = self.shapes[b]
-            weight = weights[b].view(self.num_species, fan_in, fan_out) * self.scales[b]
-            out.append(torch.bmm(part.reshape(-1, self.rows[b], fan_in), weight))
+            out.append(torch.bmm(part.reshape(-1, self.rows[b], self.shapes[b][0]), matrices[b]))
         return out
 
 

@@ -39,21 +39,22 @@ class ScalarNetwork(nn.Module):
     def __init__(self, widths: list[int], activation: str = "silu", biases: bool = False) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            ScaledLinear(fan_in, fan_out, biases and k > 0) for k, (fan_in, fan_out) in enumerate(pairwise(widths))
+            ScaledLinear(fan_in, fan_out, biases and k > 0, ACTIVATIONS[activation] if k > 0 else 1.0)
+            for k, (fan_in, fan_out) in enumerate(pairwise(widths))
         )
         self.last = len(self.layers) - 1
-        self.activation, self.factor = activation, ACTIVATIONS[activation]
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs]."""
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i < self.last:
-                x = self.activate(x) * self.factor
+                x = self.activate(x)
         return x
 
     def activate(self, x: Tensor) -> Tensor:
-        """Return the non-linearity of x, not normalised."""
+        """Return the non-linearity of x, not normalised: the next layer does that."""
         if self.activation == "tanh":
             return torch.tanh(x)
         if self.activation == "relu":
@@ -64,16 +65,32 @@ class ScalarNetwork(nn.Module):
 
 
 class ScaledLinear(nn.Module):
-    """``x @ weight / sqrt(fan in)``, plus a bias where it has one; weight [fan in, fan out]."""
+    """``x @ weight * gain / sqrt(fan in)``, plus a bias where it has one; weight [fan in, fan out].
 
-    def __init__(self, fan_in: int, fan_out: int, bias: bool = False) -> None:
+    ``packed`` is the weight with its factors, once a model that is served has called :meth:`pack`.
+    """
+
+    packed: Tensor
+
+    def __init__(self, fan_in: int, fan_out: int, bias: bool = False, gain: float = 1.0) -> None:
         super().__init__()
-        self.scale = 1.0 / math.sqrt(fan_in)
+        self.scale = gain / math.sqrt(fan_in)
         self.weight = nn.Parameter(torch.randn(fan_in, fan_out))
         self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
+        self.packed = torch.empty(0)
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Scale the weights once and not in each call, where they will not change."""
+        self.packed = self.weight * self.scale
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget them, which no file shall hold twice."""
+        self.packed = torch.empty(0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, fan in] to [N, fan out]."""
-        out = torch.matmul(x, self.weight * self.scale)
+        out = torch.matmul(x, self.packed if self.packed.dim() == 2 else self.weight * self.scale)
         bias = self.bias
         return out if bias is None else out + bias

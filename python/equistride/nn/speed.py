@@ -26,12 +26,16 @@ class SpeedBasis(nn.Module):
         n and S.
     """
 
+    packed: Tensor
+    places: Tensor
+
     def __init__(self, max_speed: float, num_basis: int, num_species: int) -> None:
         super().__init__()
         self.max_speed, self.num_basis = float(max_speed), num_basis
         self.spacing = self.max_speed / (num_basis + 1)
-        self.amplitude = math.sqrt(num_basis) / 1.12
-        self.scale = 1.0 / math.sqrt(num_basis * num_species)
+        self.scale = 1.0 / (1.12 * math.sqrt(num_species))  # both factors
+        self.register_buffer("places", torch.arange(1.0, num_basis + 1), persistent=False)
+        self.packed = torch.empty(0)
         self.checked = True  # off where the caller looks at the speeds
         self.mix = nn.Parameter(torch.randn(num_basis, num_species, num_basis))
 
@@ -45,10 +49,23 @@ class SpeedBasis(nn.Module):
         """
         speed = torch.linalg.vector_norm(velocities, dim=1)
         self.check(speed.detach())
-        place = torch.arange(1, self.num_basis + 1, device=speed.device, dtype=speed.dtype)
-        basis = torch.exp(-(speed[:, None] / self.spacing - place).square()) * self.amplitude
+        basis = torch.exp(-(speed[:, None] / self.spacing - self.places).square())
         mixed = (basis[:, :, None] * one_hot[:, None, :]).flatten(1)
-        return torch.matmul(mixed, self.mix.flatten(0, 1) * self.scale)
+        return torch.matmul(mixed, self.packed if self.packed.dim() == 2 else self.matrix())
+
+    def matrix(self) -> Tensor:
+        """Return what multiplies the Gaussians of each element, [n S, n]."""
+        return self.mix.flatten(0, 1) * self.scale
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Scale the weights once and not in each call, where they will not change."""
+        self.packed = self.matrix()
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget them, which no file shall hold twice."""
+        self.packed = torch.empty(0)
 
     def check(self, speed: Tensor) -> None:
         """Refuse speeds [N] that the Gaussians do not cover."""

@@ -11,6 +11,19 @@ def degree_of_coefficients(l_max: int) -> list[int]:
     return [degree for degree in range(l_max + 1) for _ in range(2 * degree + 1)]
 
 
+def by_degree(values: Tensor) -> Tensor:
+    """Return values [l_max+1, ...] of each degree for each of its rows, [(l_max+1)^2, ...]."""
+    out: list[Tensor] = []
+    for degree, one in enumerate(values.unbind(0)):
+        out.append(one.unsqueeze(0).expand([2 * degree + 1] + list(one.size())))  # noqa: RUF005 (as TorchScript has it)
+    return torch.cat(out)
+
+
+def on_first_row(values: Tensor, rows: int) -> Tensor:
+    """Return values [C] as the first of so many rows [rows, C], zeros below."""
+    return torch.cat([values[None], values.new_zeros(rows - 1, values.size(0))])
+
+
 class SphericalRMSNorm(nn.Module):
     """Centre the scalars and divide all degrees by one balanced root mean square per atom.
 
@@ -22,16 +35,16 @@ class SphericalRMSNorm(nn.Module):
         Weights of the degrees in float32, as in fairchem-core.
     """
 
-    degrees: Tensor
     balance: Tensor
+    packed: list[Tensor]
 
     def __init__(self, l_max: int, channels: int, rounded: bool = False) -> None:
         super().__init__()
+        self.packed = []
         self.eps = 1e-5
         degrees = degree_of_coefficients(l_max)
         balance = torch.tensor([1.0 / (2 * n + 1) for n in degrees], dtype=torch.float32 if rounded else torch.float64)
         balance = (balance / (l_max + 1)).double()
-        self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
         self.register_buffer("balance", balance[:, None] / channels, persistent=False)
         self.weight = nn.Parameter(torch.ones(l_max + 1, channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -41,31 +54,63 @@ class SphericalRMSNorm(nn.Module):
         scalars, rest = x.split([1, x.size(1) - 1], 1)
         x = torch.cat([scalars - scalars.mean(2, keepdim=True), rest], 1)
         variance = (x.square() * self.balance).sum(dim=[1, 2], keepdim=True)
-        x = x * (variance + self.eps).rsqrt() * self.weight.index_select(0, self.degrees)
-        scalars, rest = x.split([1, x.size(1) - 1], 1)
-        bias = self.bias if shift is None else self.bias + shift
-        return torch.cat([scalars + bias.unsqueeze(-2), rest], 1)
+        weight, bias = self.packed if len(self.packed) > 0 else self.rows()
+        out = torch.addcmul(bias, x * (variance + self.eps).rsqrt(), weight)
+        if shift is None:
+            return out
+        scalars, rest = out.split([1, out.size(1) - 1], 1)
+        return torch.cat([scalars + shift.unsqueeze(-2), rest], 1)
+
+    def rows(self) -> list[Tensor]:
+        """Return weight and bias of each row, [(l_max+1)^2, C]."""
+        weight = by_degree(self.weight)
+        return [weight, on_first_row(self.bias, weight.size(0))]
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Lay them out once and not in each call, where they will not change."""
+        self.packed = self.rows()
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget them, which no file shall hold twice."""
+        self.packed = []
 
 
 class SphericalLinear(nn.Module):
-    """One linear map of the channels per degree; bias on the scalars."""
+    """One linear map of the channels per degree; bias on the scalars.
 
-    degrees: Tensor
+    All rows go through one product, each with its degree's matrix: degree by degree a GPU takes it for N products of 2l + 1 rows.
+    """
+
+    packed: list[Tensor]
 
     def __init__(self, l_max: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.rows = [2 * degree + 1 for degree in range(l_max + 1)]
+        self.packed = []
         bound = 1.0 / math.sqrt(channels_in)
         self.weight = nn.Parameter(torch.empty(l_max + 1, channels_out, channels_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, (l_max+1)^2, channels_in] to [N, (l_max+1)^2, channels_out]."""
-        out: list[Tensor] = []
-        for degree, (part, weight) in enumerate(zip(x.split(self.rows, 1), self.weight.unbind(0))):  # noqa: B905 (TorchScript knows no strict=)
-            y = torch.matmul(part, weight.t())
-            out.append(y + self.bias if degree == 0 else y)
-        return torch.cat(out, 1)
+        matrices, bias = self.packed if len(self.packed) > 0 else self.rows()
+        return torch.baddbmm(bias, x.transpose(0, 1), matrices).transpose(0, 1)
+
+    def rows(self) -> list[Tensor]:
+        """Return the matrix [channels_in, channels_out] and the bias [1, channels_out] of each row."""
+        matrices = by_degree(self.weight).transpose(1, 2)
+        return [matrices, on_first_row(self.bias, matrices.size(0))[:, None]]
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Lay them out once and not in each call, where they will not change."""
+        self.packed = self.rows()
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget them, which no file shall hold twice."""
+        self.packed = []
 
 
 class Gate(nn.Module):
