@@ -46,6 +46,13 @@ inline int device_attribute(cudaDeviceAttr attribute) {
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
     return value;
 }
+// Of the capture that the stream is under, 0 for none.
+inline unsigned long long capture_of(cudaStream_t stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    unsigned long long id = 0;
+    C10_CUDA_CHECK(cudaStreamGetCaptureInfo(stream, &status, &id));
+    return status == cudaStreamCaptureStatusActive ? id : 0;
+}
 inline int shared_memory_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+import equistride._library  # noqa: F401  (registers the classes)
 from equistride.artifact.propagators import build_propagator
 from equistride.graph import neighbor_list
 from equistride.models.propagator import Propagator
@@ -94,3 +96,22 @@ def propagator(seed: int = 0, *, keep_spin: bool = True, **sizes: object) -> Pro
         "keep_spin": keep_spin,
     }  # fmt: skip
     return build_propagator(config(**sizes), facts).double()
+
+
+def run_of(path: Path, frame: Frame, thermostat: str, device: str = "cpu", seed: int = 5) -> Any:
+    """A run of the frame's atoms at 300 K."""
+    elements = [["O", "Si"][k] for k in frame.species.tolist()]
+    pbc = torch.tensor([bool(frame.cell.abs().sum() > 0)] * 3)
+    made = torch.classes.equistride.Propagation(
+        str(path), elements, frame.masses.flatten(), pbc, "none", 300.0, 50.0, seed, device
+    )
+    made.set_thermostat(thermostat, 300.0, 50.0, 20.0)
+    return made
+
+
+def strides(run: Any, frame: Frame, count: int) -> tuple[Tensor, Tensor]:
+    positions, velocities = frame.positions, frame.velocities
+    for number in range(count):
+        positions, velocities = run.step(positions, velocities, frame.cell.double(), number)
+    run.finish()
+    return positions.cpu(), velocities.cpu()

@@ -25,6 +25,8 @@
 #include "matmul_precision.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <cstdlib>
 #include <string_view>
 
@@ -101,7 +103,7 @@ public:
     const Shape shape;
     const Arithmetic arithmetic;
     const Tensor x, vectors, frames, envelope, hidden, index, weights, halves;
-    const OwnedEdges by_receiver;
+    const std::shared_ptr<const OwnedEdges> by_receiver;
     const cudaStream_t stream;
     const int64_t atoms, edges, width;
 
@@ -109,7 +111,7 @@ public:
         : shape(shape), arithmetic(arithmetic_of(in.x.scalar_type())), x(dense(in.x)), vectors(dense(in.vectors)),
           frames(dense(in.frames)), envelope(dense(in.envelope)), hidden(dense(in.hidden)), index(dense(in.edge_index)),
           weights(dense(in.weights)), halves(arithmetic == Arithmetic::tf32 ? weights.to(at::kHalf) : Tensor()),
-          by_receiver(index, x.size(0), x.size(0), false, stream), stream(stream), atoms(x.size(0)),
+          by_receiver(owned_edges(index, x.size(0), x.size(0), false, stream)), stream(stream), atoms(x.size(0)),
           edges(index.size(1)), width(x.size(1) * x.size(2)) {}
 
     template <class Real> Problem<Real> problem() const {
@@ -134,8 +136,8 @@ public:
         made.hidden = data(hidden);
         made.receiver = index.const_data_ptr<int64_t>();
         made.sender = made.receiver + edges;
-        made.first_edge = by_receiver.first.const_data_ptr<int64_t>();
-        made.wrong = by_receiver.wrong.const_data_ptr<int>();
+        made.first_edge = by_receiver->first.const_data_ptr<int64_t>();
+        made.wrong = by_receiver->wrong.const_data_ptr<int>();
         made.end = edges;
         made.weights = data(weights);
         made.halves = halves.defined() ? halves.const_data_ptr<c10::Half>() : nullptr;
@@ -205,7 +207,7 @@ EdgeGradients edge_block_backward_cuda(const Tensor &grad, const EdgeBlock &bloc
         return {at::zeros(x.sizes(), x.options()), on_vectors, on_envelope, on_hidden};
     const Tensor on_x = empty(x), on_receivers = empty(x), from = dense(grad), state = kept.contiguous();
     const Run run(block, shape, c10::cuda::getCurrentCUDAStream());
-    const OwnedEdges by_sender(run.index, run.atoms, run.atoms, true, run.stream);
+    const auto by_sender = owned_edges(run.index, run.atoms, run.atoms, true, run.stream);
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_block_backward_cuda", [&] {
         auto problem = run.problem<scalar_t>();
         const auto kernel = choose_kernel<scalar_t>(run.arithmetic, problem.layout);
@@ -227,7 +229,7 @@ EdgeGradients edge_block_backward_cuda(const Tensor &grad, const EdgeBlock &bloc
             problem.end = std::min(begin + slab, run.edges);
             run.run(kernel, problem);
             launch(serve_senders<scalar_t>, unsigned(run.atoms), THREADS, run.stream,
-                   by_sender.first.const_data_ptr<int64_t>(), by_sender.order.const_data_ptr<int64_t>(),
+                   by_sender->first.const_data_ptr<int64_t>(), by_sender->order.const_data_ptr<int64_t>(),
                    problem.waiting, begin, problem.end, run.width, begin > 0, data(on_x));
         }
         run.finish<scalar_t>(kernel, problem, data(on_x), data(on_x));

@@ -50,12 +50,12 @@ __device__ __forceinline__ void add_torque(const Real *on_x, const Real *x, Real
     });
 }
 
-// Features [size, channels] of one channel, all loads before the first use.
+// Features [size, stride] of one channel, all loads before the first use.
 template <class Real>
-__device__ __forceinline__ void load_features(const Shape &shape, const Real *x, int channel, Real (&v)[MAX_SIZE]) {
-    const int channels = int(shape.channels);
+__device__ __forceinline__ void load_features(const Shape &shape, const Real *x, int stride, int channel,
+                                              Real (&v)[MAX_SIZE]) {
     each_degree(shape,
-                [&](auto l) { each<2 * l + 1>([&](auto k) { v[l * l + k] = x[(l * l + k) * channels + channel]; }); });
+                [&](auto l) { each<2 * l + 1>([&](auto k) { v[l * l + k] = x[(l * l + k) * stride + channel]; }); });
 }
 
 // Column of the radial weight, or of its gradient, of degree l and order m; then the channels of sender and receiver.
@@ -63,7 +63,24 @@ __device__ __forceinline__ int weight_column(const Shape &shape, int l, int m) {
     return (shape.first_weight[m] + l - m) * 2 * int(shape.channels);
 }
 
-// wide = narrow * D [x_sender, x_receiver]
+// Whether features of both atoms, [size, 2 channels], fit into wide rows, where the rotated ones take their place; and
+// those of the gradient, [size, channels], before z. So it is where no order is left out.
+__device__ __forceinline__ bool fetches_features(const Shape &shape) { return shape.rows == shape.size; }
+__device__ __forceinline__ bool fetches_grad(const Shape &shape) {
+    return shape.rows == shape.size && shape.channels <= shape.hidden;
+}
+template <class Tile> __device__ __forceinline__ void fetch_features(const Tile &tile) {
+    const auto &in = tile.in;
+    const int channels = int(in.shape.channels);
+    tile.fetch({in.x, in.sender, tile.atom(1), in.shape.size, channels}, {0, in.layout.wide, 2 * channels});
+    tile.fetch({in.x, in.receiver, tile.atom(1), in.shape.size, channels}, {channels, in.layout.wide, 2 * channels});
+}
+template <class Tile> __device__ __forceinline__ void fetch_grad(const Tile &tile) {
+    const auto &in = tile.in;
+    tile.fetch({in.grad, in.receiver, tile.atom(1), 1, int(tile.atom(1))}, {0, in.layout.wide, 0});
+}
+
+// wide = narrow * D [x_sender, x_receiver]; the features are there already where they fit.
 template <class Tile> __device__ void rotate(const Tile &tile) {
     const auto &in = tile.in;
     const Shape &shape = in.shape;
@@ -74,9 +91,12 @@ template <class Tile> __device__ void rotate(const Tile &tile) {
         Real *const out = tile.wide(e);
         for (int c = lane; c < 2 * channels; c += WARP) {
             const bool sends = c < channels;
-            const int64_t atom = (sends ? in.sender : in.receiver)[tile.begin + e];
             Real v[MAX_SIZE];
-            load_features(shape, in.x + tile.atom(atom), sends ? c : c - channels, v);
+            if (fetches_features(shape))
+                load_features(shape, out, 2 * channels, c, v);
+            else
+                load_features(shape, in.x + tile.atom((sends ? in.sender : in.receiver)[tile.begin + e]), channels,
+                              sends ? c : c - channels, v);
             each_degree(shape, [&](auto l) {
                 each<2 * l + 1>([&](auto k) {
                     constexpr int order = order_of<l>(k);
@@ -104,7 +124,7 @@ template <class Tile> __device__ void unrotate(const Tile &tile) {
             const bool sends = c < channels;
             const int64_t atom = (sends ? in.sender : in.receiver)[edge];
             Real v[MAX_SIZE];
-            load_features(shape, in.x + tile.atom(atom), sends ? c : c - channels, v);
+            load_features(shape, in.x + tile.atom(atom), channels, sends ? c : c - channels, v);
             each_degree(shape, [&](auto l) {
                 const Real *const d = frame + shape.frame[l];
                 Real on_v[2 * l + 1] = {}, on_weight[l + 1] = {};
@@ -142,8 +162,9 @@ template <class Tile> __device__ void unrotate(const Tile &tile) {
     });
 }
 
-// Backwards through the rotation back: z becomes its gradient; the torque begins; the envelope's gradient.
-template <class Tile> __device__ void unrotate_back(const Tile &tile) {
+// Backwards through the rotation back: z becomes its gradient; the torque begins; the envelope's gradient. `fetched`:
+// the gradient's features lie in wide rows.
+template <class Tile> __device__ void unrotate_back(const Tile &tile, bool fetched) {
     const auto &in = tile.in;
     const Shape &shape = in.shape;
     const int channels = int(shape.channels);
@@ -151,12 +172,13 @@ template <class Tile> __device__ void unrotate_back(const Tile &tile) {
     tile.each_edge([&](int e, int lane) {
         const int64_t edge = tile.begin + e;
         const Real factor = in.envelope[edge];
-        const Real *const frame = tile.frame(e), *const grad = in.grad + tile.atom(in.receiver[edge]);
+        const Real *const frame = tile.frame(e);
+        const Real *const grad = fetched ? tile.wide(e) : in.grad + tile.atom(in.receiver[edge]);
         Real *const z = tile.z(e);
         Real on_factor = 0, torque[3] = {};
         for (int c = lane; c < channels; c += WARP) {
             Real g[MAX_SIZE];
-            load_features(shape, grad, c, g);
+            load_features(shape, grad, channels, c, g);
             each_degree(shape, [&](auto l) {
                 const Real *const d = frame + shape.frame[l];
                 Real message[2 * l + 1] = {};

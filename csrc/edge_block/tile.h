@@ -1,11 +1,54 @@
 // A tile on the GPU: the edges that a block of threads takes through the edge block together, and where their numbers
 // lie.
 #pragma once
+#include "edge_block/copies.h"
 #include "edge_block/tensor_cores.h"
 
 namespace equistride {
 
 namespace {
+
+// Runs of numbers of each edge: `runs` of `numbers`, one after the other, from row which[e] of a tensor on, or row e.
+template <class Real> struct Source {
+    const Real *from;
+    const int64_t *which; // null: the edges are the rows
+    int64_t step;         // from row to row
+    int runs, numbers;
+};
+// Where they go: numbers from the start of the tile to the first, from edge to edge and from run to run.
+struct Target {
+    int place, stride, apart;
+};
+
+// By all threads, whatever the edge, 16 bytes at a time where all places allow it: as much as can be is under way.
+template <class Real, bool SHARED>
+EQUISTRIDE_NOINLINE __device__ void fetch_rows(Real *memory, const Source<Real> source, const Target target,
+                                               int count) {
+    const auto copy = [&](auto size) {
+        constexpr int N = size;
+        const int pieces = source.numbers / N, of_edge = source.runs * pieces;
+#pragma unroll 4
+        for (int k = threadIdx.x; k < count * of_edge; k += TILE_THREADS) {
+            const int e = k / of_edge, rest = k - e * of_edge, run = rest / pieces, at = (rest - run * pieces) * N;
+            const int64_t row = source.which == nullptr ? e : source.which[e];
+            const Real *const from = source.from + row * source.step + run * source.numbers + at;
+            Real *const to = memory + target.place + e * target.stride + run * target.apart + at;
+            if constexpr (SHARED) {
+                begin_copy<N *int(sizeof(Real))>(to, from);
+            } else {
+                for (int i = 0; i < N; ++i)
+                    to[i] = from[i];
+            }
+        }
+    };
+    constexpr int MOST = 16 / int(sizeof(Real));
+    const bool whole = (source.numbers | source.step | target.place | target.stride | target.apart) % MOST == 0 &&
+                       reinterpret_cast<uintptr_t>(source.from) % 16 == 0;
+    if (whole)
+        copy(std::integral_constant<int, MOST>{});
+    else
+        copy(std::integral_constant<int, 1>{});
+}
 
 // The tile that a block works on, in shared memory or not. How: Fma or TensorCores.
 template <class How, bool SHARED> struct Tile {
@@ -40,13 +83,11 @@ template <class How, bool SHARED> struct Tile {
             body(e, int(threadIdx.x % WARP));
     }
 
-    // Copy `numbers` an edge into the tile's rows or out of them.
-    __device__ void read(const Real *from, int64_t numbers, int place, int stride) const {
-        each_edge([&](int e, int lane) {
-            Real *const to = memory() + place + e * stride;
-            for (int k = lane; k < numbers; k += WARP)
-                to[k] = from[(begin + e) * numbers + k];
-        });
+    // Begin to copy what is of the tile's edges into its rows: fetch_rows().
+    __device__ __forceinline__ void fetch(Source<Real> from, Target to) const {
+        from.from += from.which == nullptr ? begin * from.step : 0;
+        from.which += from.which == nullptr ? 0 : begin;
+        fetch_rows<Real, SHARED>(memory(), from, to, count);
     }
 };
 

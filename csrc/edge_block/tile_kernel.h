@@ -64,12 +64,48 @@ template <class Tile> __device__ void ungate(const Tile &tile) {
     });
 }
 
-// Between two steps all threads wait: each reads what others wrote.
+template <class Tile> __device__ __forceinline__ void fetch_frames(const Tile &tile) {
+    const auto &in = tile.in;
+    const int size = in.shape.frame_size;
+    tile.fetch({in.frames, nullptr, size, 1, size}, {tile.frame_place(), in.layout.frame, 0});
+}
+template <class Tile> __device__ __forceinline__ void fetch_hidden(const Tile &tile) {
+    const auto &in = tile.in;
+    tile.fetch({in.hidden, nullptr, in.radial_channels, 1, in.radial_channels},
+               {tile.hidden_place(), in.layout.hidden, 0});
+}
+// What the forward needs, in the order in which it does, in two groups.
+template <class Tile> __device__ void fetch_forward(const Tile &tile) {
+    fetch_hidden(tile);
+    end_group();
+    fetch_frames(tile);
+    if (fetches_features(tile.in.shape))
+        fetch_features(tile);
+    end_group();
+}
+// What the backward needs where the state was kept, likewise.
+template <class Tile> __device__ void fetch_backward(const Tile &tile) {
+    const auto &in = tile.in;
+    const int state = int(in.shape.state), inner = int(in.shape.inner);
+    fetch_frames(tile);
+    tile.fetch({in.kept + inner, nullptr, state, 1, state - inner}, {in.layout.z, in.layout.wide, 0});
+    if (fetches_grad(in.shape))
+        fetch_grad(tile);
+    end_group();
+    tile.fetch({in.kept, nullptr, state, 1, inner}, {tile.narrow_place(), in.layout.narrow, 0});
+    fetch_hidden(tile);
+    end_group();
+}
+
+// Between two steps all threads wait: each reads what others wrote or fetched.
 template <class How, bool SHARED> __device__ void go_forward(const Tile<How, SHARED> &tile) {
     const auto &in = tile.in;
     const Layout &at = in.layout;
     const auto multiply = [](const auto &...arguments) { multiply_rows<How, SHARED>(arguments...); };
+    wait_but<1>();
+    __syncthreads();
     multiply(in, in.radial, tile.hidden_place(), at.hidden, tile.narrow_place(), at.narrow);
+    wait_but<0>();
     __syncthreads();
     rotate(tile);
     __syncthreads();
@@ -93,25 +129,17 @@ template <class Tile> __device__ void keep(const Tile &tile) {
             to[k] = k < shape.inner ? tile.narrow(e)[k] : tile.z(e)[k - shape.inner];
     });
 }
-template <class Tile> __device__ void read_kept(const Tile &tile) {
-    const auto &in = tile.in;
-    const Shape &shape = in.shape;
-    tile.each_edge([&](int e, int lane) {
-        const auto *const from = in.kept + (tile.begin + e) * shape.state;
-        for (int k = lane; k < shape.state; k += WARP)
-            (k < shape.inner ? tile.narrow(e)[k] : tile.z(e)[k - shape.inner]) = from[k];
-    });
-}
 
-// From gated rows and z in wide, and the numbers between the layers in narrow.
-template <class How, bool SHARED> __device__ void go_back(const Tile<How, SHARED> &tile) {
+// From z in wide, and the numbers between the layers in narrow, which with `fetched` may still be on their way.
+template <class How, bool SHARED> __device__ void go_back(const Tile<How, SHARED> &tile, bool fetched) {
     const auto &in = tile.in;
     const Shape &shape = in.shape;
     const Layout &at = in.layout;
     const auto multiply = [](const auto &...arguments) { multiply_rows<How, SHARED>(arguments...); };
-    unrotate_back(tile);
+    unrotate_back(tile, fetched && fetches_grad(shape));
     __syncthreads();
     multiply(in, in.second_back, at.z, at.wide, 0, at.wide);
+    wait_but<0>();
     __syncthreads();
     ungate(tile);
     __syncthreads();
@@ -148,22 +176,24 @@ __global__ void __launch_bounds__(TILE_THREADS, 1) run_tiles(const __grid_consta
     for (int64_t begin = in.begin + int64_t(blockIdx.x) * Block::EDGES; begin < in.end;
          begin += int64_t(gridDim.x) * Block::EDGES) {
         const Block tile{in, begin, int(min(int64_t(Block::EDGES), in.end - begin))};
-        tile.read(in.frames, in.shape.frame_size, tile.frame_place(), in.layout.frame);
-        tile.read(in.hidden, in.radial_channels, tile.hidden_place(), in.layout.hidden);
-        __syncthreads();
         if (in.grad == nullptr) {
+            fetch_forward(tile);
             go_forward(tile);
             keep(tile);
             sum_to_receivers(tile, [&](int e, int row, int, int, int c) {
                 return in.envelope[tile.begin + e] * tile.z(e)[row * int(in.shape.channels) + c];
             });
         } else {
-            if (begin + tile.count <= in.num_kept)
-                read_kept(tile);
-            else
+            const bool kept = begin + tile.count <= in.num_kept;
+            if (kept) {
+                fetch_backward(tile);
+                wait_but<1>();
+                __syncthreads();
+            } else {
+                fetch_forward(tile);
                 go_forward(tile);
-            __syncthreads();
-            go_back(tile);
+            }
+            go_back(tile, kept);
         }
         __syncthreads();
     }

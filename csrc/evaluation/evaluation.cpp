@@ -28,20 +28,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> padded_list(const at::Tensor &pos
     return op.call(positions, cell, pbc, cutoff, capacity, extra);
 }
 
+at::Tensor lengths(const at::Tensor &vectors) { return at::linalg_vector_norm(vectors, 2, {1}); }
+
 // Whether all outputs are finite, and no stride throws an atom.
 at::Tensor sound(const Outputs &outputs, const Metadata &metadata) {
+    const double fastest = metadata.contract.limits.fastest_atom;
+    if (outputs.displacements.defined() && fastest > 0) { // which no number that is not finite is below
+        const at::Tensor mean = outputs.displacements / metadata.stride_fs;
+        return lengths(at::cat({mean, outputs.velocities})).max().le(THROWN * fastest);
+    }
     std::vector<at::Tensor> sums;
     for (const auto &[key, of_atom, values] : outputs.named())
         if (of_atom)
             sums.push_back(values.sum(at::kDouble));
-    at::Tensor fine = at::stack(sums).sum().isfinite();
-    if (outputs.displacements.defined() && metadata.contract.limits.fastest_atom > 0) {
-        const double fastest = THROWN * metadata.contract.limits.fastest_atom;
-        const auto farthest = [](const at::Tensor &vectors) { return vectors.square().sum(1).max().sqrt(); };
-        fine = fine.logical_and(farthest(outputs.displacements).le(fastest * metadata.stride_fs))
-                   .logical_and(farthest(outputs.velocities).le(fastest));
-    }
-    return fine;
+    return at::stack(sums).sum().isfinite();
 }
 
 } // namespace
@@ -206,6 +206,7 @@ void SystemEvaluation::make_room(std::int64_t edges) {
     const at::Tensor places = at::arange(extra_, at::kLong).remainder(2).to(at::kDouble).unsqueeze(1);
     const at::Tensor bond = at::tensor({0.48, 0.6, 0.64}, at::kDouble) * (SPARE_BOND * model_.metadata().cutoff);
     spare_positions_ = (places * bond).to(model_.device());
+    spare_velocities_ = at::zeros_like(spare_positions_);
     all_species_ = at::cat({species_, at::zeros({extra_}, species_.options())});
     steps_ = {};
 }
@@ -228,7 +229,8 @@ void SystemEvaluation::record_step(bool forces, const std::function<void()> &rea
     if (around_.before)
         before.velocities = around_.before(before);
     if (moves)
-        frame.velocities = at::cat({before.velocities, at::zeros_like(spare_positions_)});
+        frame.velocities = at::cat({before.velocities, spare_velocities_});
+    frame.vectors = edge_vectors(frame);
     write_report(frame, before.velocities, summary);
     ready();
     Outputs outputs = model_.compute_unchecked(frame, species_.size(0), forces);
@@ -240,11 +242,11 @@ void SystemEvaluation::record_step(bool forces, const std::function<void()> &rea
 }
 
 void SystemEvaluation::write_report(const Frame &frame, const at::Tensor &velocities, const at::Tensor &summary) {
-    const at::Tensor shortest = edge_vectors(frame).square().sum(1).min().sqrt().to(at::kDouble);
-    const at::Tensor fastest = velocities.defined() && velocities.size(0) > 0 ? velocities.square().sum(1).max().sqrt()
-                                                                              : at::zeros({}, report_.options());
+    const at::Tensor shortest = lengths(frame.vectors).min().to(at::kDouble);
+    const at::Tensor fastest =
+        velocities.defined() && velocities.size(0) > 0 ? lengths(velocities).max() : at::zeros({}, report_.options());
     const at::Tensor counts = summary.to(at::kDouble);
-    report_.copy_(at::stack({report_[SERIAL] + 1, counts[0], counts[1], shortest, fastest}));
+    at::stack_out(report_, {report_[SERIAL] + 1, counts[0], counts[1], shortest, fastest});
     host_report_.copy_(report_, /*non_blocking=*/true);
 }
 

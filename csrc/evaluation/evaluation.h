@@ -85,7 +85,7 @@ private:
     bool rounds_ = false;           // and whether its products are rounded
     std::int64_t capacity_ = 0, extra_ = 0;
     at::Tensor positions_, velocities_, cell_, lattice_, inverse_, host_cell_; // float64
-    at::Tensor all_species_, spare_positions_, masses_;
+    at::Tensor all_species_, spare_positions_, spare_velocities_, masses_;
     std::int64_t serial_ = 0; // of the last step
     bool failed_before_ = false;
     at::Tensor report_, failed_, host_report_, host_failed_;

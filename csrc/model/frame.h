@@ -18,6 +18,7 @@ struct Frame {
     at::Tensor cell;       ///< [3, 3] A, lattice vectors as rows, zeros where there is no box
     at::Tensor edge_index; ///< [2, E] int64, row 0 receiver i, row 1 sender j, sorted by i
     at::Tensor shifts;     ///< [E, 3] int32, r_ij = r_j - r_i + shifts @ cell
+    at::Tensor vectors;    ///< [E, 3] A, r_ij, where somebody has needed them; else undefined
     /// The engine's own numbers of the atoms, for messages; null where they are 0, 1, ...
     const std::vector<std::int64_t> *labels = nullptr;
 };
@@ -51,7 +52,7 @@ struct PartOutputs {
 /// Fill edge_index and shifts with `equistride::neighbors`; `pbc` is a bool tensor of three.
 EQUISTRIDE_API void find_edges(Frame &frame, const at::Tensor &pbc, double cutoff);
 
-/// r_ij [E, 3] A of a frame's edges, in the precision of its positions.
+/// r_ij [E, 3] A of a frame's edges, in the precision of its positions, where it does not have them.
 at::Tensor edge_vectors(const Frame &frame);
 
 /// Forces [N, 3] on all atoms from the energy's gradient to the edge vectors: F_i = sum_j g_ij - sum_j g_ji.

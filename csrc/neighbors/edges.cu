@@ -1,9 +1,8 @@
 // Edge vectors and their gradient on the GPU. No sum depends on the order of threads.
-#include "cuda_launch.h"
+#include "cuda_edges.h"
 #include "neighbors/neighbors.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/ops/sort.h>
 #include <limits>
 
 namespace equistride {
@@ -27,20 +26,36 @@ __global__ void vectors_kernel(const Real *r, const Real *h, const int64_t *rece
                                : std::numeric_limits<Real>::quiet_NaN();
 }
 
-// One warp an atom: the terms of its row in order[keys == atom]; a term below `edges` is that edge as seen by its
-// receiver (minus), one above is edge - edges as seen by its sender (plus).
+// Edges by receiver, as they are, and by sender, in an order.
+struct Ends {
+    const int64_t *receiver, *sender, *first_received, *first_sent, *sent;
+    const int *wrong; // not zero: they are not sorted, or name atoms that are not there
+};
+
+// One warp an atom: minus what it receives, plus what it sends. Of edges that are not sorted it looks at all.
 template <class Real>
-__global__ void on_atoms_kernel(const Real *grad, const int *keys, const int64_t *order, int64_t edges, int atoms,
+__global__ void on_atoms_kernel(const Real *grad, const __grid_constant__ Ends ends, int64_t edges, int atoms,
                                 Real *out) {
     const int i = int((int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / WARP), lane = threadIdx.x % WARP;
     if (i >= atoms)
         return;
-    const int64_t begin = lower_bound(keys, 2 * edges, i), end = lower_bound(keys, 2 * edges, i + 1);
     Real sum[3] = {0, 0, 0};
-    for (int64_t k = begin + lane; k < end; k += WARP) {
-        const int64_t term = order[k];
+    const auto add = [&](int64_t e, Real sign) {
         for (int x = 0; x < 3; ++x)
-            sum[x] += term < edges ? -grad[3 * term + x] : grad[3 * (term - edges) + x];
+            sum[x] += sign * grad[3 * e + x];
+    };
+    if (*ends.wrong != 0) {
+        for (int64_t e = lane; e < edges; e += WARP) {
+            if (ends.receiver[e] == i)
+                add(e, -1);
+            if (ends.sender[e] == i)
+                add(e, 1);
+        }
+    } else {
+        for (int64_t e = ends.first_received[i] + lane; e < ends.first_received[i + 1]; e += WARP)
+            add(e, -1);
+        for (int64_t k = ends.first_sent[i] + lane; k < ends.first_sent[i + 1]; k += WARP)
+            add(ends.sent[k], 1);
     }
     for (int step = WARP / 2; step > 0; step /= 2)
         for (int x = 0; x < 3; ++x)
@@ -115,18 +130,24 @@ std::tuple<Tensor, Tensor> edge_vectors_backward_cuda(const Tensor &grad, const 
                       "num_atoms must lie between 0 and 2^26 on a GPU; found ", num_atoms);
     const c10::cuda::CUDAGuard guard(grad.device());
     const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-    const Tensor dense = grad.contiguous(), images = shifts.contiguous();
-    const int64_t edges = edge_index.size(1);
+    const Tensor dense = grad.contiguous(), images = shifts.contiguous(), index = edge_index.contiguous();
+    const int64_t edges = index.size(1);
     const Tensor on_atoms = at::zeros({num_atoms, 3}, grad.options()), on_cell = at::zeros({3, 3}, grad.options());
     if (edges == 0 || num_atoms == 0)
         return {on_atoms, on_cell};
-    // A stable sort of all ends of edges: each atom's terms then lie together, in the order of the edges.
-    const auto [keys, order] =
-        at::sort(edge_index.reshape({-1}).to(at::kInt), /*stable=*/true, 0, /*descending=*/false);
+    const auto received = owned_edges(index, num_atoms, num_atoms, false, stream),
+               sent = owned_edges(index, num_atoms, num_atoms, true, stream);
+    const int64_t *receiver = index.const_data_ptr<int64_t>();
+    const Ends ends{receiver,
+                    receiver + edges,
+                    received->first.const_data_ptr<int64_t>(),
+                    sent->first.const_data_ptr<int64_t>(),
+                    sent->order.const_data_ptr<int64_t>(),
+                    received->wrong.const_data_ptr<int>()};
     AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_vectors_backward_cuda", [&] {
         const scalar_t *g = dense.const_data_ptr<scalar_t>();
-        launch(on_atoms_kernel<scalar_t>, blocks_of(num_atoms * WARP), THREADS, stream, g, keys.const_data_ptr<int>(),
-               order.const_data_ptr<int64_t>(), edges, int(num_atoms), on_atoms.mutable_data_ptr<scalar_t>());
+        launch(on_atoms_kernel<scalar_t>, blocks_of(num_atoms * WARP), THREADS, stream, g, ends, edges, int(num_atoms),
+               on_atoms.mutable_data_ptr<scalar_t>());
         sum_outer(images.const_data_ptr<int>(), g, edges, 1.0, on_cell.mutable_data_ptr<scalar_t>(), grad, stream);
     });
     return {on_atoms, on_cell};

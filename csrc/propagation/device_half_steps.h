@@ -4,8 +4,6 @@
 
 #include "propagation/thermostat.h"
 
-#include <array>
-
 namespace equistride {
 
 class DeviceHalfSteps {
@@ -20,8 +18,7 @@ public:
     at::Tensor half_step(const State &state, std::size_t which) const;
 
 private:
-    at::Tensor masses_, ids_, numbers_, host_numbers_;
-    std::array<at::Tensor, 2> draws_, host_draws_;
+    at::Tensor masses_, ids_, words_, host_words_; // numbers and draws, which one copy brings there
     bool rotates_;
 };
 

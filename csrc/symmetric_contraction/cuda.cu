@@ -9,6 +9,8 @@
 #include "symmetric_contraction/symmetric_contraction.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 namespace equistride {
 

@@ -19,8 +19,6 @@
 #include "tensor_product/dense_kernels.h"
 #include "tensor_product/sparse_kernels.h"
 
-#include <optional>
-
 namespace equistride {
 
 namespace {
@@ -73,7 +71,7 @@ template <class Real> Ranges ranges_of(const DenseLaunch<Real> &launch) {
 struct Arguments {
     Tensor x, y, weights, lengths, index; // dense; no lengths without a table
     double start, step;
-    std::optional<OwnedEdges> owned;
+    std::shared_ptr<const OwnedEdges> owned;
 
     explicit Arguments(const Convolution &in)
         : x(in.x.contiguous()), y(in.y.contiguous()), weights(in.weights.contiguous()),
@@ -83,7 +81,7 @@ struct Arguments {
     template <class Real>
     Problem<Real> arrange(int64_t receivers, bool by_sender, int64_t out_width, cudaStream_t stream) {
         const int64_t edges = index.size(1), senders = x.size(0);
-        owned.emplace(index, senders, receivers, by_sender, stream);
+        owned = owned_edges(index, senders, receivers, by_sender, stream);
         Problem<Real> in{};
         in.x = x.const_data_ptr<Real>();
         in.y = y.const_data_ptr<Real>();

@@ -6,14 +6,13 @@ Here the device is the CPU; on a machine with a GPU the same tests replay the ca
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import trajcast_systems as systems
 from random_models import random_potential, write_artifact
 from torch import Tensor
-from trajcast_systems import Frame
+from trajcast_systems import Frame, run_of, strides
 
 import equistride._library  # noqa: F401  (registers the classes)
 from equistride.artifact.propagators import save_propagator
@@ -37,25 +36,6 @@ def propagator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("strides") / "propagator.pt"
     save_propagator(systems.propagator(), path, dtype="float64", tables=1e-6)
     return path
-
-
-def run_of(path: Path, frame: Frame, thermostat: str, device: str = "cpu", seed: int = 5) -> Any:
-    """A run of the frame's atoms at 300 K."""
-    elements = [["O", "Si"][k] for k in frame.species.tolist()]
-    pbc = torch.tensor([bool(frame.cell.abs().sum() > 0)] * 3)
-    made = torch.classes.equistride.Propagation(
-        str(path), elements, frame.masses.flatten(), pbc, "none", 300.0, 50.0, seed, device
-    )
-    made.set_thermostat(thermostat, 300.0, 50.0, 20.0)
-    return made
-
-
-def strides(run: Any, frame: Frame, count: int) -> tuple[Tensor, Tensor]:
-    positions, velocities = frame.positions, frame.velocities
-    for number in range(count):
-        positions, velocities, _ = run.step(positions, velocities, frame.cell.double(), number)
-    run.finish()
-    return positions.cpu(), velocities.cpu()
 
 
 def assert_near(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch import library as operators
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import equistride.graph  # noqa: F401  (loads the operators whose schemas are copied)
 
@@ -22,14 +25,14 @@ TORCH = Path(torch.__file__).parent
 SOURCES = {
     "convolution": [
         *("tensor_product/cuda.cu", "tensor_product/float32.cu", "tensor_product/float64.cu"),
-        "tensor_product/checks.cpp",
+        *("tensor_product/checks.cpp", "cuda_edges.cu"),
     ],
     "contraction": ["symmetric_contraction/cuda.cu", "symmetric_contraction/checks.cpp"],
     "edge_block": [
         *("edge_block/cuda.cu", "edge_block/tiles_fma32.cu", "edge_block/tiles_fma64.cu", "edge_block/tiles_split.cu"),
-        *("edge_block/tiles_tf32.cu", "edge_block/checks.cpp", "host_memory.cpp"),
+        *("edge_block/tiles_tf32.cu", "edge_block/checks.cpp", "cuda_edges.cu", "host_memory.cpp"),
     ],
-    "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp"],
+    "neighbors": ["neighbors/cuda.cu", "neighbors/edges.cu", "neighbors/checks.cpp", "cuda_edges.cu"],
     "strides": ["model/momenta.cu", "propagation/thermostat.cu"],
 }
 """Units, each compiled and loaded where a test asks for it."""
@@ -129,20 +132,72 @@ def between_nan(tensor: Tensor) -> Tensor:
     return memory[128:-128].view(tensor.shape)
 
 
-KERNELS = {"aten::fill_", "aten::copy_", "aten::sort", "aten::cumsum", "aten::add", "aten::index_add"}
-"""Of torch's operators, which call one another, those that are launches; views, empty memory and what calls these are none."""
+NO_LAUNCH = {"empty", "empty_like", "empty_strided", "equal", "_local_scalar_dense"}
+"""Of torch's operators: memory that nobody writes, and what the host asks of its own tensors."""
+REDUCTIONS = ("max", "min", "sum")
+"""To one number: a kernel of several blocks, and zeros for the count of those that are done."""
+SORT = 10
+"""Kernels of a stable sort of 10^5 pairs: numbers to go with, a histogram, its sums, a pass for each of four bytes, copies."""
+
+
+def _is_view(func: Any, inputs: Any, output: Any) -> bool:
+    """Whether the result lies in the memory of an argument that nobody has written to."""
+    first = output[0] if isinstance(output, list | tuple) and output else output
+    if func._schema.is_mutable or not isinstance(first, Tensor):
+        return False
+    memory = first.untyped_storage().data_ptr()
+    return any(isinstance(given, Tensor) and given.untyped_storage().data_ptr() == memory for given in inputs)
+
+
+class EmulatedGPU(TorchDispatchMode):
+    """What runs here runs as on a GPU: our operators through the emulated kernels, of which each launch is counted, and torch's
+    on the CPU, one launch each but for the exceptions above.
+
+    Parameters
+    ----------
+    emulated
+        As :func:`load` returns them.
+    names
+        Operators to take the place of the CPU's.
+
+    Attributes
+    ----------
+    launches
+        By the operator's name; those of torch's operators that ours call are theirs.
+    """
+
+    def __init__(self, emulated: torch._ops._OpNamespace, names: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.emulated, self.names = emulated, set(names)
+        self.launches: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        library, name = func._schema.name.split("::")
+        if library == "equistride" and name in self.names:
+            func = getattr(self.emulated, name).default
+        if func._schema.name.startswith("equistride"):
+            before, others = int(self.emulated.launches()), self.launches.copy()
+            with self:  # the kernel's own code, whose calls of torch come here as well
+                out = func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **(kwargs or {}))
+            inside = (self.launches - others).total()
+            self.launches = others
+            self.launches[name] += int(self.emulated.launches()) - before + inside
+            return out
+        out = func(*args, **(kwargs or {}))
+        if name == "sort":
+            self.launches[name] += SORT
+        elif library == "aten" and name not in NO_LAUNCH and not _is_view(func, args, out):
+            self.launches[name] += 2 if name in REDUCTIONS and func._overloadname == "default" else 1
+        return out
 
 
 def launches_of(emulated: torch._ops._OpNamespace, call: Callable[[], object]) -> int:
-    """Kernels that a call launches, ours and torch's, where new memory is not filled."""
-    filled, before = torch.are_deterministic_algorithms_enabled(), emulated.launches()
-    torch.use_deterministic_algorithms(False)
-    try:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            call()
-    finally:
-        torch.use_deterministic_algorithms(filled)
-    return int(emulated.launches()) - before + sum(event.name in KERNELS for event in profile.events())
+    """Kernels that a call launches, ours and torch's."""
+    with EmulatedGPU(emulated) as gpu:
+        call()
+    return gpu.launches.total()
 
 
 @contextmanager

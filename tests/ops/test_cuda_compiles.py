@@ -18,7 +18,7 @@ INCLUDE = Path(torch.__file__).parent / "include"
 WHOLE = "neighbors/edges.cu"
 
 
-@pytest.mark.parametrize("source", sorted(str(p.relative_to(CSRC)) for p in CSRC.glob("*/*.cu")))
+@pytest.mark.parametrize("source", sorted(str(p.relative_to(CSRC)) for p in CSRC.rglob("*.cu")))
 def test_compiles(source: str, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:

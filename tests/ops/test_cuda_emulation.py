@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from emulation import between_nan, in_place_of_the_cpu
+from emulation import SORT, EmulatedGPU, between_nan, in_place_of_the_cpu
 from test_tensor_product import CASES, TOLERANCE, Sample, deviation, edges, sample
 from torch import Tensor
 
@@ -217,3 +217,28 @@ def test_threads_that_do_not_meet_are_noticed(emulated: torch._ops._OpNamespace)
         emulated.run_uneven()
     at = Case(CASES["odd channels"], torch.float32)
     assert at.everything(emulated, WANTED[0])[0].isfinite().all()
+
+
+def test_edges_are_sorted_once_a_step(emulated: torch._ops._OpNamespace) -> None:
+    """What a layer finds by sender all others ask for, while the tensor of the edges lives and nobody writes to it."""
+    at = Case(CASES["odd channels"], torch.float64)
+
+    def backward() -> tuple[list[Tensor], int]:
+        x, y, weights, index = at.at
+        with EmulatedGPU(emulated) as gpu:
+            found = emulated.tensor_product_backward(at.grad, x, y, weights, index, *at.spec, WANTED[0])
+        return list(found), gpu.launches.total()
+
+    first, launches = backward()
+    again, fewer = backward()
+    assert launches - fewer > SORT
+    assert all(map(torch.equal, again, first))
+    index = at.at.edge_index
+    index[1] = index[1].flip(0)
+    turned, as_many = backward()
+    assert as_many == launches
+    assert not torch.equal(turned[0], first[0])
+    at.at = at.at._replace(edge_index=index.clone())
+    other, as_many = backward()
+    assert as_many == launches
+    assert all(map(torch.equal, other, turned))

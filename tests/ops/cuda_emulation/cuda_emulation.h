@@ -59,6 +59,10 @@ int64_t memory_limit();
 const uint64_t *meet(const char *what, unsigned mask, uint64_t gives, const Location &at);
 void wait_for_block(const Location &at);
 int lane();
+// Copies are done when the thread waits for them, so that who looks before sees what was there.
+void begin_copy(void *to, const void *from, int bytes);
+void end_group();
+void wait_but(int groups);
 #pragma GCC visibility pop
 
 template <class T> uint64_t to_bits(T value) {
@@ -91,7 +95,11 @@ void launch_with_memory(void (*kernel)(Parameters...), int64_t bytes, dim3 grid,
 }
 template <class Real> Real *shared_memory() { return static_cast<Real *>(emulation::memory_of_block()); }
 inline int shared_memory_limit() { return int(emulation::memory_limit()); }
+template <int BYTES> void begin_copy(void *shared, const void *global) { emulation::begin_copy(shared, global, BYTES); }
+inline void end_group() { emulation::end_group(); }
+template <int GROUPS> void wait_but() { emulation::wait_but(GROUPS); }
 inline int multiprocessors() { return 3; }
+inline unsigned long long capture_of(cudaStream_t) { return 0; }
 inline int64_t device_memory() { return int64_t(1) << 40; }
 } // namespace equistride
 

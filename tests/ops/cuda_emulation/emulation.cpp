@@ -22,6 +22,12 @@ constexpr size_t STACK = size_t(1) << 17, WARP = 32;
 
 enum class State { ready, at_warp, at_block, done };
 
+struct Copy {
+    void *to;
+    const void *from;
+    int bytes;
+};
+
 struct Fiber {
     ucontext_t start;
     jmp_buf resume;
@@ -31,6 +37,8 @@ struct Fiber {
     const char *what = "";
     unsigned line = 0;
     uint64_t gives = 0;
+    std::vector<std::vector<Copy>> groups; // of copies that were begun
+    std::vector<Copy> begun_copies;        // of no group yet
 };
 
 std::vector<std::unique_ptr<Fiber>> fibers;
@@ -39,6 +47,8 @@ size_t current = 0;
 jmp_buf scheduler;
 const std::function<void()> *thread_body = nullptr;
 int64_t order = 0, launches = 0;
+int64_t misplaced = 0,
+        unfinished = 0; // copies to or from a place that is no multiple of their size; threads that end first
 std::mutex one_launch;
 
 struct alignas(128) Line {
@@ -56,6 +66,7 @@ void live() {
     for (;;) {
         (*thread_body)();
         fibers[current]->state = State::done;
+        unfinished += !fibers[current]->groups.empty() || !fibers[current]->begun_copies.empty();
         yield();
     }
 }
@@ -151,6 +162,26 @@ void run_block(size_t threads, std::vector<size_t> &turns, std::mt19937 &random)
 
 int lane() { return int(current % WARP); }
 void *memory_of_block() { return memory.data(); }
+
+void begin_copy(void *to, const void *from, int bytes) {
+    for (const uintptr_t place : {reinterpret_cast<uintptr_t>(to), reinterpret_cast<uintptr_t>(from)})
+        misplaced += place % uintptr_t(bytes) != 0;
+    fibers[current]->begun_copies.push_back({to, from, bytes});
+}
+
+void end_group() {
+    Fiber &fiber = *fibers[current];
+    fiber.groups.push_back(std::move(fiber.begun_copies));
+    fiber.begun_copies.clear();
+}
+
+void wait_but(int groups) {
+    std::vector<std::vector<Copy>> &all = fibers[current]->groups;
+    for (; int(all.size()) > groups; all.erase(all.begin()))
+        for (const Copy &copy : all.front())
+            std::memcpy(copy.to, copy.from, size_t(copy.bytes));
+}
+
 int64_t memory_limit() { return limit; }
 
 const uint64_t *meet(const char *what, unsigned mask, uint64_t gives, const Location &at) {
@@ -195,6 +226,12 @@ void run(dim3 grid, dim3 block, const std::function<void()> &thread, int64_t byt
         std::memset(memory.data(), 0xff, size_t(bytes));
         run_block(threads, turns, random);
     }
+    const std::string faults = misplaced > 0    ? "a copy begins where its size does not allow it"
+                               : unfinished > 0 ? "a thread ends before the copies that it began"
+                                                : "";
+    misplaced = unfinished = 0;
+    if (!faults.empty())
+        throw std::runtime_error(faults);
 }
 
 } // namespace emulation
