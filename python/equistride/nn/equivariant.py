@@ -14,6 +14,7 @@ import torch
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor, nn
 
+from equistride.nn.packing import Packed
 from equistride.nn.scalar_network import NORMALISED_SILU, NORMALISED_TANH
 
 
@@ -57,7 +58,7 @@ class Block(NamedTuple):
     channels_out: int
 
 
-class IrrepLinear(nn.Module):
+class IrrepLinear(Packed):
     """One linear map of the channels of each irrep, divided by the square root of its fan-in.
 
     Parameters
@@ -74,7 +75,7 @@ class IrrepLinear(nn.Module):
     weight
         [sum of in x out], block after block, each row-major (in, out): the layout of ``e3nn.o3.Linear``.
     packed
-        What :meth:`matrices` returns, once a model that is served has called :meth:`pack`; nothing in training.
+        What :meth:`factors` returns, once a model that is served has called :meth:`pack`; nothing in training.
     """
 
     packed: list[Tensor]
@@ -94,13 +95,12 @@ class IrrepLinear(nn.Module):
         scalars = [b for b, block in enumerate(self.blocks) if block.irrep == EVEN and bias]
         self.biased = scalars[0] if scalars else -1
         self.bias = nn.Parameter(torch.zeros(self.blocks[self.biased].channels_out)) if scalars else None
-        self.packed = []
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the rows [N, channels out] of the image of ``x`` [N, columns]."""
         return rows_of(self.images(x))
 
-    def matrices(self) -> list[Tensor]:
+    def factors(self) -> list[Tensor]:
         """Return what multiplies each run of irreps with the same channels, [rows, channels in, channels out]."""
         weights = self.weight.split(self.sizes)
         out: list[Tensor] = []
@@ -115,19 +115,9 @@ class IrrepLinear(nn.Module):
             first += len(run)
         return out
 
-    @torch.jit.export
-    def pack(self) -> None:
-        """Scale the weights once and not in each call, where they will not change."""
-        self.packed = self.matrices()
-
-    @torch.jit.export
-    def unpack(self) -> None:
-        """Forget them, which no file shall hold twice."""
-        self.packed = []
-
     def images(self, x: Tensor) -> list[Tensor]:
         """Return the same as blocks [N, rows, channels out]."""
-        matrices = self.packed if len(self.packed) > 0 else self.matrices()
+        matrices = self.packed if len(self.packed) > 0 else self.factors()
         out: list[Tensor] = []
         for run, columns in enumerate(x.split(self.widths, 1)):
             matrix = matrices[run]
@@ -141,7 +131,7 @@ class IrrepLinear(nn.Module):
         return out
 
 
-class SpeciesLinear(nn.Module):
+class SpeciesLinear(Packed):
     """An :class:`IrrepLinear` for each element.
 
     Parameters
@@ -170,25 +160,14 @@ class SpeciesLinear(nn.Module):
         self.scales = [1.0 / math.sqrt(fan_in) for fan_in, _ in self.shapes]
         self.widths = [rows * fan_in for rows, (fan_in, _) in zip(self.rows, self.shapes, strict=True)]
         self.weight = nn.Parameter(torch.randn(num_species, sum(self.sizes)))
-        self.packed = []
 
-    def matrices(self) -> list[Tensor]:
+    def factors(self) -> list[Tensor]:
         """Return what multiplies each block, [S, channels in, channels out]."""
         out: list[Tensor] = []
         for b, weight in enumerate(self.weight.split(self.sizes, 1)):
             fan_in, fan_out = self.shapes[b]
             out.append(weight.reshape(self.num_species, fan_in, fan_out) * self.scales[b])
         return out
-
-    @torch.jit.export
-    def pack(self) -> None:
-        """As :meth:`IrrepLinear.pack`."""
-        self.packed = self.matrices()
-
-    @torch.jit.export
-    def unpack(self) -> None:
-        """Forget them, which no file shall hold twice."""
-        self.packed = []
 
     def forward(self, x: Tensor, species: Tensor) -> list[Tensor]:
         """Return the rows [N, channels out] of the image of ``x`` [N, columns], by the species [N] of each atom."""
@@ -197,7 +176,7 @@ class SpeciesLinear(nn.Module):
     def images(self, x: Tensor, species: Tensor) -> list[Tensor]:
         """Return the same as blocks [N, rows, channels out]."""
         one_hot = nn.functional.one_hot(species, self.num_species).to(x.dtype)[:, None, :, None]
-        matrices = self.packed if len(self.packed) > 0 else self.matrices()
+        matrices = self.packed if len(self.packed) > 0 else self.factors()
         out: list[Tensor] = []
         for b, part in enumerate(x.split(self.widths, 1)):
             place = (
@@ -212,7 +191,7 @@ class SpeciesLinear(nn.Module):
 
     def images_of_each(self, x: Tensor) -> list[Tensor]:
         """Return the same as blocks [S, rows, channels out]."""
-        matrices = self.packed if len(self.packed) > 0 else self.matrices()
+        matrices = self.packed if len(self.packed) > 0 else self.factors()
         out: list[Tensor] = []
         for b, part in enumerate(x.split(self.widths, 1)):
             out.append(torch.bmm(part.reshape(-1, self.rows[b], self.shapes[b][0]), matrices[b]))

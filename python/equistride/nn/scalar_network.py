@@ -10,6 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from equistride.nn.packing import Packed
+
 NORMALISED_SILU: Final = 1.6791767923989418
 NORMALISED_TANH: Final = 1.5937334472592695
 ACTIVATIONS: Final = {
@@ -64,33 +66,26 @@ class ScalarNetwork(nn.Module):
         return nn.functional.silu(x)
 
 
-class ScaledLinear(nn.Module):
+class ScaledLinear(Packed):
     """``x @ weight * gain / sqrt(fan in)``, plus a bias where it has one; weight [fan in, fan out].
 
     ``packed`` is the weight with its factors, once a model that is served has called :meth:`pack`.
     """
 
-    packed: Tensor
+    packed: list[Tensor]
 
     def __init__(self, fan_in: int, fan_out: int, bias: bool = False, gain: float = 1.0) -> None:
         super().__init__()
         self.scale = gain / math.sqrt(fan_in)
         self.weight = nn.Parameter(torch.randn(fan_in, fan_out))
         self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
-        self.packed = torch.empty(0)
 
-    @torch.jit.export
-    def pack(self) -> None:
-        """Scale the weights once and not in each call, where they will not change."""
-        self.packed = self.weight * self.scale
-
-    @torch.jit.export
-    def unpack(self) -> None:
-        """Forget them, which no file shall hold twice."""
-        self.packed = torch.empty(0)
+    def factors(self) -> list[Tensor]:
+        """Return the weight with its factors."""
+        return [self.weight * self.scale]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, fan in] to [N, fan out]."""
-        out = torch.matmul(x, self.packed if self.packed.dim() == 2 else self.weight * self.scale)
+        out = torch.matmul(x, self.packed[0] if len(self.packed) > 0 else self.factors()[0])
         bias = self.bias
         return out if bias is None else out + bias

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
+from equistride.nn.packing import Packed
 from equistride.nn.radial import polynomial_envelope
 
 
-class SpeedBasis(nn.Module):
+class SpeedBasis(Packed):
     """Gaussians of the speed, mixed with the element.
 
     With n Gaussians, h = v_max / (n + 1) and speed s::
@@ -26,7 +27,7 @@ class SpeedBasis(nn.Module):
         n and S.
     """
 
-    packed: Tensor
+    packed: list[Tensor]
     places: Tensor
 
     def __init__(self, max_speed: float, num_basis: int, num_species: int) -> None:
@@ -35,7 +36,6 @@ class SpeedBasis(nn.Module):
         self.spacing = self.max_speed / (num_basis + 1)
         self.scale = 1.0 / (1.12 * math.sqrt(num_species))  # both factors
         self.register_buffer("places", torch.arange(1.0, num_basis + 1), persistent=False)
-        self.packed = torch.empty(0)
         self.checked = True  # off where the caller looks at the speeds
         self.mix = nn.Parameter(torch.randn(num_basis, num_species, num_basis))
 
@@ -51,21 +51,11 @@ class SpeedBasis(nn.Module):
         self.check(speed.detach())
         basis = torch.exp(-(speed[:, None] / self.spacing - self.places).square())
         mixed = (basis[:, :, None] * one_hot[:, None, :]).flatten(1)
-        return torch.matmul(mixed, self.packed if self.packed.dim() == 2 else self.matrix())
+        return torch.matmul(mixed, self.packed[0] if len(self.packed) > 0 else self.factors()[0])
 
-    def matrix(self) -> Tensor:
+    def factors(self) -> list[Tensor]:
         """Return what multiplies the Gaussians of each element, [n S, n]."""
-        return self.mix.flatten(0, 1) * self.scale
-
-    @torch.jit.export
-    def pack(self) -> None:
-        """Scale the weights once and not in each call, where they will not change."""
-        self.packed = self.matrix()
-
-    @torch.jit.export
-    def unpack(self) -> None:
-        """Forget them, which no file shall hold twice."""
-        self.packed = torch.empty(0)
+        return [self.mix.flatten(0, 1) * self.scale]
 
     def check(self, speed: Tensor) -> None:
         """Refuse speeds [N] that the Gaussians do not cover."""

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from equistride.nn.packing import Packed
+
 
 def degree_of_coefficients(l_max: int) -> list[int]:
     """Return the degree l of each of the (l_max+1)^2 coefficients, l-major."""
@@ -24,7 +26,7 @@ def on_first_row(values: Tensor, rows: int) -> Tensor:
     return torch.cat([values[None], values.new_zeros(rows - 1, values.size(0))])
 
 
-class SphericalRMSNorm(nn.Module):
+class SphericalRMSNorm(Packed):
     """Centre the scalars and divide all degrees by one balanced root mean square per atom.
 
     Parameters
@@ -40,7 +42,6 @@ class SphericalRMSNorm(nn.Module):
 
     def __init__(self, l_max: int, channels: int, rounded: bool = False) -> None:
         super().__init__()
-        self.packed = []
         self.eps = 1e-5
         degrees = degree_of_coefficients(l_max)
         balance = torch.tensor([1.0 / (2 * n + 1) for n in degrees], dtype=torch.float32 if rounded else torch.float64)
@@ -54,30 +55,20 @@ class SphericalRMSNorm(nn.Module):
         scalars, rest = x.split([1, x.size(1) - 1], 1)
         x = torch.cat([scalars - scalars.mean(2, keepdim=True), rest], 1)
         variance = (x.square() * self.balance).sum(dim=[1, 2], keepdim=True)
-        weight, bias = self.packed if len(self.packed) > 0 else self.rows()
+        weight, bias = self.packed if len(self.packed) > 0 else self.factors()
         out = torch.addcmul(bias, x * (variance + self.eps).rsqrt(), weight)
         if shift is None:
             return out
         scalars, rest = out.split([1, out.size(1) - 1], 1)
         return torch.cat([scalars + shift.unsqueeze(-2), rest], 1)
 
-    def rows(self) -> list[Tensor]:
+    def factors(self) -> list[Tensor]:
         """Return weight and bias of each row, [(l_max+1)^2, C]."""
         weight = by_degree(self.weight)
         return [weight, on_first_row(self.bias, weight.size(0))]
 
-    @torch.jit.export
-    def pack(self) -> None:
-        """Lay them out once and not in each call, where they will not change."""
-        self.packed = self.rows()
 
-    @torch.jit.export
-    def unpack(self) -> None:
-        """Forget them, which no file shall hold twice."""
-        self.packed = []
-
-
-class SphericalLinear(nn.Module):
+class SphericalLinear(Packed):
     """One linear map of the channels per degree; bias on the scalars.
 
     All rows go through one product, each with its degree's matrix: degree by degree a GPU takes it for N products of 2l + 1 rows.
@@ -87,30 +78,19 @@ class SphericalLinear(nn.Module):
 
     def __init__(self, l_max: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.packed = []
         bound = 1.0 / math.sqrt(channels_in)
         self.weight = nn.Parameter(torch.empty(l_max + 1, channels_out, channels_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, (l_max+1)^2, channels_in] to [N, (l_max+1)^2, channels_out]."""
-        matrices, bias = self.packed if len(self.packed) > 0 else self.rows()
+        matrices, bias = self.packed if len(self.packed) > 0 else self.factors()
         return torch.baddbmm(bias, x.transpose(0, 1), matrices).transpose(0, 1)
 
-    def rows(self) -> list[Tensor]:
+    def factors(self) -> list[Tensor]:
         """Return the matrix [channels_in, channels_out] and the bias [1, channels_out] of each row."""
         matrices = by_degree(self.weight).transpose(1, 2)
         return [matrices, on_first_row(self.bias, matrices.size(0))[:, None]]
-
-    @torch.jit.export
-    def pack(self) -> None:
-        """Lay them out once and not in each call, where they will not change."""
-        self.packed = self.rows()
-
-    @torch.jit.export
-    def unpack(self) -> None:
-        """Forget them, which no file shall hold twice."""
-        self.packed = []
 
 
 class Gate(nn.Module):
