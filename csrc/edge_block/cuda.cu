@@ -14,7 +14,7 @@
 //
 // Shared memory, published sizes: 8.1 kB an edge in float32, 16 kB in float64; so tiles of 28 edges (12) with the
 // 227 KiB of sm_90, 20 with the 163 KiB of sm_80. Registers (nvcc 13.0, sm_90): 255 and less; tensor cores' kernels
-// spill at most 0.3 kB and FMA's nothing in float32, none of it in the loops over k; in float64 the loops over degrees
+// spill at most 0.4 kB and FMA's nothing in float32, none of it in the loops over k; in float64 the loops over degrees
 // spill 0.5 kB and the products 0.1 kB.
 #include "edge_block/bond_kernels.h"
 #include "edge_block/edge_block.h"
