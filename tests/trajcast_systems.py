@@ -112,6 +112,6 @@ def run_of(path: Path, frame: Frame, thermostat: str, device: str = "cpu", seed:
 def strides(run: Any, frame: Frame, count: int) -> tuple[Tensor, Tensor]:
     positions, velocities = frame.positions, frame.velocities
     for number in range(count):
-        positions, velocities = run.step(positions, velocities, frame.cell.double(), number)
+        positions, velocities, _ = run.step(positions, velocities, frame.cell.double(), number)
     run.finish()
     return positions.cpu(), velocities.cpu()
