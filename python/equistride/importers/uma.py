@@ -109,6 +109,6 @@ def merged(state: Mapping[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
         if _is_mixed(key, experts):
             total = torch.zeros(experts.shape[1:], dtype=torch.float64)
             for share, expert in zip(shares, experts, strict=True):
-                total += share * expert.double()
+                total.add_(expert, alpha=float(share))  # in double, without a copy
             found[key.removesuffix("s")] = total
     return found
