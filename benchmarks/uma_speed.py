@@ -1,11 +1,11 @@
 """CPU time of energy and forces of a UMA checkpoint: our artifact against fairchem-core with merged experts, in turns.
 
-    python benchmarks/uma_speed.py CHECKPOINT [--atoms 72] [--elements 2] [--rounds 3] [--artifact FILE] [--json FILE]
+    python benchmarks/uma_speed.py CHECKPOINT [--apart] [--atoms 72] [--elements 2] [--rounds 3] [--artifact FILE] [--json FILE]
 
 needs an environment with fairchem-core 2.24 (and what it needs). Both run in float32 on one thread, through ASE, on displaced
 quartz, in which with more than two elements atoms are replaced, as many by each; the time is that of the process, and each
-round gives one ratio. Loading an artifact tells glibc to keep freed memory, which serves both sides here; with
-``EQUISTRIDE_MALLOC=system`` neither has it, as people run the other side. Random weights will do: no step depends on them.
+round gives one ratio. Loading an artifact tells glibc to keep freed memory, which serves both sides in one process; with
+``--apart`` each has a process of its own, and runs as people run it. Random weights will do: no step depends on them.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import resource
 import time
 import warnings
 from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from ase import Atoms
 from machine import processor
+from numpy.typing import NDArray
 
 from equistride.data.quartz import quartz
 from equistride.engines.ase import EquistrideCalculator
 from equistride.importers.fairchem import import_fairchem
 
+Array = NDArray[np.float64]
 CELLS = {72: (2, 2, 2), 216: (4, 3, 2), 648: (6, 4, 3)}
 OTHERS = ["Al", "Mg", "Ca", "Na", "K", "Fe", "Ti", "H"]
 
@@ -65,6 +69,55 @@ def fairchem(checkpoint: Path, task: str) -> Any:
     )
 
 
+class Side(Protocol):
+    """One of the two, loaded."""
+
+    def forces(self, atoms: Atoms) -> tuple[float, Array, float]:
+        """Return CPU time [ms], forces [N, 3] and the largest memory so far [GB]."""
+
+
+class Here:
+    """A side in this process."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        warnings.filterwarnings("ignore")
+        logging.disable(logging.WARNING)
+        torch.set_num_threads(1)
+        ours = name == "equistride"
+        self.calculator = EquistrideCalculator(options.artifact) if ours else fairchem(options.checkpoint, options.task)
+
+    def forces(self, atoms: Atoms) -> tuple[float, Array, float]:
+        """As :meth:`Side.forces`."""
+        atoms.calc = self.calculator
+        start = time.process_time()
+        forces = atoms.get_forces()
+        return 1000 * (time.process_time() - start), forces, peak()
+
+
+def serve(pipe: Connection, name: str, options: argparse.Namespace) -> None:
+    """Answer what :class:`Apart` asks."""
+    side = Here(name, options)
+    pipe.send(peak())
+    while True:
+        pipe.send(side.forces(pipe.recv()))
+
+
+class Apart:
+    """A side in a process of its own."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        made = multiprocessing.get_context("spawn")
+        self.pipe, theirs = made.Pipe()
+        made.Process(target=serve, args=(theirs, name, options), daemon=True).start()
+        print(f"{name:>11}: {self.pipe.recv():.2f} GB loaded")
+
+    def forces(self, atoms: Atoms) -> tuple[float, Array, float]:
+        """As :meth:`Side.forces`."""
+        self.pipe.send(atoms)
+        answer: tuple[float, Array, float] = self.pipe.recv()
+        return answer
+
+
 def main() -> None:
     """Print milliseconds of each, the median of the ratios, how far forces differ, and memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,48 +127,45 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--artifact", type=Path, default=Path("uma-speed.pt"), help="written where it is missing")
+    parser.add_argument("--apart", action="store_true", help="each side in a process of its own")
     parser.add_argument("--only", choices=("equistride", "fairchem"), help="one side alone, for its memory")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
     atoms = structure(options.atoms, options.elements)
     if not options.artifact.is_file():
         import_fairchem(options.checkpoint, options.artifact, dataset=options.task, composition=Counter(atoms.symbols))
-    makers = {
-        "equistride": lambda: EquistrideCalculator(options.artifact),
-        "fairchem": lambda: fairchem(options.checkpoint, options.task),
+    kind = Apart if options.apart else Here
+    sides: dict[str, Side] = {
+        name: kind(name, options) for name in ("equistride", "fairchem") if options.only in (None, name)
     }
-    sides = {name: make() for name, make in makers.items() if options.only in (None, name)}
     loaded = peak()
     times: dict[str, list[float]] = {name: [] for name in sides}
+    memory = dict.fromkeys(sides, 0.0)
     difference = largest = 0.0
     for k in range(options.rounds + 1):
-        forces = []
-        for name, calculator in sides.items():
+        found = []
+        for name, side in sides.items():
             moved = atoms.copy()
             moved.rattle(0.05, seed=k)
-            moved.calc = calculator
-            start = time.process_time()
-            forces.append(moved.get_forces())
+            ms, forces, memory[name] = side.forces(moved)
+            found.append(forces)
             if k > 0:  # the first one merges and compiles
-                times[name].append(1000 * (time.process_time() - start))
-        difference = max(difference, float(np.abs(forces[0] - forces[-1]).max()))
-        largest = max(largest, float(np.abs(forces[0]).max()))
+                times[name].append(ms)
+        difference = max(difference, float(np.abs(found[0] - found[-1]).max()))
+        largest = max(largest, float(np.abs(found[0]).max()))
     print(f"{options.checkpoint.name}, {options.atoms} atoms, {options.elements} elements, float32, one thread")
     for name, values in times.items():
         print(f"{name:>11}: best {min(values):.0f}, median {float(np.median(values)):.0f} ms")
     facts: dict[str, Any] = {
         "checkpoint": options.checkpoint.name, "atoms": options.atoms, "elements": options.elements, "ms": times,
-        "loaded_gb": loaded, "peak_gb": peak(), "machine": processor(),
+        "apart": options.apart, "loaded_gb": loaded, "peak_gb": memory, "machine": processor(),
     }  # fmt: skip
     if len(sides) == 2:
         ratios = np.divide(times["fairchem"], times["equistride"])
         facts |= {"ratio": float(np.median(ratios)), "force_difference": difference, "largest_force": largest}
         print(f"      ratio: median {facts['ratio']:.2f} of {', '.join(f'{r:.2f}' for r in ratios)}")
         print(f"     forces: differ by {difference:.1e} of {largest:.2f} eV/A")
-    print(f"     memory: {loaded:.2f} GB loaded, {peak():.2f} GB at most, of {' and '.join(sides)}")
+    print(f"     memory: {', '.join(f'{name} {most:.2f} GB at most' for name, most in memory.items())}")
     if options.json:
         table = json.loads(options.json.read_text()) if options.json.is_file() else []
         options.json.write_text(json.dumps([*table, facts], indent=1) + "\n")
