@@ -86,7 +86,7 @@ class _WatchedStep:
             atoms.cell[:] = before[2]
             self._bring_back(random)
             if self._frame is not None:
-                self._save(broken, error)
+                self._save(broken, self._frame, error)
                 raise EquistrideError(f"{error}; its frame is in {self._frame}") from error
             raise
         return result
@@ -112,10 +112,11 @@ class _WatchedStep:
     def _forces(self) -> NDArray[np.float64]:
         """Return the forces of the step that was made; asking ASE again whether they are these takes longer than all bounds."""
         atoms = self._dynamics.atoms
-        results, evaluated = getattr(atoms.calc, "results", {}), getattr(atoms.calc, "atoms", None)
-        known = "forces" in results and evaluated is not None and not atoms.constraints
-        if known and np.array_equal(evaluated.positions, atoms.positions):
-            return results["forces"]
+        results: dict[str, Any] = getattr(atoms.calc, "results", {})
+        evaluated: Atoms | None = getattr(atoms.calc, "atoms", None)
+        known = "forces" in results and not atoms.constraints
+        if known and evaluated is not None and np.array_equal(evaluated.positions, atoms.positions):
+            return np.asarray(results["forces"])
         return atoms.get_forces()
 
     def _look(self) -> None:
@@ -147,11 +148,11 @@ class _WatchedStep:
             self._told.add(bound)
             tell(f"{what}; expected {expected}; {hint}; told once")
 
-    def _save(self, frame: Atoms, error: Exception) -> None:
+    def _save(self, frame: Atoms, path: Path, error: Exception) -> None:
         """Save the frame of an error; where that fails, that is told beside the error."""
         frame.info["error"], frame.info["step"] = str(error), int(self._dynamics.nsteps)
         try:
-            with whole_file(self._frame) as partial:
+            with whole_file(path) as partial:
                 ase.io.write(partial, frame, format="extxyz")
         except (EquistrideError, OSError) as second:
             raise EquistrideError(f"{error}; its frame could not be saved ({second})") from error
