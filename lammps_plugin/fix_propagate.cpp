@@ -64,10 +64,10 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
         propagate_keywords({words.begin() + static_cast<std::ptrdiff_t>(first + types), words.end()});
     const bool trust = trusted(options);
     const auto read = [&](const std::string &file) {
-        auto bytes = read_once(file, world);
+        const auto bytes = read_once(file, world);
         if (trust)
             trust_compiled(*bytes);
-        return Model::from_content(std::move(bytes), file);
+        return Model::from_bytes(bytes, file);
     };
     auto model = read(words[3]);
     const Metadata metadata = model->metadata();

@@ -1,29 +1,24 @@
 // Look into a model file without running or unpickling anything.
 #pragma once
 
-#include "artifact/content.h"
 #include "visibility.h"
 
 #include <caffe2/serialize/inline_container.h>
 
+#include <memory>
 #include <string>
-#include <tuple>
 
 namespace equistride {
 
-/// The records of a model file. Raises what torch's reader raises for files that are none.
-class EQUISTRIDE_API Records {
+/// A model file in memory as torch's reader wants it; shares the bytes.
+class EQUISTRIDE_API MemoryReader final : public caffe2::serialize::ReadAdapterInterface {
 public:
-    explicit Records(const Content &content);
-
-    caffe2::serialize::PyTorchStreamReader &reader() { return reader_; }
-    /// A record where it lies, with its content, or where it is compressed a copy: the same bytes at every call, which
-    /// are not to be written to.
-    std::tuple<at::DataPtr, std::size_t> get(const std::string &name);
+    explicit MemoryReader(std::shared_ptr<const std::string> bytes) : bytes_(std::move(bytes)) {}
+    std::size_t size() const override { return bytes_->size(); }
+    std::size_t read(std::uint64_t pos, void *buf, std::size_t n, const char *what) const override;
 
 private:
-    Content content_;
-    caffe2::serialize::PyTorchStreamReader reader_;
+    std::shared_ptr<const std::string> bytes_;
 };
 
 /// What a file is. `metadata` and `reference` are empty where the archive has none.
@@ -37,6 +32,9 @@ struct ArchiveInfo {
 
 /// Raises c10::ValueError with a sentence for an empty or truncated file, a pickle, anything else, or one that
 /// was changed after it was written.
-EQUISTRIDE_API ArchiveInfo inspect_archive(const Content &content, const std::string &name);
+EQUISTRIDE_API ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, const std::string &name);
+
+/// Read a whole file; raises c10::ValueError where it cannot be read.
+EQUISTRIDE_API std::shared_ptr<const std::string> read_file(const std::string &path);
 
 } // namespace equistride

@@ -2,10 +2,8 @@
 // that files know nothing of it.
 #include "edge_block/edge_block.h"
 #include "edge_block/kernels.h"
-#include "packing.h"
 
 #include <ATen/ATen.h>
-#include <algorithm>
 #include <torch/library.h>
 
 namespace equistride {
@@ -17,7 +15,7 @@ using Matrices = std::vector<Tensor>;
 // A matrix [k, n] as [panels, k, PANEL], with zeros beyond its last column.
 Tensor panels(const Tensor &matrix) {
     const int64_t k = matrix.size(0), n = matrix.size(1), missing = (PANEL - n % PANEL) % PANEL;
-    return PackScope::wanted(at::constant_pad_nd(matrix, {0, missing}).view({k, -1, PANEL}).transpose(0, 1).flatten());
+    return at::constant_pad_nd(matrix, {0, missing}).view({k, -1, PANEL}).transpose(0, 1).flatten();
 }
 
 // The matrices of an order m > 0, to be multiplied from the right; three make a complex product.
@@ -52,12 +50,7 @@ Tensor edge_block_pack(const Tensor &radial_weight, const Tensor &radial_bias, a
     append_layer(parts, second, mirror, true);
     append_layer(parts, first, mirror, true);
     parts.push_back(panels(radial_weight));
-    Tensor packed = at::cat(parts).detach();
-    for (const at::TensorList layer : {first, second})
-        std::for_each(layer.begin(), layer.end(), PackScope::show);
-    PackScope::show(radial_weight);
-    PackScope::show(radial_bias);
-    return packed;
+    return at::cat(parts).detach();
 }
 
 } // namespace

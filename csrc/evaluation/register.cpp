@@ -30,15 +30,15 @@ struct TorchModel : torch::CustomClassHolder {
             model = Model::load(name, verify);
             return;
         }
-        model = Model::from_content(content(content_), name, verify);
+        model = Model::from_bytes(content(content_), name, verify);
     }
 
     /// The user's word for a compiled artifact, by its content (uint8).
-    static void trust(const at::Tensor &bytes) { trust_compiled(content(bytes).bytes()); }
+    static void trust(const at::Tensor &bytes) { trust_compiled(*content(bytes)); }
 
     /// Raises where a TorchScript file, by its content (uint8), may not run.
     static void look_at(const at::Tensor &bytes, const std::string &name) {
-        const Content script = content(bytes);
+        const std::shared_ptr<const std::string> script = content(bytes);
         inspect_archive(script, name);
         read_script(script, name);
     }
@@ -153,9 +153,9 @@ struct TorchModel : torch::CustomClassHolder {
     }
 
 private:
-    static Content content(const at::Tensor &bytes) {
-        const auto flat = std::make_shared<const at::Tensor>(bytes.contiguous());
-        return {{static_cast<const char *>(flat->const_data_ptr()), flat->nbytes()}, flat};
+    static std::shared_ptr<const std::string> content(const at::Tensor &bytes) {
+        const at::Tensor flat = bytes.contiguous();
+        return std::make_shared<const std::string>(static_cast<const char *>(flat.const_data_ptr()), flat.nbytes());
     }
 
     static Coordinates at(const at::Tensor &positions, const Optional &velocities, const at::Tensor &cell) {

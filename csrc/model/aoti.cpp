@@ -211,12 +211,11 @@ void check_target(const Metadata &metadata, const std::string &name) {
 }
 
 // The library stays mapped when its file is gone, so that nothing is left behind, however the process ends.
-std::unique_ptr<Program> open_program(const Content &content, const std::string &name) {
+std::unique_ptr<Program> open_program(std::shared_ptr<const std::string> bytes, const std::string &name) {
     const Folder folder;
-    Records records(content);
-    caffe2::serialize::PyTorchStreamReader &reader = records.reader();
+    caffe2::serialize::PyTorchStreamReader reader(std::make_shared<MemoryReader>(std::move(bytes)));
     const auto read = [&](const std::string &record) {
-        const auto [data, size] = records.get(record);
+        const auto [data, size] = reader.getRecord(record);
         return std::string(static_cast<const char *>(data.get()), size);
     };
     std::string library;
@@ -242,12 +241,13 @@ std::unique_ptr<Program> open_program(const Content &content, const std::string 
 
 } // namespace
 
-std::unique_ptr<Container> load_aoti(Content content, Metadata &metadata, const std::string &name) {
+std::unique_ptr<Container> load_aoti(std::shared_ptr<const std::string> bytes, Metadata &metadata,
+                                     const std::string &name) {
     check_operators(metadata, name);
     check_target(metadata, name);
     hold_against_program(metadata, name);
     try {
-        return std::make_unique<CompiledContainer>(open_program(content, name), metadata);
+        return std::make_unique<CompiledContainer>(open_program(std::move(bytes), name), metadata);
     } catch (const c10::ValueError &) {
         throw;
     } catch (const std::exception &error) {

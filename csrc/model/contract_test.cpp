@@ -88,22 +88,18 @@ int reach_of(Model &model, Container &container, int most) {
 
 } // namespace
 
-int verify_contract(Model &model, Container &container, Contract &contract, const Frame &frame, const Outputs &outputs,
-                    double tolerance, const std::string &name) {
+int verify_contract(Model &model, Container &container, Contract &contract, const Frame &frame, double tolerance,
+                    const std::string &name) {
     if (!contract.decomposable)
         return 0;
     const std::int64_t atoms = frame.species.size(0);
     const auto real = at::TensorOptions().device(model.device()).dtype(model.input_dtype());
-    const bool as_they_are = model.metadata().is_potential(); // of a propagator momenta have been kept since
-    const Outputs alone = as_they_are ? outputs : model.compute_unchecked(frame, atoms, true);
+    const Outputs alone = model.compute_unchecked(frame, atoms, true);
     const auto changed_by = [&](const Frame &other) {
         return difference(alone, model.compute_unchecked(joined(frame, other), atoms, true));
     };
-    const Frame pair = chain(model, 2, real);
-    // Both at once; where that changes something, which of them it is.
-    const bool neither = contract.padded && contract.batched && changed_by(joined(frame, pair)) <= tolerance;
-    const double spare = contract.padded && !neither ? changed_by(pair) : 0.0;
-    const double second = contract.batched && !neither ? changed_by(frame) : 0.0;
+    const double spare = contract.padded ? changed_by(chain(model, 2, real)) : 0.0;
+    const double second = contract.batched ? changed_by(frame) : 0.0;
     if (model.metadata().format_version == 1 && !(spare <= tolerance && second <= tolerance)) { // it looks at all atoms
         contract.decomposable = contract.padded = contract.batched = false;
         return 0;

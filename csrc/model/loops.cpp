@@ -7,21 +7,12 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <ctime>
 #include <limits>
 
 namespace equistride {
 namespace {
 
-// What this thread has computed: on a machine with other work a good model takes long, and is no other.
-struct Clock {
-    using time_point = std::chrono::steady_clock::time_point;
-    static time_point now() {
-        timespec spent{};
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
-        return time_point(std::chrono::seconds(spent.tv_sec) + std::chrono::nanoseconds(spent.tv_nsec));
-    }
-};
+using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t TURNS_BETWEEN_LOOKS_AT_THE_CLOCK = 16;
 constexpr const char *TURN = "equistride_loops::turn";

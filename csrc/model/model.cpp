@@ -48,18 +48,19 @@ Model::Model(std::unique_ptr<Container> container, Metadata metadata)
 Model::~Model() = default;
 
 std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
-    return from_content(Content::of_file(path), path, verify);
+    return from_bytes(read_file(path), path, verify);
 }
 
-std::unique_ptr<Model> Model::from_content(Content content, const std::string &name, bool verify) {
+std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
+                                         bool verify) {
     return in_one_sentence([&] {
-        const ArchiveInfo info = inspect_archive(content, name);
-        return from_archive(std::move(content), info, name, verify);
+        const ArchiveInfo info = inspect_archive(bytes, name);
+        return from_archive(std::move(bytes), info, name, verify);
     });
 }
 
-std::unique_ptr<Model> Model::from_archive(Content content, const ArchiveInfo &info, const std::string &name,
-                                           bool verify) {
+std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> bytes, const ArchiveInfo &info,
+                                           const std::string &name, bool verify) {
     const Threads one(0); // evaluations of small frames, and a look at each number
     const LoopDeadline deadline;
     return in_one_sentence([&] {
@@ -72,8 +73,8 @@ std::unique_ptr<Model> Model::from_archive(Content content, const ArchiveInfo &i
                           " was changed after it was written: its digest (extra/digest.json) is gone; take it from "
                           "where it was exported, or export the model again");
         if (compiled)
-            require_trust(content.bytes(), name);
-        auto container = (compiled ? load_aoti : load_torchscript)(std::move(content), metadata, name);
+            require_trust(*bytes, name);
+        auto container = (compiled ? load_aoti : load_torchscript)(std::move(bytes), metadata, name);
         auto model = std::make_unique<Model>(std::move(container), std::move(metadata));
         try { // of format 1, also what the module is comes to light
             if (verify || model->metadata().format_version == 1)

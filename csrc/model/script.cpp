@@ -27,12 +27,11 @@ constexpr int MAX_DEPTH = 100; // of values in values
 /// What torch::jit::load does, in its order, but without the calls that it makes into the file's code on the way.
 class Reader {
 public:
-    Reader(const Content &content, const std::string &name, Native native, bool lent)
-        : name_(name), native_(native), lent_(lent), records_(content),
+    Reader(const std::shared_ptr<const std::string> &bytes, const std::string &name, Native native)
+        : name_(name), native_(native), records_(std::make_shared<MemoryReader>(bytes)),
           unit_(std::make_shared<torch::jit::CompilationUnit>()),
           importer_(
-              unit_, &constants_, [this](const std::string &module) { return source(module); },
-              records_.reader().version()) {}
+              unit_, &constants_, [this](const std::string &module) { return source(module); }, records_.version()) {}
 
     torch::jit::Module read() {
         torch::jit::populate_upgraders_graph_map();
@@ -41,7 +40,7 @@ public:
         refuse_unless(root.isObject() && root.toObjectRef().type()->is_module(), "it holds no module");
         check_code(*unit_, name_, native_);
         count_turns(*unit_);
-        check(root, root.type(), 0, /*of_module=*/true);
+        check(root, root.type(), 0);
         return torch::jit::Module(root.toObject());
     }
 
@@ -55,16 +54,16 @@ private:
     std::shared_ptr<torch::jit::Source> source(const std::string &module) {
         std::string path = "code/" + module + ".py";
         std::replace(path.begin() + 5, path.end() - 3, '.', '/');
-        if (!records_.reader().hasRecord(path))
+        if (!records_.hasRecord(path))
             return nullptr;
-        const auto [data, size] = records_.get(path);
+        const auto [data, size] = records_.getRecord(path);
         std::string text(static_cast<const char *>(data.get()), size);
         check_source(text, name_);
         return std::make_shared<torch::jit::Source>(text, path, 1);
     }
 
     IValue unpickle(const std::string &archive) {
-        const auto [data, size] = records_.get(archive + ".pkl");
+        const auto [data, size] = records_.getRecord(archive + ".pkl");
         const char *at = static_cast<const char *>(data.get()), *const end = at + size;
         refuse_unless(largest_place({at, size}) <= size, "its data name more values than they hold");
         const auto read = [&at, end](char *to, std::size_t wanted) {
@@ -101,41 +100,32 @@ private:
             return object;
         };
         const auto tensor = [this, &archive](const std::string &record) {
-            const std::string whole = archive + "/" + record;
-            auto [content, bytes] = lent_ ? records_.get(whole) : records_.reader().getRecord(whole);
+            auto [content, bytes] = records_.getRecord(archive + "/" + record);
             sizes_[content.get()] = bytes;
             return std::move(content);
         };
         torch::jit::Unpickler unpickler(read, resolve, make, tensor, at::Device(at::kCPU));
-        unpickler.set_version(records_.reader().version());
+        unpickler.set_version(records_.version());
         IValue found = unpickler.parse_ivalue();
         if (archive == "constants" && found.isTuple()) // before code that may name them is compiled
             for (const IValue &constant : found.toTupleRef().elements()) {
-                check(constant, c10::TensorType::get(), 0, /*of_module=*/false);
+                check(constant, c10::TensorType::get(), 0);
                 constants_.push_back(constant);
             }
         return found;
     }
 
-    /// Tensors lie within their records, and values are what the code takes them for: torch checks neither. Tensors
-    /// that are neither parameter nor buffer of a module get memory of their own.
-    void check(const IValue &value, const c10::TypePtr &type, int depth, bool of_module) {
+    /// Tensors lie within their records, and values are what the code takes them for: torch checks neither.
+    void check(const IValue &value, const c10::TypePtr &type, int depth) {
         refuse_unless(depth < MAX_DEPTH, "its data are nested too deep");
-        const auto next = [&](const IValue &inner, const c10::TypePtr &expected, bool held = false) {
-            check(inner, expected, depth + 1, held);
-        };
+        const auto next = [&](const IValue &inner, const c10::TypePtr &expected) { check(inner, expected, depth + 1); };
         if (const auto optional = type->cast<c10::OptionalType>(); optional && !value.isNone())
             return next(value, optional->getElementType());
         const c10::TypePtr found = value.type();
         refuse_unless(found->isSubtypeOf(*type), "a value of its data is a " + found->annotation_str() +
                                                      " where its code has a " + type->annotation_str());
-        if (value.isTensor()) {
-            const at::Tensor tensor = value.toTensor();
-            check_tensor(tensor);
-            if (lent_ && !of_module)
-                give_memory(tensor);
-            return;
-        }
+        if (value.isTensor())
+            return check_tensor(value.toTensor());
         // What is in them is held against what they are, so that once is enough, however often they are named.
         const bool holds = value.isList() || value.isTuple() || value.isGenericDict();
         if (holds && !looked_at_.insert(value.internalToPointer()).second)
@@ -148,10 +138,8 @@ private:
             refuse_unless(cls->compilation_unit() == unit_, "its data hold a " + found->annotation_str());
             if (!looked_at_.insert(&object).second)
                 return;
-            const bool module = of_module && cls->is_module();
             for (std::size_t k = 0; k < cls->numAttributes(); k++)
-                next(object.getSlot(k), cls->getAttribute(k),
-                     module && (cls->is_parameter(k) || cls->is_buffer(k) || cls->getAttribute(k)->is_module()));
+                next(object.getSlot(k), cls->getAttribute(k));
         } else if (value.isList()) {
             for (const IValue &inner : value.toListRef())
                 next(inner, found->castRaw<c10::ListType>()->getElementType());
@@ -188,21 +176,9 @@ private:
                       "a tensor of its data reaches beyond its record");
     }
 
-    /// As large as its record, whatever the tensor says of its size.
-    void give_memory(const at::Tensor &tensor) {
-        const c10::Storage &lent = tensor.storage();
-        const at::Tensor bytes = at::empty({static_cast<std::int64_t>(lent.nbytes())}, at::kByte);
-        if (lent.nbytes() > 0)
-            std::memcpy(bytes.mutable_data_ptr(), lent.data(), lent.nbytes());
-        sizes_[bytes.const_data_ptr()] = lent.nbytes(); // the tensor may be named again
-        tensor.set_data(at::empty({0}, tensor.options())
-                            .set_(bytes.storage(), tensor.storage_offset(), tensor.sizes(), tensor.strides()));
-    }
-
     const std::string &name_;
     const Native native_;
-    const bool lent_;
-    Records records_;
+    caffe2::serialize::PyTorchStreamReader records_;
     std::shared_ptr<torch::jit::CompilationUnit> unit_;
     std::vector<IValue> constants_;
     torch::jit::SourceImporter importer_;
@@ -212,10 +188,11 @@ private:
 
 } // namespace
 
-torch::jit::Module read_script(const Content &content, const std::string &name, Native native, bool lent) {
+torch::jit::Module read_script(const std::shared_ptr<const std::string> &bytes, const std::string &name,
+                               Native native) {
     const c10::InferenceMode no_inference(false);
     try {
-        return Reader(content, name, native, lent).read();
+        return Reader(bytes, name, native).read();
     } catch (const c10::ValueError &) {
         throw;
     } catch (const std::exception &error) {

@@ -122,8 +122,7 @@ void verify_reference(Model &model, const std::string &reference_json, const std
     bounded("edges", static_cast<double>(frame.edge_index.size(1)), MOST_EDGES);
 
     const double tolerance = reference.need("tolerance").number(reference.where());
-    const Outputs outputs = model.compute_anywhere(frame);
-    const std::string difference = compare(outputs, reference, tolerance);
+    const std::string difference = compare(model.compute_anywhere(frame), reference, tolerance);
     Contract &contract = model.metadata_.contract;
     if (!difference.empty() && model.metadata_.format_version == 1 && contract.decomposable) {
         // a module may have the methods, and still give other forces than the gradient
@@ -134,7 +133,7 @@ void verify_reference(Model &model, const std::string &reference_json, const std
     TORCH_CHECK_VALUE(difference.empty(), name, " does not reproduce its reference frame: ", difference,
                       "; the file or this torch is broken: export the model again");
 
-    const int reach = verify_contract(model, *model.container_, contract, frame, outputs, tolerance, name);
+    const int reach = verify_contract(model, *model.container_, contract, frame, tolerance, name);
     if (model.metadata_.format_version == 1 && reach > contract.message_passing_steps) { // older files count too few
         contract.message_passing_steps = reach;
         model.metadata_.range = reach * model.metadata_.cutoff;

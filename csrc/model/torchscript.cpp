@@ -4,7 +4,6 @@
 #include "model/declaration.h"
 #include "model/loops.h"
 #include "model/script.h"
-#include "packing.h"
 #include "threads.h"
 
 #include <ATen/ATen.h>
@@ -15,7 +14,6 @@
 #include <torch/csrc/jit/runtime/jit_exception.h>
 
 #include <optional>
-#include <unordered_set>
 #include <utility>
 
 namespace equistride {
@@ -33,9 +31,8 @@ std::string last_sentence(const std::string &text) {
 
 class TorchScriptContainer final : public Container {
 public:
-    /// @param content  what tensors of the module lie in
-    TorchScriptContainer(torch::jit::Module module, Content content, Metadata &metadata, const std::string &name)
-        : module_(std::move(module)), content_(std::move(content)) {
+    TorchScriptContainer(torch::jit::Module module, Metadata &metadata, const std::string &name)
+        : module_(std::move(module)) {
         module_.eval();
         Observed seen = observe(module_, metadata.is_potential()); // before the first call, which may rewrite graphs
         hold_against(metadata, seen, name);
@@ -54,33 +51,15 @@ public:
         to(at::kCPU, metadata.dtype == "float64" ? at::kDouble : at::kFloat);
     }
 
-    /// Converts from the stored (double) values each time, so that going to float and back loses nothing; what is
-    /// stored lies in the file, and is copied. Weights that are packed for a kernel are packed as they are stored, and
-    /// on a CPU stay so: nothing else reads them there.
+    /// Converts from the stored (double) values each time, so that going to float and back loses nothing; integers
+    /// stay. What is packed for a kernel is made of the converted ones, and never is in double where floats are used.
     void to(at::Device device, at::ScalarType dtype) override {
         const c10::InferenceMode no_inference(false);
         const LoopBound bound;
-        content_.require_unchanged();
         for (auto &[used, original] : stored_)
-            used.set_data(original);
-        std::unordered_set<const void *> packed;
-        {
-            const PackScope scope(device, dtype, [&](const at::Tensor &weights) {
-                if (weights.numel() > 0)
-                    packed.insert(weights.const_data_ptr());
-                content_.let_go(weights.const_data_ptr(), weights.nbytes());
-            });
-            for (const torch::jit::Module &part : packs_)
-                part.get_method("pack")({});
-        }
-        for (auto &[used, original] : stored_) {
-            if (device.is_cpu() && packed.contains(original.const_data_ptr()))
-                continue;
-            const at::ScalarType type = original.is_floating_point() ? dtype : original.scalar_type();
-            used.set_data(original.to(device, type, /*non_blocking=*/false, /*copy=*/true));
-            content_.let_go(original.const_data_ptr(), original.nbytes());
-        }
-        content_.require_unchanged();
+            used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
+        for (const torch::jit::Module &part : packs_)
+            part.get_method("pack")({});
         if (system_)
             set_system(system_->first, system_->second);
     }
@@ -180,7 +159,6 @@ private:
     };
 
     torch::jit::Module module_;
-    Content content_;
     bool potential_ = true;
     std::vector<torch::jit::Module> charged_, packs_;
     std::vector<Stored> stored_;
@@ -190,11 +168,13 @@ private:
 
 } // namespace
 
-std::unique_ptr<Container> load_torchscript(Content content, Metadata &metadata, const std::string &name) {
+std::unique_ptr<Container> load_torchscript(std::shared_ptr<const std::string> bytes, Metadata &metadata,
+                                            const std::string &name) {
     check_operators(metadata, name);
     const c10::InferenceMode no_inference(false);
-    torch::jit::Module module = read_script(content, name, Native::none, /*lent=*/true);
-    return std::make_unique<TorchScriptContainer>(std::move(module), std::move(content), metadata, name);
+    torch::jit::Module module = read_script(bytes, name);
+    bytes.reset(); // its memory is needed for what the model converts and packs
+    return std::make_unique<TorchScriptContainer>(std::move(module), metadata, name);
 }
 
 } // namespace equistride
