@@ -1,6 +1,7 @@
 #include "model/pickle.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace equistride {
 namespace {
@@ -16,14 +17,17 @@ std::uint64_t number(std::string_view bytes) {
 } // namespace
 
 // Instructions as torch's unpickler knows them; at another one it ends with an error, and so does this.
-std::uint64_t largest_place(std::string_view pickle) {
-    std::uint64_t largest = 0;
-    const auto take = [&pickle](std::uint64_t bytes) {
+bool holds_what_it_names(std::string_view pickle) {
+    const std::uint64_t size = pickle.size();
+    std::uint64_t largest = 0; // place in the table of known values
+    bool whole = true;
+    const auto take = [&](std::uint64_t bytes) {
+        whole = whole && bytes <= pickle.size();
         const std::string_view taken = pickle.substr(0, std::min<std::uint64_t>(bytes, pickle.size()));
         pickle.remove_prefix(taken.size());
         return taken;
     };
-    while (!pickle.empty()) {
+    while (!pickle.empty() && whole) {
         switch (static_cast<unsigned char>(take(1)[0])) {
         case 'q': // BINPUT
             largest = std::max(largest, number(take(1)));
@@ -54,7 +58,7 @@ std::uint64_t largest_place(std::string_view pickle) {
             break;
         case 'c': // GLOBAL: a module and a name, a line each
             for (int line = 0; line < 2; line++)
-                take(std::min(pickle.find('\n'), pickle.size()) + 1);
+                take(std::min(pickle.find('\n'), pickle.size()) + 1); // beyond the end where there is none
             break;
         case '(': // what takes nothing from the stream
         case ')':
@@ -79,10 +83,10 @@ std::uint64_t largest_place(std::string_view pickle) {
         case 0x89:
             break;
         default: // STOP, or unknown
-            return largest;
+            return whole && largest <= size;
         }
     }
-    return largest;
+    return whole && largest <= size;
 }
 
 } // namespace equistride

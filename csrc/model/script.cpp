@@ -65,7 +65,7 @@ private:
     IValue unpickle(const std::string &archive) {
         const auto [data, size] = records_.getRecord(archive + ".pkl");
         const char *at = static_cast<const char *>(data.get()), *const end = at + size;
-        refuse_unless(largest_place({at, size}) <= size, "its data name more values than they hold");
+        refuse_unless(holds_what_it_names({at, size}), "its data name more values than they hold");
         const auto read = [&at, end](char *to, std::size_t wanted) {
             const std::size_t some = std::min(wanted, static_cast<std::size_t>(end - at));
             std::memcpy(to, at, some);

@@ -329,16 +329,26 @@ def test_data_that_name_something_else_are_refused(name: str, said: str, tmp_pat
         refused(partial(load, path), said, here)
 
 
-@pytest.mark.parametrize("place", [2**31, 2**24])
-def test_a_small_pickle_takes_no_memory_without_end(place: int, tmp_path: Path, here: Path) -> None:
-    """torch fills its table of known values up to the place that an instruction names: 16 bytes each, 32 GiB for two billion."""
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"r" + (2**31).to_bytes(4, "little") + b".",
+        b"r" + (2**24).to_bytes(4, "little") + b".",
+        b"X" + (2**32 - 1).to_bytes(4, "little") + b"a",
+        b"c" + 600 * b"a",
+    ],
+    ids=["place", "smaller place", "text", "line"],
+)
+def test_a_small_pickle_takes_no_memory_without_end(end: bytes, tmp_path: Path, here: Path) -> None:
+    """torch fills its table of known values up to the place that an instruction names (16 bytes each, 32 GiB for two billion),
+    makes room for a text of 4 GiB before it reads it, and reads on where a line does not end."""
     good = written(Honest(), tmp_path / "good.pt")
 
     def edit(name: str, data: bytes) -> bytes:
         if name != "data.pkl":
             return data
         assert data[-1:] == b"."
-        return data[:-1] + b"r" + place.to_bytes(4, "little") + b"."
+        return data[:-1] + end
 
     bad = rewritten(good, tmp_path / "bad.pt", edit)
     refused(lambda: load(bad), "its data name more values than they hold", here)
