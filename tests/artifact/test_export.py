@@ -10,13 +10,14 @@ import pytest
 import torch
 from ase import Atoms
 from file_limit import file_limit
-from random_models import SPECIES, Graph, random_potential
+from random_models import SPECIES, Graph, random_potential, write_artifact
 
 from equistride.artifact import load
 from equistride.artifact.export import export, read_checkpoint
 from equistride.artifact.metadata import FORMAT_VERSION
 from equistride.errors import EquistrideError
 from equistride.models.potential import ConservativePotential
+from equistride.nn.packing import Packed
 
 SIZES = {"cutoff": 4.0, "num_layers": 2, "channels": 8, "hidden_channels": 8, "edge_channels": 8}
 
@@ -162,3 +163,16 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path, potential: Cons
     with pytest.raises(EquistrideError, match="does not exist"):
         export(tmp_path / "none.ckpt", out)
     assert not out.exists()
+
+
+def test_the_callers_module_keeps_nothing_of_its_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights packed for the self-test are forgotten, also where writing fails: who trains on would have those of before."""
+    potential = random_potential()
+    packed = [part for part in potential.modules() if isinstance(part, Packed)]
+    assert packed
+    write_artifact(potential, tmp_path / "good.pt", "float64")
+    assert not any(part.packed for part in packed)
+    monkeypatch.setattr("equistride.artifact.archive.reference_json", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_artifact(potential, tmp_path / "bad.pt", "float64")
+    assert not any(part.packed for part in packed)

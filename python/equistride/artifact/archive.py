@@ -131,15 +131,17 @@ def save(
     parts: list[Any] = [part for part in module.modules() if hasattr(part, "pack")]
     for part in parts:
         part.pack()
-    reference = reference_json(
-        module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed,
-        counts=metadata.counts, spacing=spacing,
-    )  # fmt: skip
-    if container == "aoti":
-        content, metadata = _compile(module, metadata, reference)
-    else:
+    try:
+        reference = reference_json(
+            module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed,
+            counts=metadata.counts, spacing=spacing,
+        )  # fmt: skip
+        if container == "aoti":
+            content, metadata = _compile(module, metadata, reference)
+    finally:
         for part in parts:
-            part.unpack()  # files hold weights as they are, once
+            part.unpack()  # files hold weights as they are, once, and who trains on has no copy of before
+    if container == "torchscript":
         content, metadata = _script(module, metadata, reference)
     write(path, content)
     return metadata
