@@ -26,11 +26,12 @@ template <class Real> __global__ void fill_where_wrong(const int *wrong, Real *v
 struct OwnedEdges {
     at::Tensor order; // of senders; stable, so that each takes its terms in the order of the edges
     at::Tensor first; // [owners + 1]
-    at::Tensor
-        wrong; // not zero: edges that are not sorted or name atoms that are not there, which a kernel cannot raise
+    // not zero: edges that are not sorted or name atoms that are not there, which a kernel cannot raise
+    at::Tensor wrong;
 };
 
-// Of edges `index` [2, E], dense. They are known, for all that ask, while this tensor lives and nobody writes to it;
+// Of edges `index` [2, E], dense. They are known, for all that ask, while this tensor lives and nobody writes to it (by
+// torch, which counts that; not through `.data` or another library's view);
 // but what was found outside a captured graph, or in another, is no part of it and found again.
 std::shared_ptr<const OwnedEdges> owned_edges(const at::Tensor &index, int64_t senders, int64_t receivers,
                                               bool by_sender, cudaStream_t stream);

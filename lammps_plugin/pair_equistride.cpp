@@ -329,7 +329,7 @@ void PairEquistride::evaluate_whole() {
     tally(out.atomic_energies, out.forces, out.virial);
 }
 
-// Ends the run, or is told once by each process that sees it.
+// End the run, or tell the user, once on each process that sees it.
 void PairEquistride::broken(const char *bound, const std::string &sentence) {
     if (stops_)
         C10_THROW_ERROR(ValueError, sentence);

@@ -32,7 +32,7 @@ struct ClosePair {
     std::int64_t first, second;
     double distance;
 };
-/// The first pair of a frame's edges that is nearer than `distance` A.
+/// A pair of a frame's edges that is nearer than `distance` A: the first on a CPU, the nearest on a GPU.
 EQUISTRIDE_API std::optional<ClosePair> closer_than(const Frame &frame, double distance);
 void check_distances(const Frame &frame);
 /// Raises c10::ValueError that names the first atom that is faster, or the first two that are nearer, than the model

@@ -136,10 +136,9 @@ State Guard::stride(const std::function<State()> &network, const State &before, 
         facts.by_network = false;
     }
     const double middle = seconds();
-    if (facts.by_network && settings_.rescale && facts.conserves_energy && trend_ != 0) {
+    if (facts.by_network && settings_.rescale && facts.conserves_energy && trend_ != 0 &&
+        heat(after, particles, trend_))
         facts.given = trend_;
-        heat(after, particles, trend_);
-    }
     if (!facts.by_network) { // atoms too fast, or too near: the potential says whether that can be
         counts_.refused++;
         after = mechanics(before, particles);

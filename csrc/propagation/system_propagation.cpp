@@ -102,8 +102,6 @@ void SystemPropagation::step(State &state, at::Tensor &cell, std::int64_t number
     if (on_device_) {
         particles.masses = device_masses_;
         state = {state.positions.to(device_), state.velocities.to(device_)};
-    }
-    if (on_device_) {
         Propagation::Memory began = run_->memory();
         or_recall([&] { run_->step(state, particles, number); });
         last_.reset();

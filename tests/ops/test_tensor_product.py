@@ -9,6 +9,7 @@ import pytest
 import torch
 from e3nn import o3
 from torch import Tensor
+from torch import library as operators
 
 from equistride.errors import EquistrideError
 from equistride.nn.radial_table import RadialTable
@@ -498,15 +499,15 @@ def test_operators_pass_opcheck(wanted: list[bool]) -> None:
     spec = (convolution.paths, convolution.couplings)
     inputs = [t.clone().requires_grad_() for t in at[:3]]
     grad = torch.ones(11, convolution.irreps_out.dim, dtype=torch.float64)
-    torch.library.opcheck(ops.tensor_product.default, (*inputs, at.edge_index, *spec, 11))
+    operators.opcheck(ops.tensor_product.default, (*inputs, at.edge_index, *spec, 11))
     backward = ops.tensor_product_backward.default
-    torch.library.opcheck(backward, (grad.requires_grad_(), *inputs, at.edge_index, *spec, wanted))
+    operators.opcheck(backward, (grad.requires_grad_(), *inputs, at.edge_index, *spec, wanted))
 
     fused, _, lengths = tabulated()
     table = (lengths.requires_grad_(), fused.table.coefficients, fused.start, fused.step, at.edge_index, *spec)
-    torch.library.opcheck(ops.tensor_product_table.default, (*inputs[:2], *table, 11))
+    operators.opcheck(ops.tensor_product_table.default, (*inputs[:2], *table, 11))
     plain = [t.detach() if isinstance(t, Tensor) else t for t in (grad, *inputs[:2], *table)]
-    torch.library.opcheck(ops.tensor_product_table_backward.default, (*plain, wanted))
+    operators.opcheck(ops.tensor_product_table_backward.default, (*plain, wanted))
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -6,7 +6,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from equistride.engines.guard import Guard
+from equistride.engines.guard import Guard, require_at_work
 from equistride.errors import EquistrideError
 
 AXES = ("xyz", "xy,z", "x,y,z")
@@ -92,10 +92,7 @@ def barostat_statistics(values: dict[str, float]) -> BarostatStatistics:
     EquistrideError
         Where there is no barostat, or no run yet.
     """
-    if not values:
-        raise EquistrideError(
-            "there is no barostat at work", hint="give barostat=Barostat(...), and make the Context first"
-        )
+    require_at_work(values, "Barostat")
     return BarostatStatistics(int(values["moves"]), int(values["taken"]), values["seconds"])
 
 

@@ -110,6 +110,15 @@ class GuardStatistics:
         return self.guard_seconds / self.network_seconds if self.network_seconds > 0 else 0.0
 
 
+def require_at_work(values: dict[str, float], kind: str) -> None:
+    """Refuse to tell what nothing did: the native library's statistics are empty without a ``Guard`` or ``Barostat``."""
+    if not values:
+        name = kind.lower()
+        raise EquistrideError(
+            f"there is no {name} at work", hint=f"give {name}={kind}(...), and make the Context first"
+        )
+
+
 def guard_statistics(values: dict[str, float]) -> GuardStatistics:
     """Return the statistics of the native library, with energies in meV/atom.
 
@@ -118,8 +127,7 @@ def guard_statistics(values: dict[str, float]) -> GuardStatistics:
     EquistrideError
         Where there is no guard, or no run yet.
     """
-    if not values:
-        raise EquistrideError("there is no guard at work", hint="give guard=Guard(...), and make the Context first")
+    require_at_work(values, "Guard")
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name.endswith("_change"):

@@ -109,6 +109,6 @@ def merged(state: Mapping[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
         if _is_mixed(key, experts):
             total = torch.zeros(experts.shape[1:], dtype=torch.float64)
             for share, expert in zip(shares, experts, strict=True):
-                total.add_(expert, alpha=float(share))  # in double, without a copy
+                total.add_(expert, alpha=float(share))  # one copy in double at a time
             found[key.removesuffix("s")] = total
     return found

@@ -179,9 +179,8 @@ class SpeciesLinear(Packed):
         matrices = self.packed if len(self.packed) > 0 else self.factors()
         out: list[Tensor] = []
         for b, part in enumerate(x.split(self.widths, 1)):
-            place = (
-                part.reshape(-1, self.rows[b], 1, self.shapes[b][0]) * one_hot
-            )  # zeros but in its own element's columns
+            # zeros but in the columns of its own element
+            place = part.reshape(-1, self.rows[b], 1, self.shapes[b][0]) * one_hot
             out.append(torch.matmul(place.flatten(2), matrices[b].flatten(0, 1)))
         return out
 
