@@ -41,6 +41,12 @@ void keep_freed_memory() {
 #endif
 }
 
+void return_freed_memory() {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 void share_computer(int processes) { sharing = std::max(processes, 1); }
 
 std::int64_t allowance(std::int64_t allotted, std::int64_t memory) {

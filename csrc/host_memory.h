@@ -12,6 +12,9 @@ namespace equistride {
 /// library.
 void keep_freed_memory();
 
+/// Give what is free now back to the system, once. Does nothing with another C library.
+void return_freed_memory();
+
 /// Say how many processes like this one share the computer; 1 until told.
 EQUISTRIDE_API void share_computer(int processes);
 

@@ -67,7 +67,7 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
         const auto bytes = read_once(file, world);
         if (trust)
             trust_compiled(*bytes);
-        return Model::from_bytes(bytes, file);
+        return Model::from_content(bytes, file);
     };
     auto model = read(words[3]);
     const Metadata metadata = model->metadata();

@@ -112,7 +112,7 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
     const auto bytes = read_once(file, world);
     if (trust_)
         trust_compiled(*bytes);
-    model_ = Model::from_bytes(bytes, file, /*verify=*/check_);
+    model_ = Model::from_content(bytes, file, /*verify=*/check_);
     const Metadata &metadata = model_->metadata();
     TORCH_CHECK_VALUE(metadata.is_potential(), file, " is a ", metadata.kind,
                       "; expected a potential; run a propagator with fix equistride/propagate");

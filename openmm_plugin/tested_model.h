@@ -12,7 +12,7 @@ class TestedModel {
 public:
     using Bytes = std::shared_ptr<const std::string>;
 
-    /// Raises c10::ValueError as Model::from_bytes() does.
+    /// Raises c10::ValueError as Model::from_content() does.
     TestedModel(Bytes bytes, const std::string &name) : TestedModel(bytes, inspect_archive(bytes, name), name) {}
     /// The same of bytes that were inspected already.
     TestedModel(Bytes bytes, const ArchiveInfo &info, const std::string &name)
@@ -25,7 +25,7 @@ public:
     /// read again.
     std::unique_ptr<Model> take() {
         const std::lock_guard<std::mutex> alone(taking_);
-        return model_ ? std::move(model_) : Model::from_bytes(bytes_, name_, /*verify=*/false);
+        return model_ ? std::move(model_) : Model::from_content(bytes_, name_, /*verify=*/false);
     }
 
 private:

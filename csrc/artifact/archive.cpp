@@ -5,30 +5,21 @@
 
 #include <c10/util/Exception.h>
 
-#include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <algorithm>
 #include <map>
 #include <optional>
+#include <string_view>
 
 namespace equistride {
 namespace {
 
 constexpr std::uint64_t MOST_UNPACKED = 64; // times the size of the file: torch compresses code, about tenfold
+constexpr std::size_t FARTHEST_DIRECTORY = 65535 + 22; // from a zip file's end, in bytes
 
-bool starts_with(const std::string &bytes, std::string_view magic) {
-    return bytes.compare(0, magic.size(), magic) == 0;
-}
+// A zip file ends with its directory; without it, the end of the file is missing. Where it is in the end of a file.
+std::size_t find_zip_directory(std::string_view end) { return end.rfind(std::string_view("PK\x05\x06", 4)); }
 
-// A zip file ends with its directory; without it, the end of the file is missing.
-std::size_t find_zip_directory(const std::string &bytes) {
-    constexpr std::size_t FARTHEST = 65535 + 22;
-    const std::size_t from = bytes.size() > FARTHEST ? bytes.size() - FARTHEST : 0;
-    const std::size_t found = bytes.rfind(std::string_view("PK\x05\x06", 4));
-    return found == std::string::npos || found < from ? std::string::npos : found;
-}
-
-std::uint64_t number_at(const std::string &bytes, std::size_t place, int size) {
+std::uint64_t number_at(std::string_view bytes, std::size_t place, int size) {
     TORCH_CHECK(place + std::size_t(size) <= bytes.size(), "its directory points beyond its end");
     std::uint64_t value = 0;
     for (int k = size; k-- > 0;)
@@ -37,13 +28,14 @@ std::uint64_t number_at(const std::string &bytes, std::size_t place, int size) {
 }
 
 // CRC-32 of each record, by its name as torch gives it: without the archive's own folder. None of a file beyond 4 GiB
-// or 65,534 records, whose directory has another form.
-std::map<std::string, std::uint32_t> checksums(const std::string &bytes, std::size_t directory) {
+// or 65,534 records, whose directory has another form. `end` begins with the end of the directory.
+std::map<std::string, std::uint32_t> checksums(const Content &content, std::string_view end) {
     std::map<std::string, std::uint32_t> found;
-    const std::uint64_t count = number_at(bytes, directory + 10, 2);
-    std::size_t place = number_at(bytes, directory + 16, 4);
-    if (place == 0xffffffff || count == 0xffff)
+    const std::uint64_t count = number_at(end, 10, 2), from = number_at(end, 16, 4);
+    if (from == 0xffffffff || count == 0xffff)
         return found;
+    const std::string bytes = content.text(from, content.size());
+    std::size_t place = 0;
     for (std::uint64_t k = 0; k < count && number_at(bytes, place, 4) == 0x02014b50; k++) {
         const std::size_t name = number_at(bytes, place + 28, 2);
         const std::size_t rest = number_at(bytes, place + 30, 2) + number_at(bytes, place + 32, 2);
@@ -64,49 +56,44 @@ std::string record(caffe2::serialize::PyTorchStreamReader &reader, const std::st
 
 } // namespace
 
-std::size_t MemoryReader::read(std::uint64_t pos, void *buf, std::size_t n, const char *) const {
-    if (pos >= bytes_->size())
-        return 0;
-    n = std::min<std::size_t>(n, bytes_->size() - pos);
-    std::memcpy(buf, bytes_->data() + pos, n);
-    return n;
-}
-
-ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, const std::string &name) {
-    TORCH_CHECK_VALUE(!bytes->empty(), name, " is empty; expected a model written by `equistride export`");
+ArchiveInfo inspect_archive(const Content &content, const std::string &name) {
+    const std::size_t size = content.size();
+    const std::string start = content.text(0, 64),
+                      end = content.text(size - std::min(size, FARTHEST_DIRECTORY), FARTHEST_DIRECTORY);
+    TORCH_CHECK_VALUE(size > 0, name, " is empty; expected a model written by `equistride export`");
     TORCH_CHECK_VALUE(
-        !starts_with(*bytes, "\x80"), name,
+        !start.starts_with('\x80'), name,
         " is a Python pickle, and equistride never unpickles; expected a model written by `equistride export`");
-    TORCH_CHECK_VALUE(!starts_with(*bytes, "version https://git-lfs"), name,
+    TORCH_CHECK_VALUE(!start.starts_with("version https://git-lfs"), name,
                       " is a pointer of git-lfs and not the file itself; run `git lfs pull`");
-    TORCH_CHECK_VALUE(starts_with(*bytes, std::string_view("PK\x03\x04", 4)), name,
+    TORCH_CHECK_VALUE(start.starts_with("PK\x03\x04"), name,
                       " is no model file; expected a TorchScript archive written by `equistride export`");
-    const std::size_t directory = find_zip_directory(*bytes);
-    TORCH_CHECK_VALUE(directory != std::string::npos, name, " is truncated at ", bytes->size(),
+    const std::size_t directory = find_zip_directory(end);
+    TORCH_CHECK_VALUE(directory != std::string::npos, name, " is truncated at ", size,
                       " bytes; copy or download it again");
     ArchiveInfo info;
     bool has_code = false, has_pickle = false, has_aoti = false;
     try {
-        caffe2::serialize::PyTorchStreamReader reader(std::make_shared<MemoryReader>(bytes));
+        caffe2::serialize::PyTorchStreamReader reader(std::make_shared<ContentReader>(content));
         const std::vector<std::string> entries = reader.getAllRecords();
         std::uint64_t total = 0;
         for (const std::string &entry : entries) {
             total += reader.getRecordSize(entry);
-            TORCH_CHECK(total <= MOST_UNPACKED * bytes->size(), "its records are more than ", MOST_UNPACKED,
-                        " times its size");
+            TORCH_CHECK(total <= MOST_UNPACKED * size, "its records are more than ", MOST_UNPACKED, " times its size");
         }
-        const std::map<std::string, std::uint32_t> expected = checksums(*bytes, directory);
+        const std::map<std::string, std::uint32_t> expected =
+            checksums(content, std::string_view(end).substr(directory));
         info.digested = reader.hasRecord(Digest::RECORD);
         std::optional<Digest> digest;
         if (info.digested)
             digest.emplace(record(reader, Digest::RECORD), name);
         for (const std::string &entry : entries) {
-            const auto [data, size] = reader.getRecord(entry); // torch does not look at checksums
-            const std::string_view content(static_cast<const char *>(data.get()), size);
+            const auto [data, length] = reader.getRecord(entry); // torch does not look at checksums
+            const std::string_view found(static_cast<const char *>(data.get()), length);
             if (digest)
-                digest->check(entry, content);
+                digest->check(entry, found);
             const auto told = expected.find(entry);
-            TORCH_CHECK(digest || expected.empty() || (told != expected.end() && told->second == crc32(content)),
+            TORCH_CHECK(digest || expected.empty() || (told != expected.end() && told->second == crc32(found)),
                         "the checksum of ", entry, " is wrong");
             has_code |= entry.starts_with("code/");
             has_pickle |= entry == "data.pkl";
@@ -131,19 +118,6 @@ ArchiveInfo inspect_archive(const std::shared_ptr<const std::string> &bytes, con
         has_pickle ? " holds pickled weights and no program (torch.save); export the model with `equistride export`"
                    : " is an archive but no model; expected a file written by `equistride export`");
     return info;
-}
-
-std::shared_ptr<const std::string> read_file(const std::string &path) {
-    TORCH_CHECK_VALUE(std::filesystem::is_regular_file(path), "the model file ", path,
-                      " does not exist; check the path");
-    std::error_code failed;
-    const std::uintmax_t size = std::filesystem::file_size(path, failed);
-    auto bytes = std::make_shared<std::string>(failed ? 0 : size, '\0');
-    std::ifstream file(path, std::ios::binary);
-    file.read(bytes->data(), // at once: byte by byte is a twentieth of a load
-              static_cast<std::streamsize>(bytes->size()));
-    TORCH_CHECK_VALUE(!failed && file, "the model file ", path, " cannot be read; check its permissions");
-    return bytes;
 }
 
 } // namespace equistride

@@ -2,8 +2,10 @@
 // that files know nothing of it.
 #include "edge_block/edge_block.h"
 #include "edge_block/kernels.h"
+#include "packing.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/library.h>
 
 namespace equistride {
@@ -12,10 +14,26 @@ namespace {
 
 using Matrices = std::vector<Tensor>;
 
-// A matrix [k, n] as [panels, k, PANEL], with zeros beyond its last column.
-Tensor panels(const Tensor &matrix) {
-    const int64_t k = matrix.size(0), n = matrix.size(1), missing = (PANEL - n % PANEL) % PANEL;
-    return at::constant_pad_nd(matrix, {0, missing}).view({k, -1, PANEL}).transpose(0, 1).flatten();
+int64_t panels_of(const Tensor &matrix) { return (matrix.size(1) + PANEL - 1) / PANEL; }
+
+// Matrices [k, n] after one another, each as [panels, k, PANEL] with zeros beyond its last column.
+Tensor in_panels(const Matrices &matrices) {
+    int64_t size = 0;
+    for (const Tensor &matrix : matrices)
+        size += panels_of(matrix) * matrix.size(0) * PANEL;
+    Tensor packed = at::empty({size}, matrices.front().options());
+    int64_t from = 0;
+    for (const Tensor &matrix : matrices) {
+        const int64_t k = matrix.size(0), n = matrix.size(1), whole = n / PANEL, panels = panels_of(matrix);
+        const Tensor to = packed.narrow(0, from, panels * k * PANEL).view({panels, k, PANEL});
+        from += to.numel();
+        to.narrow(0, 0, whole).copy_(matrix.narrow(1, 0, whole * PANEL).unflatten(1, {whole, PANEL}).transpose(0, 1));
+        if (whole < panels) {
+            to[whole].zero_();
+            to[whole].narrow(1, 0, n - whole * PANEL).copy_(matrix.narrow(1, whole * PANEL, n - whole * PANEL));
+        }
+    }
+    return packed;
 }
 
 // The matrices of an order m > 0, to be multiplied from the right; three make a complex product.
@@ -30,12 +48,23 @@ Matrices of_order(const Tensor &weight, bool mirror, bool transposed) {
 }
 
 void append_layer(Matrices &parts, at::TensorList layer, bool mirror, bool transposed) {
-    parts.push_back(panels(transposed ? layer[0] : layer[0].t()));
+    parts.push_back(transposed ? layer[0] : layer[0].t());
     if (!transposed)
-        parts.push_back(panels(layer[1].unsqueeze(0)));
+        parts.push_back(layer[1].unsqueeze(0));
     for (size_t m = 2; m < layer.size(); ++m)
         for (const Tensor &matrix : of_order(layer[m], mirror, transposed))
-            parts.push_back(panels(matrix));
+            parts.push_back(matrix);
+}
+
+Tensor pack(const Tensor &radial_weight, const Tensor &radial_bias, const Matrices &first, const Matrices &second,
+            bool mirror) {
+    Matrices parts = {radial_weight.t(), radial_bias.unsqueeze(0)};
+    append_layer(parts, first, mirror, false);
+    append_layer(parts, second, mirror, false);
+    append_layer(parts, second, mirror, true);
+    append_layer(parts, first, mirror, true);
+    parts.push_back(radial_weight);
+    return in_panels(parts);
 }
 
 Tensor edge_block_pack(const Tensor &radial_weight, const Tensor &radial_bias, at::TensorList first,
@@ -44,13 +73,13 @@ Tensor edge_block_pack(const Tensor &radial_weight, const Tensor &radial_bias, a
         TORCH_CHECK_VALUE(layer.size() >= 2,
                           "a layer of an edge block is its scalar weight, its bias and a weight an order; found ",
                           layer.size(), " tensors");
-    Matrices parts = {panels(radial_weight.t()), panels(radial_bias.unsqueeze(0))};
-    append_layer(parts, first, mirror, false);
-    append_layer(parts, second, mirror, false);
-    append_layer(parts, second, mirror, true);
-    append_layer(parts, first, mirror, true);
-    parts.push_back(panels(radial_weight));
-    return at::cat(parts).detach();
+    const c10::AutoGradMode frozen(false);
+    Tensor packed = pack(PackScope::wanted(radial_weight), PackScope::wanted(radial_bias), PackScope::wanted(first),
+                         PackScope::wanted(second), mirror);
+    PackScope::show({radial_weight, radial_bias});
+    PackScope::show(first);
+    PackScope::show(second);
+    return packed;
 }
 
 } // namespace

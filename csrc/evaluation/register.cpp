@@ -30,7 +30,7 @@ struct TorchModel : torch::CustomClassHolder {
             model = Model::load(name, verify);
             return;
         }
-        model = Model::from_bytes(content(content_), name, verify);
+        model = Model::from_content(content(content_), name, verify);
     }
 
     /// The user's word for a compiled artifact, by its content (uint8).

@@ -211,9 +211,9 @@ void check_target(const Metadata &metadata, const std::string &name) {
 }
 
 // The library stays mapped when its file is gone, so that nothing is left behind, however the process ends.
-std::unique_ptr<Program> open_program(std::shared_ptr<const std::string> bytes, const std::string &name) {
+std::unique_ptr<Program> open_program(const Content &content, const std::string &name) {
     const Folder folder;
-    caffe2::serialize::PyTorchStreamReader reader(std::make_shared<MemoryReader>(std::move(bytes)));
+    caffe2::serialize::PyTorchStreamReader reader(std::make_shared<ContentReader>(content));
     const auto read = [&](const std::string &record) {
         const auto [data, size] = reader.getRecord(record);
         return std::string(static_cast<const char *>(data.get()), size);
@@ -224,14 +224,14 @@ std::unique_ptr<Program> open_program(std::shared_ptr<const std::string> bytes, 
         if (!entry.starts_with("data/aotinductor/") || (record.extension() != ".so" && record.extension() != ".json"))
             continue;
         const std::string path = (std::filesystem::path(folder.path()) / record.filename()).string();
-        const std::string content = read(entry);
+        const std::string found = read(entry);
         if (record.extension() == ".so") {
             library = path;
-            TORCH_CHECK_VALUE(reader.hasRecord(CHECKSUM) && read(CHECKSUM) == std::to_string(crc32(content)), name,
+            TORCH_CHECK_VALUE(reader.hasRecord(CHECKSUM) && read(CHECKSUM) == std::to_string(crc32(found)), name,
                               " is damaged: its program is not the one that was compiled; copy or download it again");
         }
         std::ofstream file(path, std::ios::binary);
-        file.write(content.data(), static_cast<std::streamsize>(content.size()));
+        file.write(found.data(), static_cast<std::streamsize>(found.size()));
         file.close();
         TORCH_CHECK_VALUE(file.good(), name, " cannot be unpacked into ", path, "; set TMPDIR to a folder with room");
     }
@@ -241,13 +241,12 @@ std::unique_ptr<Program> open_program(std::shared_ptr<const std::string> bytes, 
 
 } // namespace
 
-std::unique_ptr<Container> load_aoti(std::shared_ptr<const std::string> bytes, Metadata &metadata,
-                                     const std::string &name) {
+std::unique_ptr<Container> load_aoti(const Content &content, Metadata &metadata, const std::string &name) {
     check_operators(metadata, name);
     check_target(metadata, name);
     hold_against_program(metadata, name);
     try {
-        return std::make_unique<CompiledContainer>(open_program(std::move(bytes), name), metadata);
+        return std::make_unique<CompiledContainer>(open_program(content, name), metadata);
     } catch (const c10::ValueError &) {
         throw;
     } catch (const std::exception &error) {

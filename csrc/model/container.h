@@ -2,6 +2,7 @@
 // precision; what is around the network (edge vectors, forces, virial, momenta, limits) is the Model's.
 #pragma once
 
+#include "artifact/content.h"
 #include "artifact/metadata.h"
 #include "model/frame.h"
 #include "model/momenta.h"
@@ -53,9 +54,7 @@ public:
 
 /// Load a container and hold it against its metadata, which for a file of format 1 are completed. Raises
 /// c10::ValueError.
-std::unique_ptr<Container> load_torchscript(std::shared_ptr<const std::string> bytes, Metadata &metadata,
-                                            const std::string &name);
-std::unique_ptr<Container> load_aoti(std::shared_ptr<const std::string> bytes, Metadata &metadata,
-                                     const std::string &name);
+std::unique_ptr<Container> load_torchscript(const Content &content, Metadata &metadata, const std::string &name);
+std::unique_ptr<Container> load_aoti(const Content &content, Metadata &metadata, const std::string &name);
 
 } // namespace equistride

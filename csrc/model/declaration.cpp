@@ -20,7 +20,7 @@ int version_of(const std::string &name) {
     return found == VERSIONS.end() ? 1 : found->second;
 }
 
-const std::string TOTAL = "equistride::total";
+const std::string TOTAL = "equistride::total", LAYOUT = "equistride::edge_block_pack";
 
 bool is_there(const std::string &name) { return c10::Dispatcher::singleton().findOp({name, ""}).has_value(); }
 
@@ -96,8 +96,11 @@ Observed observe(const torch::jit::Module &module, bool potential) {
         if (part.hasattr("keep_spin"))
             keeps = part.attr("keep_spin").toBool();
         capped |= part.hasattr("max_neighbors") && part.attr("max_neighbors").toInt() > 0;
-        if (part.find_method("pack"))
-            seen.packs.push_back(part);
+        if (const auto pack = part.find_method("pack")) {
+            std::set<std::string> called;
+            collect_operators(*pack->graph()->block(), called);
+            (called.contains(LAYOUT) ? seen.layouts : seen.packs).push_back(part);
+        }
         if (part.find_method("set_system"))
             seen.charged.push_back(part);
         seen.charge_spin |= part.hasattr("charge") && part.hasattr("spin");

@@ -21,7 +21,8 @@ struct Observed {
     bool charge_spin = false; ///< it has a total charge and a spin multiplicity
     Limits limits;
     std::set<std::string> operators;         ///< of ours, by their qualified names
-    std::vector<torch::jit::Module> packs;   ///< parts that pack their weights for a kernel when they are loaded
+    std::vector<torch::jit::Module> packs;   ///< parts that make what they multiply by of their weights, once loaded
+    std::vector<torch::jit::Module> layouts; ///< the same where an operator does, as its kernels read them
     std::vector<torch::jit::Module> looks;   ///< parts that would look at lengths and speeds, which the Model does
     std::vector<torch::jit::Module> charged; ///< parts that take charge and spin
 };

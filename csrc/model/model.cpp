@@ -48,19 +48,19 @@ Model::Model(std::unique_ptr<Container> container, Metadata metadata)
 Model::~Model() = default;
 
 std::unique_ptr<Model> Model::load(const std::string &path, bool verify) {
-    return from_bytes(read_file(path), path, verify);
+    return from_content(Content::of_file(path), path, verify);
 }
 
-std::unique_ptr<Model> Model::from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
-                                         bool verify) {
+std::unique_ptr<Model> Model::from_content(const Content &content, const std::string &name, bool verify) {
     return in_one_sentence([&] {
-        const ArchiveInfo info = inspect_archive(bytes, name);
-        return from_archive(std::move(bytes), info, name, verify);
+        auto model = from_archive(content, inspect_archive(content, name), name, verify);
+        content.require_unchanged();
+        return model;
     });
 }
 
-std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> bytes, const ArchiveInfo &info,
-                                           const std::string &name, bool verify) {
+std::unique_ptr<Model> Model::from_archive(Content content, const ArchiveInfo &info, const std::string &name,
+                                           bool verify) {
     const Threads one(0); // evaluations of small frames, and a look at each number
     const LoopDeadline deadline;
     return in_one_sentence([&] {
@@ -73,8 +73,8 @@ std::unique_ptr<Model> Model::from_archive(std::shared_ptr<const std::string> by
                           " was changed after it was written: its digest (extra/digest.json) is gone; take it from "
                           "where it was exported, or export the model again");
         if (compiled)
-            require_trust(*bytes, name);
-        auto container = (compiled ? load_aoti : load_torchscript)(std::move(bytes), metadata, name);
+            require_trust(*(content = content.whole()).whole(), name);
+        auto container = (compiled ? load_aoti : load_torchscript)(content, metadata, name);
         auto model = std::make_unique<Model>(std::move(container), std::move(metadata));
         try { // of format 1, also what the module is comes to light
             if (verify || model->metadata().format_version == 1)

@@ -1,6 +1,7 @@
 // The engine-facing interface of a trained model. No engine knows how a model is stored.
 #pragma once
 
+#include "artifact/content.h"
 #include "artifact/metadata.h"
 #include "model/communicator.h"
 #include "model/exchange.h"
@@ -25,11 +26,10 @@ public:
     /// this build, declares what is not so, or does not reproduce its reference outputs. `verify = false` skips the
     /// self-test (bytes seen before).
     static std::unique_ptr<Model> load(const std::string &path, bool verify = true);
-    static std::unique_ptr<Model> from_bytes(std::shared_ptr<const std::string> bytes, const std::string &name,
-                                             bool verify = true);
+    static std::unique_ptr<Model> from_content(const Content &content, const std::string &name, bool verify = true);
     /// The same of bytes that were inspected already.
-    static std::unique_ptr<Model> from_archive(std::shared_ptr<const std::string> bytes, const ArchiveInfo &info,
-                                               const std::string &name, bool verify = true);
+    static std::unique_ptr<Model> from_archive(Content content, const ArchiveInfo &info, const std::string &name,
+                                               bool verify = true);
     Model(std::unique_ptr<Container> container, Metadata metadata);
     ~Model();
 

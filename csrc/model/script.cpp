@@ -27,8 +27,8 @@ constexpr int MAX_DEPTH = 100; // of values in values
 /// What torch::jit::load does, in its order, but without the calls that it makes into the file's code on the way.
 class Reader {
 public:
-    Reader(const std::shared_ptr<const std::string> &bytes, const std::string &name, Native native)
-        : name_(name), native_(native), records_(std::make_shared<MemoryReader>(bytes)),
+    Reader(const Content &content, const std::string &name, Native native)
+        : name_(name), native_(native), records_(std::make_shared<ContentReader>(content)),
           unit_(std::make_shared<torch::jit::CompilationUnit>()),
           importer_(
               unit_, &constants_, [this](const std::string &module) { return source(module); }, records_.version()) {}
@@ -188,11 +188,10 @@ private:
 
 } // namespace
 
-torch::jit::Module read_script(const std::shared_ptr<const std::string> &bytes, const std::string &name,
-                               Native native) {
+torch::jit::Module read_script(const Content &content, const std::string &name, Native native) {
     const c10::InferenceMode no_inference(false);
     try {
-        return Reader(bytes, name, native).read();
+        return Reader(content, name, native).read();
     } catch (const c10::ValueError &) {
         throw;
     } catch (const std::exception &error) {

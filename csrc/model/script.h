@@ -1,12 +1,12 @@
 // A TorchScript file, read without running any of it.
 #pragma once
 
+#include "artifact/content.h"
 #include "model/allowed_code.h"
 #include "visibility.h"
 
 #include <torch/csrc/jit/api/module.h>
 
-#include <memory>
 #include <string>
 
 namespace equistride {
@@ -16,7 +16,7 @@ namespace equistride {
 /// (loops.h), so that it is not to be saved again. Raises c10::ValueError with a sentence where it may not run, or
 /// cannot be read.
 /// @param native  what force fields of others may hold, and artifacts may not
-EQUISTRIDE_API torch::jit::Module read_script(const std::shared_ptr<const std::string> &bytes, const std::string &name,
+EQUISTRIDE_API torch::jit::Module read_script(const Content &content, const std::string &name,
                                               Native native = Native::none);
 
 } // namespace equistride

@@ -1,9 +1,11 @@
 // The TorchScript container.
 #include "gil.h"
+#include "host_memory.h"
 #include "model/container.h"
 #include "model/declaration.h"
 #include "model/loops.h"
 #include "model/script.h"
+#include "packing.h"
 #include "threads.h"
 
 #include <ATen/ATen.h>
@@ -13,7 +15,10 @@
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/runtime/jit_exception.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <optional>
+#include <unordered_map>
 #include <utility>
 
 namespace equistride {
@@ -29,10 +34,12 @@ std::string last_sentence(const std::string &text) {
     return sentence;
 }
 
+constexpr std::size_t KEPT_BESIDE_LAYOUTS = 64U << 20U; // bytes: weights of larger models are read again when needed
+
 class TorchScriptContainer final : public Container {
 public:
-    TorchScriptContainer(torch::jit::Module module, Metadata &metadata, const std::string &name)
-        : module_(std::move(module)) {
+    TorchScriptContainer(const Content &content, Metadata &metadata, const std::string &name)
+        : module_(read_script(content, name)) {
         module_.eval();
         Observed seen = observe(module_, metadata.is_potential()); // before the first call, which may rewrite graphs
         hold_against(metadata, seen, name);
@@ -41,13 +48,16 @@ public:
         for (torch::jit::Module &part : seen.looks)
             part.setattr("checked", false);
         packs_ = std::move(seen.packs);
+        layouts_ = std::move(seen.layouts);
         work_of_an_edge_ = work_of_an_edge(module_.parameters());
-        for (at::Tensor parameter : module_.parameters())
-            stored_.push_back({parameter, parameter.detach().requires_grad_(false)});
-        for (const at::Tensor &buffer : module_.buffers())
-            stored_.push_back({buffer, buffer.detach()});
-        for (auto &[used, original] : stored_)
+        std::size_t bytes = 0;
+        for (at::Tensor &used : tensors_of(module_)) {
+            bytes += used.nbytes();
+            stored_.push_back({used, used.detach()});
             used.requires_grad_(false);
+        }
+        if (bytes > KEPT_BESIDE_LAYOUTS)
+            file_ = {content, name};
         to(at::kCPU, metadata.dtype == "float64" ? at::kDouble : at::kFloat);
     }
 
@@ -56,10 +66,18 @@ public:
     void to(at::Device device, at::ScalarType dtype) override {
         const c10::InferenceMode no_inference(false);
         const LoopBound bound;
-        for (auto &[used, original] : stored_)
-            used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
+        read_again();
+        lay_out(device, dtype);
+        for (auto &[used, original] : stored_) {
+            if (original.defined())
+                used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
+            if (file_)
+                original = at::Tensor();
+        }
         for (const torch::jit::Module &part : packs_)
             part.get_method("pack")({});
+        if (file_)
+            return_freed_memory();
         if (system_)
             set_system(system_->first, system_->second);
     }
@@ -136,6 +154,53 @@ private:
         const LoopBound bound;
     };
 
+    /// Parameters and buffers, always in the same order.
+    static std::vector<at::Tensor> tensors_of(const torch::jit::Module &module) {
+        std::vector<at::Tensor> found;
+        for (const at::Tensor &parameter : module.parameters())
+            found.push_back(parameter);
+        for (const at::Tensor &buffer : module.buffers())
+            found.push_back(buffer);
+        return found;
+    }
+
+    /// Weights in the kernels' layout, block by block. On a CPU nothing else reads what they are made of: a large model
+    /// lets that go on the way, so that it never is in memory twice.
+    void lay_out(at::Device device, at::ScalarType dtype) {
+        std::unordered_map<const void *, Stored *> whose;
+        for (Stored &each : stored_) {
+            each.used.set_data(each.original);
+            if (file_ && device.is_cpu() && each.original.numel() > 0)
+                whose[each.original.const_data_ptr()] = &each;
+        }
+        const PackScope scope(device, dtype, [&whose](at::TensorList laid_out) {
+            for (const at::Tensor &weights : laid_out) {
+                const auto found = weights.numel() > 0 ? whose.find(weights.const_data_ptr()) : whose.end();
+                if (found == whose.end())
+                    continue;
+                found->second->original = at::Tensor();
+                found->second->used.set_data(at::empty({0}, weights.options()));
+                whose.erase(found);
+            }
+            if (!whose.empty())
+                return_freed_memory();
+        });
+        for (const torch::jit::Module &part : layouts_)
+            part.get_method("pack")({});
+    }
+
+    /// A large model has its weights as they are stored while it converts and packs them, and not beyond.
+    void read_again() {
+        if (!file_ || stored_.empty() || stored_.front().original.defined())
+            return;
+        const auto &[content, name] = *file_;
+        content.require_unchanged();
+        const std::vector<at::Tensor> all = tensors_of(read_script(content, name));
+        content.require_unchanged();
+        for (std::size_t k = 0; k < stored_.size(); k++)
+            stored_[k].original = all[k].detach();
+    }
+
     double work(const at::Tensor &edge_index) const {
         return static_cast<double>(edge_index.size(1)) * work_of_an_edge_;
     }
@@ -155,26 +220,24 @@ private:
 
     struct Stored {
         at::Tensor used;     ///< the module's own
-        at::Tensor original; ///< as it was in the file
+        at::Tensor original; ///< as it is in the file; none where it is read again when needed
     };
 
     torch::jit::Module module_;
     bool potential_ = true;
-    std::vector<torch::jit::Module> charged_, packs_;
+    std::vector<torch::jit::Module> charged_, packs_, layouts_;
     std::vector<Stored> stored_;
+    std::optional<std::pair<Content, std::string>> file_; ///< of a large model, with its name
     double work_of_an_edge_ = 0;
     std::optional<std::pair<double, double>> system_; ///< charge and spin where they are not the file's
 };
 
 } // namespace
 
-std::unique_ptr<Container> load_torchscript(std::shared_ptr<const std::string> bytes, Metadata &metadata,
-                                            const std::string &name) {
+std::unique_ptr<Container> load_torchscript(const Content &content, Metadata &metadata, const std::string &name) {
     check_operators(metadata, name);
     const c10::InferenceMode no_inference(false);
-    torch::jit::Module module = read_script(bytes, name);
-    bytes.reset(); // its memory is needed for what the model converts and packs
-    return std::make_unique<TorchScriptContainer>(std::move(module), metadata, name);
+    return std::make_unique<TorchScriptContainer>(content, metadata, name);
 }
 
 } // namespace equistride
