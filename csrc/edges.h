@@ -3,22 +3,25 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace equistride {
 
 using at::Tensor;
 
+// Not cleared.
 template <class Real> class Buffer {
 public:
-    explicit Buffer(int64_t size) : lines_(size_t(size) * sizeof(Real) / sizeof(Line) + 1) {}
-    Real *data() { return reinterpret_cast<Real *>(lines_.data()); }
+    explicit Buffer(int64_t size)
+        : lines_(std::make_unique_for_overwrite<Line[]>(size_t(size) * sizeof(Real) / sizeof(Line) + 1)) {}
+    Real *data() { return reinterpret_cast<Real *>(lines_.get()); }
 
 private:
     struct alignas(64) Line {
         char bytes[64];
     };
-    std::vector<Line> lines_;
+    std::unique_ptr<Line[]> lines_;
 };
 
 struct Edges {

@@ -1,6 +1,7 @@
 // Sizes of a block, and the checks of the operators' arguments that need no look into a tensor.
 #include "checks.h"
 #include "edge_block/edge_block.h"
+#include "edge_block/panels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -53,8 +54,6 @@ void check_rows(const char *name, const Tensor &tensor, const Tensor &x, const c
     TORCH_CHECK_VALUE(tensor.dim() == 2 && tensor.sym_size(0) == rows && tensor.sym_size(1) == columns, name,
                       " must have one row an edge, [", rows, ", ", columns, "]; found ", tensor.sym_sizes());
 }
-
-int64_t padded(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
 
 } // namespace
 

@@ -114,7 +114,7 @@ public:
                                  {waiting ? waiting + k * atom_ : to_sender + in_.edges.sender[e] * atom_,
                                   to_receiver + in_.edges.receiver[e] * atom_, on_weights_.data() + k * shape_.weights,
                                   torque[k], waiting == nullptr});
-            turn(in_.vectors + 3 * e, torque[k], on_vectors + 3 * e);
+            turn_bond(in_.vectors + 3 * e, torque[k], on_vectors + 3 * e);
         }
         const int64_t channels = in_.matrices.radial_channels;
         in_.kernels.multiply({on_weights_.data(), shape_.weights, count, in_.matrices.radial_back, shape_.weights,
@@ -177,16 +177,6 @@ private:
                 {sum_.data(), k, count, matrices[0], k, columns, y_plus, y_stride, nullptr, false, /*also=*/y_minus});
             multiply(minus, matrices[1], y_plus, true);
             multiply(plus, matrices[2], y_minus, true);
-        }
-    }
-
-    // A rotation of everything by a small angle w turns the frame as a bond turned by -w does, so that the gradient to
-    // the bond is n x torque / r.
-    static void turn(const Real *vector, const Real *torque, Real *on_vector) {
-        const Real square = vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2];
-        for (int k = 0; k < 3; ++k) {
-            const int a = (k + 1) % 3, b = (k + 2) % 3;
-            on_vector[k] = (vector[a] * torque[b] - vector[b] * torque[a]) / square;
         }
     }
 };

@@ -1,8 +1,6 @@
 // The loops themselves, compiled once for each instruction set; see simd.h.
 #include "edge_block/kernels.h"
-#include "simd.h"
-
-#include <type_traits>
+#include "vectors.h"
 
 namespace equistride {
 
@@ -78,16 +76,7 @@ template <class Real> void multiply(const Multiply<Real> &m) {
     }
 }
 
-// Channels, vector by vector.
-
-template <class Real, class F> INLINE void over_channels(int64_t count, F &&body) {
-    int64_t c = 0;
-    for (; c + Simd<Real>::lanes <= count; c += Simd<Real>::lanes)
-        body(c, Channels<Real, 1>{0});
-    if (c < count)
-        body(c, Channels<Real, 0>{int(count - c)});
-}
-#define CHANNELS(c, lanes) [&](int64_t c, auto lanes) __attribute__((always_inline))
+// Degrees, one by one.
 
 template <class F> INLINE void over_degrees(const Shape &shape, F &&body) {
     each<MAX_L + 1>(EACH(l) {
@@ -97,39 +86,15 @@ template <class F> INLINE void over_degrees(const Shape &shape, F &&body) {
 }
 
 template <class Real> void add(const Real *a, const Real *b, int64_t count, Real *out) {
-    over_channels<Real>(
-        count, CHANNELS(c, lanes) { lanes.put(out + c, 0, lanes.get(a + c, 0) + lanes.get(b + c, 0)); });
+    over_vectors<Real>(count, VECTORS(c, lanes) { lanes.put(out + c, 0, lanes.get(a + c, 0) + lanes.get(b + c, 0)); });
 }
-
-// e^x by 2^n and a Taylor polynomial on |x| <= ln 2 / 2; arguments that overflow are clamped.
-template <class Real> INLINE Vector<Real> exponential(Vector<Real> x) {
-    using Bits = std::conditional_t<sizeof(Real) == 4, int32_t, int64_t>;
-    typedef Bits Whole __attribute__((vector_size(EQUISTRIDE_VECTOR_BYTES)));
-    constexpr bool single = sizeof(Real) == 4;
-    constexpr Real top = single ? 87 : 708, round = single ? Real(12582912.0) : Real(6755399441055744.0);
-    constexpr int terms = single ? 7 : 13, mantissa = single ? 23 : 52, offset = single ? 127 : 1023;
-    x = x > top ? Vector<Real>{} + top : x;
-    x = x < -top ? Vector<Real>{} - top : x;
-    const Vector<Real> shifted = x * Real(1.4426950408889634) + round, n = shifted - round;
-    constexpr Real high = single ? Real(0.693359375) : Real(0.693145751953125),
-                   low = single ? Real(-2.12194440054690583e-4) : Real(1.42860682030941723212e-6);
-    const Vector<Real> r = (x - n * high) - n * low;
-    Vector<Real> sum = Vector<Real>{} + 1;
-    each<terms>(EACH(k) { sum = 1 + r * sum * (Real(1) / Real(terms - k)); });
-    const Whole exponent = (__builtin_convertvector(n, Whole) + offset) << mantissa;
-    Vector<Real> scale;
-    std::memcpy(&scale, &exponent, sizeof scale);
-    return sum * scale;
-}
-
-template <class Real> INLINE Vector<Real> sigmoid(Vector<Real> x) { return 1 / (1 + exponential<Real>(-x)); }
 
 // Gates are kept open or shut: their sigmoids stay where they were.
 template <class Real> void gate(const Shape &shape, Real *inner, Real *out) {
     const int64_t h = shape.hidden;
     const Real *rows = inner + shape.gates;
-    over_channels<Real>(
-        h, CHANNELS(c, lanes) {
+    over_vectors<Real>(
+        h, VECTORS(c, lanes) {
             const Vector<Real> scalar = lanes.get(rows + c, 0);
             lanes.put(out + c, 0, scalar * sigmoid<Real>(scalar));
             for (int l = 1; l <= shape.l_max; ++l) {
@@ -146,8 +111,8 @@ template <class Real> void ungate(const Shape &shape, const Real *inner, const R
     const int64_t h = shape.hidden;
     const Real *rows = inner + shape.gates;
     Real *on_rows = on_inner + shape.gates;
-    over_channels<Real>(
-        h, CHANNELS(c, lanes) {
+    over_vectors<Real>(
+        h, VECTORS(c, lanes) {
             const Vector<Real> scalar = lanes.get(rows + c, 0), slope = sigmoid<Real>(scalar);
             lanes.put(on_rows + c, 0, lanes.get(grad + c, 0) * slope * (1 + scalar * (1 - slope)));
             for (int l = 1; l <= shape.l_max; ++l) {
@@ -200,8 +165,8 @@ template <class Real> void rotate(const Shape &shape, const EdgeIn<Real> &in, Re
     const int64_t channels = shape.channels;
     for (int half = 0; half < 2; ++half) {
         const Real *x = half == 0 ? in.sender : in.receiver;
-        over_channels<Real>(
-            channels, CHANNELS(c, lanes) {
+        over_vectors<Real>(
+            channels, VECTORS(c, lanes) {
                 const int64_t at = half * channels + c;
                 over_degrees(
                     shape, EACH(l) {
@@ -228,8 +193,8 @@ void unrotate(const Shape &shape, const Generators<Real> &generators, const Edge
     Vector<Real> torque[3] = {};
     for (int half = 0; half < 2; ++half) {
         const Real *x = half == 0 ? in.sender : in.receiver;
-        over_channels<Real>(
-            channels, CHANNELS(c, lanes) {
+        over_vectors<Real>(
+            channels, VECTORS(c, lanes) {
                 const int64_t at = half * channels + c;
                 over_degrees(
                     shape, EACH(l) {
@@ -265,8 +230,8 @@ void unrotate(const Shape &shape, const Generators<Real> &generators, const Edge
 
 template <class Real> void rotate_back(const Shape &shape, const Real *frame, Real factor, const Real *z, Real *out) {
     const int64_t channels = shape.channels;
-    over_channels<Real>(
-        channels, CHANNELS(c, lanes) {
+    over_vectors<Real>(
+        channels, VECTORS(c, lanes) {
             over_degrees(
                 shape, EACH(l) {
                     Vector<Real> y[2 * l + 1];
@@ -286,8 +251,8 @@ Real unrotate_back(const Shape &shape, const Generators<Real> &generators, const
                    const Real *grad, const Real *z, Real *on_z, Real *torque) {
     const int64_t channels = shape.channels;
     Vector<Real> on_factor = {}, turn[3] = {};
-    over_channels<Real>(
-        channels, CHANNELS(c, lanes) {
+    over_vectors<Real>(
+        channels, VECTORS(c, lanes) {
             over_degrees(
                 shape, EACH(l) {
                     const Real *d = frame + shape.frame[l];
@@ -313,8 +278,8 @@ Real unrotate_back(const Shape &shape, const Generators<Real> &generators, const
 // Splines.
 
 template <class Real> void polynomial(const Polynomial<Real> &at, Real t, Real *out) {
-    over_channels<Real>(
-        at.columns, CHANNELS(c, lanes) {
+    over_vectors<Real>(
+        at.columns, VECTORS(c, lanes) {
             const Real *row = at.rows + (at.terms - 1) * at.columns + c;
             Vector<Real> total = lanes.get(row, 0);
             for (int64_t k = at.terms - 1; k > 0; --k)
@@ -325,8 +290,8 @@ template <class Real> void polynomial(const Polynomial<Real> &at, Real t, Real *
 
 template <class Real> Real slope(const Polynomial<Real> &at, Real t, const Real *grad) {
     Vector<Real> all = {};
-    over_channels<Real>(
-        at.columns, CHANNELS(c, lanes) {
+    over_vectors<Real>(
+        at.columns, VECTORS(c, lanes) {
             const Real *row = at.rows + (at.terms - 1) * at.columns + c;
             Vector<Real> total = Real(at.terms - 1) * lanes.get(row, 0);
             for (int64_t k = at.terms - 2; k > 0; --k)

@@ -1,7 +1,7 @@
 // Where the matrices of a block lie in the operators' `weights`, as equistride.nn.edge_block packs them. Each is stored
 // as [panels of PANEL columns, rows, PANEL], with zeros beyond its last column.
 #pragma once
-#include "edge_block/kernels.h"
+#include "edge_block/panels.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -38,7 +38,7 @@ private:
 
     const Real *take(int64_t rows, int64_t columns) {
         const Real *here = next_;
-        next_ += rows * ((columns + PANEL - 1) / PANEL * PANEL);
+        next_ += rows * padded(columns);
         return here;
     }
     Layer<Real> layer(const Shape &shape, Layer<Real> made, bool bias) {

@@ -1,7 +1,7 @@
 // The matrices of a block in the order and the layout in which the kernels read them: made when a model is loaded, so
 // that files know nothing of it.
 #include "edge_block/edge_block.h"
-#include "edge_block/kernels.h"
+#include "edge_block/panels.h"
 #include "packing.h"
 
 #include <ATen/ATen.h>
@@ -10,31 +10,28 @@
 
 namespace equistride {
 
-namespace {
-
-using Matrices = std::vector<Tensor>;
-
-int64_t panels_of(const Tensor &matrix) { return (matrix.size(1) + PANEL - 1) / PANEL; }
-
-// Matrices [k, n] after one another, each as [panels, k, PANEL] with zeros beyond its last column.
-Tensor in_panels(const Matrices &matrices) {
+Tensor in_panels(const std::vector<Tensor> &matrices) {
     int64_t size = 0;
     for (const Tensor &matrix : matrices)
-        size += panels_of(matrix) * matrix.size(0) * PANEL;
+        size += matrix.size(0) * padded(matrix.size(1));
     Tensor packed = at::empty({size}, matrices.front().options());
     int64_t from = 0;
     for (const Tensor &matrix : matrices) {
-        const int64_t k = matrix.size(0), n = matrix.size(1), whole = n / PANEL, panels = panels_of(matrix);
-        const Tensor to = packed.narrow(0, from, panels * k * PANEL).view({panels, k, PANEL});
+        const int64_t k = matrix.size(0), n = matrix.size(1), whole = n / PANEL * PANEL;
+        const Tensor to = packed.narrow(0, from, k * padded(n)).view({-1, k, PANEL});
         from += to.numel();
-        to.narrow(0, 0, whole).copy_(matrix.narrow(1, 0, whole * PANEL).unflatten(1, {whole, PANEL}).transpose(0, 1));
-        if (whole < panels) {
-            to[whole].zero_();
-            to[whole].narrow(1, 0, n - whole * PANEL).copy_(matrix.narrow(1, whole * PANEL, n - whole * PANEL));
+        to.narrow(0, 0, n / PANEL).copy_(matrix.narrow(1, 0, whole).unflatten(1, {n / PANEL, PANEL}).transpose(0, 1));
+        if (whole < n) {
+            const Tensor last = to.select(0, n / PANEL).zero_();
+            last.narrow(1, 0, n - whole).copy_(matrix.narrow(1, whole, n - whole));
         }
     }
     return packed;
 }
+
+namespace {
+
+using Matrices = std::vector<Tensor>;
 
 // The matrices of an order m > 0, to be multiplied from the right; three make a complex product.
 Matrices of_order(const Tensor &weight, bool mirror, bool transposed) {

@@ -67,8 +67,8 @@ at::Tensor Placement::inverse_of(const at::Tensor &lattice) { return std::get<0>
 at::Tensor Placement::near_origin(const at::Tensor &positions, const at::Tensor &lattice,
                                   const at::Tensor &inverse) const {
     const bool rounds = model_.dtype() != at::kDouble;
-    if (open_ && !rounds)
-        return positions;
+    if (open_)
+        return rounds ? positions - positions.mean(0, /*keepdim=*/true) : positions;
     // no matrix products, whose factors torch may round
     const auto columns = positions.unsqueeze(2).unbind(1);
     const at::Tensor fractions = columns[0] * inverse[0] + columns[1] * inverse[1] + columns[2] * inverse[2];
@@ -93,7 +93,9 @@ Frame Placement::place(const Coordinates &now, const at::Tensor &species) const 
     if (now.velocities.defined())
         frame.velocities = now.velocities.to(real);
     const at::Tensor rows = lattice(now.cell, species.size(0));
-    if (model_.metadata().is_potential()) {
+    if (model_.metadata().is_potential() && open_) {
+        frame.positions = near_origin(frame.positions, rows, rows).to(real);
+    } else if (model_.metadata().is_potential()) {
         const at::Tensor inverse = inverse_of(rows);
         const auto home = frame.positions.options();
         if (inverse.isfinite().all().item<bool>())

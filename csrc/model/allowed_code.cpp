@@ -19,9 +19,11 @@ namespace {
 // an address. Overloads of one name do not differ in that.
 constexpr std::array ALLOWED = {
     // Our own that networks call. Not their backwards, which autograd calls: exchange_backward takes an address.
-    "equistride::bond_frames equistride::edge_block equistride::edge_block_on_gpu equistride::edge_block_pack "
+    "equistride::atom_block equistride::atom_block_pack equistride::bond_frames equistride::bond_lengths "
+    "equistride::edge_block equistride::edge_block_on_gpu equistride::edge_block_pack equistride::edge_degree "
     "equistride::edge_vectors equistride::exchange equistride::neighbors equistride::own equistride::radial_splines "
-    "equistride::symmetric_contraction equistride::tensor_product equistride::tensor_product_table equistride::total",
+    "equistride::spherical_norm equistride::symmetric_contraction equistride::tensor_product "
+    "equistride::tensor_product_table equistride::total",
 
     // The language: values, attributes, branches, loops, calls (each callee is looked at as well), errors.
     "prim::Constant prim::GetAttr prim::SetAttr prim::CallFunction prim::CallMethod prim::CreateObject prim::Enter "

@@ -28,11 +28,6 @@ at::Tensor edge_vectors(const Frame &frame) {
 
 at::Tensor forces_from_edges(const at::Tensor &gradient, const at::Tensor &edge_index, const at::Tensor &shifts,
                              std::int64_t atoms) {
-    if (gradient.is_cpu())
-        return at::zeros({atoms, 3}, gradient.options())
-            .index_add(0, edge_index[0], gradient)
-            .index_add(0, edge_index[1], gradient.neg());
-    // index_add sums in the order of chance there
     using Signature =
         std::tuple<at::Tensor, at::Tensor>(const at::Tensor &, const at::Tensor &, const at::Tensor &, c10::SymInt);
     static const auto op = find_operator<Signature>("equistride::edge_vectors_backward");

@@ -121,7 +121,9 @@ public:
         : in_(in), source_(source), grad_(grad), to_(to), sums_width_((in.plan.y_width + 1) * in.kernels.lanes),
           turned_(in.plan.turned_width), weights_(stored ? 0 : 2 * widest() * GRAD_BLOCK),
           on_x_(in.plan.x_width * GRAD_BLOCK), sums_(sums_width_ * GRAD_BLOCK),
-          totals_((in.plan.y_width + 1) * GRAD_BLOCK), splines_(stored ? 0 : PORTION) {}
+          totals_((in.plan.y_width + 1) * GRAD_BLOCK), splines_(stored ? 0 : PORTION) {
+        std::fill_n(turned_.data(), in.plan.turned_width, Real(0)); // entries without a term stay so
+    }
 
     // At most PORTION edges. `give`(e): where what edge e gives to its sender is added.
     template <class F> void portion(int64_t begin, int64_t end, F &&give) {

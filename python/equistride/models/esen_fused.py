@@ -10,13 +10,14 @@ from torch import Tensor, nn
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, Block
+from equistride.nn.atom_block import AtomBlock, AtomNorm, PlainAtomBlock
 from equistride.nn.bonds import SHORTEST
-from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines
+from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines, bond_lengths
 from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.nearest import nearest
-from equistride.nn.radial import RadialNetwork, polynomial_envelope
-from equistride.nn.spherical import Gate
+from equistride.nn.radial import RadialNetwork
+from equistride.nn.spherical import Gate, SpectralFeedForward
 from equistride.nn.tensor_product import TensorProductConvolution
 
 TOLERANCE: Final = 1e-8
@@ -113,19 +114,21 @@ class FoldedRadial(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """An eSEN block whose edgewise convolution is one operator; its weights are the plain block's."""
+    """An eSEN block whose edgewise convolution is one operator, and what it does on atoms another; its weights are the plain
+    block's."""
 
     def __init__(self, block: Block, m_max: int, radial: nn.Module, keep: int) -> None:
         super().__init__()
-        self.norm1, self.norm2, self.feed_forward = block.norm1, block.norm2, block.feed_forward
+        self.norm = AtomNorm(block.norm1)
+        gated = isinstance(block.feed_forward, SpectralFeedForward)
+        self.atoms = (AtomBlock if gated else PlainAtomBlock)(block.norm2, block.feed_forward)
         self.radial = radial
         self.edgewise = EdgeBlock(block.edgewise.first, block.edgewise.second, m_max, keep)
 
     def forward(self, x: Tensor, bonds: Bonds, lengths: Tensor, pair: Tensor, system: Tensor | None) -> Tensor:
         """Return the updated features [n, (l_max+1)^2, C] of own atoms; ``system`` [C] is of charge and spin."""
-        messages = self.edgewise(exchange(self.norm1(x, system)), bonds, self.radial(lengths, pair))
-        x = x + head_rows(messages, x)
-        return x + self.feed_forward(self.norm2(x))
+        messages = self.edgewise(exchange(self.norm(x, system)), bonds, self.radial(lengths, pair))
+        return self.atoms(x, head_rows(messages, x))
 
 
 def _blocks(network: ESEN) -> list[Block]:
@@ -161,6 +164,7 @@ class FusedESEN(nn.Module):
             radial = self._radial(network, splines)
             blocks.append(FusedBlock(block, m_max, radial, KEEP_BYTES // len(layers)))
         self.blocks = nn.ModuleList(blocks)
+        self.norm = AtomNorm(self.plain.norm)
         self.degree = self._radial(self.plain.edge_degree, splines)
         c = self.channels
         harmonics = "+".join(f"1x{degree}{'eo'[degree % 2]}" for degree in range(self.l_max + 1))
@@ -191,6 +195,8 @@ class FusedESEN(nn.Module):
     def pack(self) -> None:
         """Lay the blocks' weights out as the kernels of this build read them: once, before the first call."""
         for fused, block in zip(self.blocks, self.plain.blocks):  # noqa: B905 (TorchScript knows no strict=)
+            if isinstance(fused.atoms, AtomBlock):
+                fused.atoms.pack()
             edgewise = block.edgewise
             first, second, last = edgewise.first, edgewise.second, edgewise.radial.last
             fused.edgewise.weights = torch.ops.equistride.edge_block_pack(
@@ -212,19 +218,33 @@ class FusedESEN(nn.Module):
         """Set total charge [e] and spin multiplicity, as :meth:`ESEN.set_system` does."""
         self.plain.set_system(charge, spin)
 
+    def start(self, scalars: Tensor, bonds: Bonds, radial: Tensor) -> Tensor:
+        """Return the first features [N, (l_max+1)^2, C]: of scalars [N, C] and bonds, whose rows of order 0 are ``radial``
+        [E, (l_max+1) C]."""
+        if scalars.is_cuda:
+            return self.start_on_gpu(scalars, bonds, radial)
+        return torch.ops.equistride.edge_degree(
+            scalars, bonds.vectors, bonds.frames, bonds.envelope, radial, bonds.edge_index,
+            1.0 / self.plain.edge_degree_scale,
+        )  # fmt: skip
+
+    def start_on_gpu(self, scalars: Tensor, bonds: Bonds, radial: Tensor) -> Tensor:
+        """Return the same by other operators of ours."""
+        y = self.harmonics(bonds.vectors) * (bonds.envelope[:, None] * self.scale)
+        x = self.spread(torch.ones_like(scalars), y, radial, bonds.edge_index).view(-1, self.size, self.channels)
+        return torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], 1)
+
     def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N] in units of the target scale; arguments as for :meth:`ESEN.forward`, with edges sorted by
         receiver."""
         if vectors.is_cuda and not torch.ops.equistride.edge_block_on_gpu():
             return self.plain(vectors, species, edge_index)
-        r = torch.linalg.vector_norm(vectors, dim=1)
         if self.plain.max_neighbors > 0:
             limit, slack = self.plain.max_neighbors, self.plain.neighbor_slack
-            keep = nearest(r.detach(), edge_index[0], species.size(0), limit, slack)
-            vectors, r, edge_index = vectors.index_select(0, keep), r.index_select(0, keep), edge_index[:, keep]
-        envelope = torch.ones_like(r)
-        if self.plain.smooth:
-            envelope = polynomial_envelope(r / self.cutoff, self.plain.envelope_exponent)
+            far = torch.linalg.vector_norm(vectors.detach(), dim=1)
+            keep = nearest(far, edge_index[0], species.size(0), limit, slack)
+            vectors, edge_index = vectors.index_select(0, keep), edge_index[:, keep]
+        r, envelope = bond_lengths(vectors, self.cutoff, self.plain.envelope_exponent if self.plain.smooth else 0)
         frames = torch.ops.equistride.bond_frames(vectors.detach(), self.l_max)
         bonds = Bonds(vectors, frames, envelope, edge_index)
         pair = species.index_select(0, edge_index[0]) * self.num_species + species.index_select(0, edge_index[1])
@@ -234,16 +254,12 @@ class FusedESEN(nn.Module):
         if self.plain.system is not None:
             system = self.plain.system()
             scalars = scalars + system
-        y = self.harmonics(vectors) * (envelope[:, None] * self.scale)
-        x = self.spread(torch.ones_like(scalars), y, self.degree(r, pair), edge_index).view(
-            -1, self.size, self.channels
-        )
-        x = local_rows(torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], 1))
+        x = local_rows(self.start(scalars, bonds, self.degree(r, pair)))
         for block in self.blocks:
             x = block(x, bonds, r, pair, system)
             if self.plain.balance is not None:
                 x = self.plain.balance(x)
-        return pad_to_all(self.plain.energies(self.plain.norm(x)), species)
+        return pad_to_all(self.plain.energies(self.norm(x)), species)
 
 
 def fusable(network: nn.Module) -> TypeGuard[ESEN]:

@@ -74,6 +74,7 @@ class ConservativePotential(GradientPotential):
     """
 
     references: list[float]
+    reference_parts: Tensor
 
     def __init__(
         self, network: nn.Module, species: list[str], cutoff: float, scale: float, references: list[float]
@@ -87,6 +88,12 @@ class ConservativePotential(GradientPotential):
         self.species, self.cutoff = species, cutoff
         self.scale = float(scale)
         self.references = [float(e) for e in references]
+        # three numbers of 24 bits each, which stay what they are where all buffers become float32; their sum is exact
+        parts, left = [], torch.tensor(self.references, dtype=torch.float64)
+        for _ in range(3):
+            parts.append(left.float().double())
+            left = left - parts[-1]
+        self.register_buffer("reference_parts", torch.stack(parts), persistent=False)
 
     def atomic_energies(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N] in eV, double precision."""
@@ -94,11 +101,8 @@ class ConservativePotential(GradientPotential):
 
     def in_ev(self, out: Tensor, species: Tensor) -> Tensor:
         """Return the network's atomic energies [N] in eV with the elements' references, double precision."""
-        out = out.double()
-        # one by one: TorchScript rounds torch.tensor(list) to the default precision
-        each = [torch.full([1], e, dtype=torch.float64, device=out.device) for e in self.references]
-        references = torch.cat(each)
-        return out * self.scale + references.index_select(0, species)
+        references = self.reference_parts.double().sum(0)
+        return out.double() * self.scale + references.index_select(0, species)
 
 
 class DirectPotential(ConservativePotential):

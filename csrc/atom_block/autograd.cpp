@@ -1,0 +1,110 @@
+// First gradients of the atoms' blocks; weights are frozen.
+#include "atom_block/atom_block.h"
+#include "operators.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace equistride {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+Tensor call_norm(const SphericalNorm &in) {
+    static const auto op = find_operator<decltype(spherical_norm_with<call_norm>)>("equistride::spherical_norm");
+    return op.call(in.x, in.weight, in.bias, in.balance, in.eps);
+}
+Tensor call_norm_backward(const Tensor &grad, const SphericalNorm &in) {
+    static const auto op = find_operator<decltype(spherical_norm_backward_with<call_norm_backward>)>(
+        "equistride::spherical_norm_backward");
+    return op.call(grad, in.x, in.weight, in.bias, in.balance, in.eps);
+}
+Tensor call_block(const AtomBlock &in) {
+    static const auto op = find_operator<decltype(atom_block_with<call_block>)>("equistride::atom_block");
+    return op.call(in.x, in.messages, in.weights, in.hidden_channels, in.eps);
+}
+Tensor call_block_backward(const Tensor &grad, const AtomBlock &in) {
+    static const auto op =
+        find_operator<decltype(atom_block_backward_with<call_block_backward>)>("equistride::atom_block_backward");
+    return op.call(grad, in.x, in.messages, in.weights, in.hidden_channels, in.eps);
+}
+
+// Of the functions below, arguments that have a gradient come first and alone, as autograd wants them.
+struct Norm : torch::autograd::Function<Norm> {
+    static Tensor forward(AutogradContext *context, const Tensor &, const SphericalNorm &in) {
+        at::AutoDispatchBelowADInplaceOrView below;
+        context->save_for_backward({in.x, in.weight, in.bias, in.balance});
+        context->saved_data["eps"] = in.eps;
+        return call_norm(in);
+    }
+    static variable_list backward(AutogradContext *context, variable_list grads) {
+        const variable_list in = context->get_saved_variables();
+        return {call_norm_backward(grads[0], {in[0], in[1], in[2], in[3], context->saved_data["eps"].toDouble()}),
+                Tensor()};
+    }
+};
+
+struct Block : torch::autograd::Function<Block> {
+    static Tensor forward(AutogradContext *context, const Tensor &, const Tensor &, const AtomBlock &in) {
+        at::AutoDispatchBelowADInplaceOrView below;
+        context->save_for_backward({in.x, in.messages, in.weights});
+        context->saved_data["hidden"] = in.hidden_channels;
+        context->saved_data["eps"] = in.eps;
+        return call_block(in);
+    }
+    static variable_list backward(AutogradContext *context, variable_list grads) {
+        const variable_list in = context->get_saved_variables();
+        const Tensor on_both =
+            call_block_backward(grads[0], {in[0], in[1], in[2], context->saved_data["hidden"].toInt(),
+                                           context->saved_data["eps"].toDouble()});
+        return {on_both, on_both, Tensor()};
+    }
+};
+
+bool wants_gradient(std::initializer_list<Tensor> tensors) {
+    return at::GradMode::is_enabled() &&
+           std::any_of(tensors.begin(), tensors.end(), [](const Tensor &tensor) { return tensor.requires_grad(); });
+}
+
+void check_frozen(std::initializer_list<Tensor> tensors) {
+    TORCH_CHECK_VALUE(!wants_gradient(tensors), "weights of the fused norm and atom block have no gradient here; "
+                                                "expected tensors that need none; train with the plain network and "
+                                                "fuse it afterwards");
+}
+
+void refuse_second(std::initializer_list<Tensor> tensors) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!wants_gradient(tensors), "the fused norm and atom block have first gradients only; "
+                                                          "for second gradients use the plain network");
+}
+
+Tensor norm_autograd(const SphericalNorm &in) {
+    check_frozen({in.weight, in.bias, in.balance});
+    return Norm::apply(in.x, in);
+}
+Tensor norm_backward_autograd(const Tensor &grad, const SphericalNorm &in) {
+    refuse_second({grad, in.x, in.weight, in.bias, in.balance});
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_norm_backward(grad, in);
+}
+Tensor block_autograd(const AtomBlock &in) {
+    check_frozen({in.weights});
+    return Block::apply(in.x, in.messages, in);
+}
+Tensor block_backward_autograd(const Tensor &grad, const AtomBlock &in) {
+    refuse_second({grad, in.x, in.messages, in.weights});
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_block_backward(grad, in);
+}
+
+} // namespace
+
+TORCH_LIBRARY_IMPL(equistride, Autograd, m) {
+    m.impl("spherical_norm", spherical_norm_with<norm_autograd>);
+    m.impl("spherical_norm_backward", spherical_norm_backward_with<norm_backward_autograd>);
+    m.impl("atom_block", atom_block_with<block_autograd>);
+    m.impl("atom_block_backward", atom_block_backward_with<block_backward_autograd>);
+}
+
+} // namespace equistride

@@ -1,0 +1,89 @@
+"""What eSEN does on atoms, for serving: a native operator for the norm, and one for the block between two edge blocks.
+
+For weights that are frozen. The plain versions are :class:`~equistride.nn.spherical.SphericalRMSNorm` and
+:class:`~equistride.nn.spherical.SpectralFeedForward`, which still run on a GPU. First gradients only, to the features.
+"""
+
+import torch
+from torch import Tensor, nn
+
+import equistride._library  # noqa: F401  (loads torch.ops.equistride)
+from equistride.nn.spherical import SpectralFeedForward, SphericalRMSNorm
+
+
+class AtomNorm(nn.Module):
+    """A norm in one operator; its weights are the plain one's."""
+
+    def __init__(self, norm: SphericalRMSNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Return the normalised features, as :meth:`SphericalRMSNorm.forward` does."""
+        if shift is not None or x.is_cuda:
+            return self.norm(x, shift)
+        weight = self.norm.packed[0] if len(self.norm.packed) > 0 else self.norm.factors()[0]
+        balance = self.norm.balance.view(-1)
+        return torch.ops.equistride.spherical_norm(x, weight, self.norm.bias, balance, self.norm.eps)
+
+
+class PlainAtomBlock(nn.Module):
+    """Add messages to features, then what a feed-forward network makes of their norm."""
+
+    def __init__(self, norm: SphericalRMSNorm, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.feed_forward = norm, feed_forward
+
+    def forward(self, x: Tensor, messages: Tensor) -> Tensor:
+        """Return the updated features, of the shape of both, [N, (l_max+1)^2, C]."""
+        x = x + messages
+        return x + self.feed_forward(self.norm(x))
+
+
+class AtomBlock(nn.Module):
+    """The same in one operator, for a network that is gated degree by degree.
+
+    Attributes
+    ----------
+    weights
+        All of them as the kernels of this build read them, made by :meth:`pack`; nothing in files.
+    """
+
+    weights: Tensor
+
+    def __init__(self, norm: SphericalRMSNorm, feed_forward: SpectralFeedForward) -> None:
+        super().__init__()
+        self.norm, self.feed_forward = norm, feed_forward
+        self.hidden_channels = feed_forward.up.weight.size(1)
+        self.register_buffer("weights", torch.empty(0), persistent=False)
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Lay the weights out: once, before the first call."""
+        network = self.feed_forward
+        self.weights = torch.ops.equistride.atom_block_pack(
+            self.norm.factors()[0], self.norm.bias, self.norm.balance, network.gates.weight, network.gates.bias,
+            network.up.weight, network.up.bias, network.down.weight, network.down.bias,
+        )  # fmt: skip
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget the layout, which no file shall hold."""
+        self.weights = torch.empty(0)
+
+    def forward(self, x: Tensor, messages: Tensor) -> Tensor:
+        """Return the updated features, of the shape of both, [N, (l_max+1)^2, C].
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where shapes or types do not fit.
+        """
+        if x.is_cuda:
+            return self.on_gpu(x, messages)
+        return torch.ops.equistride.atom_block(x, messages, self.weights, self.hidden_channels, self.norm.eps)
+
+    def on_gpu(self, x: Tensor, messages: Tensor) -> Tensor:
+        """Return the same by torch's operators."""
+        x = x + messages
+        return x + self.feed_forward(self.norm(x))
