@@ -27,7 +27,7 @@ public:
                       const Communicator &communicator)
         : model_(model), types_(std::move(types)), policy_(policy), exchange_(exchange), communicator_(communicator) {}
 
-    const Model &model() const override { return model_; }
+    Model &model() const override { return model_; }
     /// Energies and forces, or displacements and velocities, of own atoms, which may have moved up to MARGIN since
     /// LAMMPS last made ghosts.
     Outputs compute(const Coordinates &now, bool forces = true) override;
@@ -49,7 +49,7 @@ class LocalEvaluation final : public Evaluation {
 public:
     LocalEvaluation(Model &model, AtomTypes types) : model_(model), types_(std::move(types)) {}
 
-    const Model &model() const override { return model_; }
+    Model &model() const override { return model_; }
     Outputs compute(const Coordinates &now, bool forces = true) override;
     void check() override { evaluation_->check(); }
 

@@ -82,7 +82,7 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
     }
     if (comm->me == 0)
         LAMMPS_NS::utils::logmesg(lmp, "{}: {} ({}, stride {} fs, cutoff {} A)\n{}", FIX, words[3],
-                                  metadata.architecture, metadata.stride_fs, metadata.cutoff, map);
+                                  metadata.architecture, metadata.strides_in_words(), metadata.cutoff, map);
     options_ = read_options(options, units_of(*update), metadata.stride_fs);
     const GhostPolicy ghosts = GhostPolicy::of(options_.ghost, *model, comm->nprocs);
     network_ = serve(std::move(model), ghosts);
@@ -119,6 +119,7 @@ int FixPropagate::setmask() { return LAMMPS_NS::FixConst::INITIAL_INTEGRATE; }
 
 void FixPropagate::init() {
     guarded_together(error, world, FIX, [&] {
+        take_step();
         check_run();
         check_masses();
     });
@@ -134,14 +135,18 @@ void FixPropagate::init() {
                                        : "a stride knows no energy: `pe` and `press` in the output are kinetic"));
 }
 
-void FixPropagate::check_step() const {
-    const double stride = network_.model->metadata().stride_fs, step = update->dt * units_of(*update).femtoseconds;
-    TORCH_CHECK_VALUE(std::abs(step - stride) <= 1e-6 * stride, "the time step is not the model's stride; expected ",
-                      stride, " fs; found ", step, " fs; set `timestep ", stride / units_of(*update).femtoseconds, "`");
+void FixPropagate::take_step() {
+    const Metadata &metadata = network_.model->metadata();
+    const double femtoseconds = units_of(*update).femtoseconds, step = update->dt * femtoseconds;
+    TORCH_CHECK_VALUE(metadata.stride_index(step), "the time step is not the model's stride; expected ",
+                      metadata.strides_in_words(), " fs; found ", step, " fs; set `timestep ",
+                      metadata.strides_in_words(femtoseconds), "`");
+    run_->set_stride(step);
+    if (options_.by_stride)
+        options_.thermostat.time = FRICTION_STRIDES * run_->stride_fs();
 }
 
 void FixPropagate::check_run() const {
-    check_step();
     TORCH_CHECK_VALUE(atom->tag_enable,
                       "atoms without IDs would all meet the same noise; expected `atom_modify id yes`");
     TORCH_CHECK_VALUE(std::string(update->integrate_style).rfind("verlet", 0) == 0,
@@ -217,7 +222,7 @@ void FixPropagate::setup(int) {
 
 void FixPropagate::initial_integrate(int) {
     guarded(error, FIX, [&] {
-        check_step(); // a fix may have changed it
+        take_step(); // a fix may have changed it
         stride();
     });
     // The ghosts of the next stride must be those of the new positions.

@@ -39,7 +39,7 @@ private:
 
     Served serve(std::unique_ptr<Model> model, const GhostPolicy &ghosts);
     void read_words(const std::vector<std::string> &words);
-    void check_step() const;
+    void take_step(); // the time step that is set
     void check_run() const;
     void check_masses() const;
     void stride();

@@ -71,6 +71,7 @@ PropagateOptions read_options(const Keywords &given, const RunUnits &units, doub
             kind = "csvr";
         const double slow = friction < 0 ? FRICTION_STRIDES * stride_fs : 1.0 / friction;
         const bool both = kind == "langevin+csvr";
+        options.by_stride = both && friction < 0;
         options.thermostat = {kind, options.start, both ? slow : tau, both ? tau : 0};
     }
     if (has("seed"))

@@ -11,6 +11,7 @@ namespace equistride::lammps {
 struct PropagateOptions {
     double start = 0, stop = 0; ///< K, of the thermostat at the run's begin and end
     Thermostat thermostat{"none"};
+    bool by_stride = false; ///< whether the friction follows the stride: 1 / FRICTION_STRIDES of it
     std::uint64_t seed = 0;
     std::string guard_file; ///< empty without a guard
     GuardSettings guard;

@@ -57,6 +57,7 @@ TrajCastIntegrator::TrajCastIntegrator(Bytes model, const std::string &file) : m
         throw OpenMMException(name_of(file_) + " is a " + getMetadata().kind +
                               ", which has forces and moves no atoms; expected a propagator; use create_force and an "
                               "integrator of OpenMM for it");
+    stride_fs_ = getMetadata().stride_fs;
     setConstraintTolerance(1e-5);
 }
 
@@ -110,7 +111,7 @@ std::map<std::string, double> TrajCastIntegrator::getBarostatStatistics() const 
     return barostat ? barostat->statistics() : std::map<std::string, double>{};
 }
 
-double TrajCastIntegrator::getStepSize() const { return getMetadata().stride_fs / units::FS_PER_PS; }
+double TrajCastIntegrator::getStepSize() const { return stride_fs_ / units::FS_PER_PS; }
 
 double TrajCastIntegrator::getConstraintTolerance() const {
     if (run_)
@@ -122,12 +123,18 @@ double TrajCastIntegrator::getConstraintTolerance() const {
 }
 
 void TrajCastIntegrator::setStepSize(double size) {
-    if (std::abs(size - getStepSize()) > 1e-9 * getStepSize()) {
+    const Metadata &metadata = getMetadata();
+    const auto index = metadata.stride_index(size * units::FS_PER_PS);
+    if (!index) {
         std::ostringstream text;
-        text << "the step of a propagator is the stride that it was trained for; expected " << getStepSize()
-             << " ps; found " << size << " ps; train a model for another stride";
+        text << "the step of a propagator is the stride that it was trained for; expected "
+             << metadata.strides_in_words(units::FS_PER_PS) << " ps; found " << size
+             << " ps; train a model for another stride";
         throw OpenMMException(text.str());
     }
+    if (run_)
+        rethrow_as_openmm([&] { run_->run().set_stride(metadata.strides_fs[*index]); });
+    stride_fs_ = metadata.strides_fs[*index];
 }
 
 void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
@@ -155,6 +162,7 @@ void TrajCastIntegrator::initialize(OpenMM::ContextImpl &made) {
         const Atoms atoms{elements_, at::tensor(masses, at::kDouble).unsqueeze(1), at::full({3}, periodic_, at::kBool)};
         const auto seed = seed_ == 0 ? std::random_device()() : static_cast<std::uint64_t>(seed_);
         run_ = std::make_unique<SystemPropagation>(artifact_->take(), atoms, thermostat_, seed, device);
+        run_->run().set_stride(stride_fs_);
         if (watch_)
             run_->set_guard(watch_->settings, watch_->artifact->take());
         if (barostat_)
@@ -325,6 +333,7 @@ void TrajCastIntegrator::set_state(const std::string &state) {
     text >> next >> std::ws;
     const std::string rest(std::istreambuf_iterator<char>(text), {});
     rethrow_as_openmm([&] { run_->run().set_state(rest); });
+    stride_fs_ = run_->run().stride_fs();
     next_step_ = next;
     box_.clear(); // that of the state comes with it, and is no strain
 }

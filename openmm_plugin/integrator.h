@@ -67,7 +67,7 @@ public:
     /// What it did in this Context; empty without one.
     std::map<std::string, double> getBarostatStatistics() const;
 
-    /// The model's stride [ps]; no other can be set.
+    /// One of the model's strides [ps], in a running Context too; no other can be set. Relaxation times stay.
     double getStepSize() const override;
     void setStepSize(double size) override;
     void step(int steps) override;
@@ -107,6 +107,7 @@ private:
     Bytes model_;
     std::string file_;
     std::unique_ptr<TestedModel> artifact_;
+    double stride_fs_ = 0; // the one to be made
     std::vector<std::string> elements_;
     bool periodic_ = false;
     std::vector<OpenMM::Vec3> topology_box_; // empty: not known

@@ -1,5 +1,6 @@
 // XML for TrajCastIntegrator: the models travel inside, so that it needs no other file.
 #include "base64.h"
+#include "equistride/units.h"
 #include "errors.h"
 #include "integrator.h"
 
@@ -15,7 +16,7 @@ using OpenMM::SerializationNode;
 namespace equistride {
 namespace {
 
-constexpr int VERSION = 2; // 2: a barostat
+constexpr int VERSION = 3; // 2: a barostat; 3: a step that is not the one that the model begins with
 
 TrajCastIntegrator::Bytes decode(const SerializationNode &node) {
     return std::make_shared<const std::string>(base64_decode(node.getStringProperty("model")));
@@ -49,7 +50,10 @@ public:
     void serialize(const void *object, SerializationNode &node) const override {
         const auto &integrator = *static_cast<const TrajCastIntegrator *>(object);
         const Thermostat &thermostat = integrator.getThermostat();
-        node.setIntProperty("version", integrator.getBarostat() ? VERSION : 1);
+        const bool chosen = integrator.getStepSize() != integrator.getMetadata().stride_fs / units::FS_PER_PS;
+        node.setIntProperty("version", chosen ? VERSION : integrator.getBarostat() ? 2 : 1);
+        if (chosen)
+            node.setDoubleProperty("stepSize", integrator.getStepSize());
         node.setStringProperty("file", integrator.getFile());
         node.setBoolProperty("usesPeriodic", integrator.usesPeriodicBoundaryConditions());
         node.setStringProperty("thermostat", thermostat.kind);
@@ -81,6 +85,8 @@ public:
                                   std::to_string(VERSION) + "; found " + std::to_string(version) +
                                   "; update equistride");
         auto integrator = std::make_unique<TrajCastIntegrator>(decode(node), node.getStringProperty("file"));
+        if (node.hasProperty("stepSize"))
+            integrator->setStepSize(node.getDoubleProperty("stepSize"));
         integrator->setUsesPeriodicBoundaryConditions(node.getBoolProperty("usesPeriodic"));
         integrator->setThermostat({node.getStringProperty("thermostat"), node.getDoubleProperty("temperature"),
                                    node.getDoubleProperty("time"), node.getDoubleProperty("tau", 0.0)});

@@ -12,6 +12,7 @@ import equistride._library  # noqa: F401  (registers the classes)
 from equistride.artifact.propagators import build_propagator
 from equistride.graph import neighbor_list
 from equistride.models.propagator import Propagator
+from equistride.models.strides import StridesPropagator
 from equistride.models.trajcast import TrajCastConfig
 
 MASSES = [15.999, 28.085]  # amu
@@ -115,3 +116,18 @@ def strides(run: Any, frame: Frame, count: int) -> tuple[Tensor, Tensor]:
         positions, velocities, _ = run.step(positions, velocities, frame.cell.double(), number)
     run.finish()
     return positions.cpu(), velocities.cpu()
+
+
+STRIDES = [5.0, 10.0, 20.0]  # fs
+
+
+def several(seed: int = 0, scale: float = 1.0, **sizes: object) -> StridesPropagator:
+    """Return a propagator of several strides, of random weights in double precision; ``scale`` multiplies displacements."""
+    torch.manual_seed(seed)
+    strides = [
+        {"stride_fs": stride, "rms_displacement": scale * 0.004 * stride, "rms_velocity": 0.006} for stride in STRIDES
+    ]
+    facts = {"species": ["O", "Si"], "masses": MASSES, "strides": strides}
+    made = build_propagator(config(**sizes), facts).double()
+    assert isinstance(made, StridesPropagator)
+    return made

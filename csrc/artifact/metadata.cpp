@@ -143,6 +143,24 @@ void read_composition(const Reader &reader, Metadata &m) {
     });
 }
 
+void read_strides(const Reader &reader, Metadata &m) {
+    m.stride_fs = reader.positive("stride_fs");
+    if (const json::Value *several = reader.find("strides_fs"))
+        m.strides_fs = several->numbers(reader.where("strides_fs"));
+    if (m.strides_fs.empty())
+        m.strides_fs = {m.stride_fs};
+    double last = 0;
+    for (const double stride : m.strides_fs) {
+        TORCH_CHECK_VALUE(stride > last && std::isfinite(stride), reader.where("strides_fs"),
+                          " makes no sense; expected times above 0, the shortest first; found ",
+                          c10::Join(", ", m.strides_fs), "; export the model again");
+        last = stride;
+    }
+    TORCH_CHECK_VALUE(std::find(m.strides_fs.begin(), m.strides_fs.end(), m.stride_fs) != m.strides_fs.end(),
+                      reader.where("stride_fs"), " is none of 'strides_fs'; expected ", m.strides_in_words(),
+                      "; found ", m.stride_fs, "; export the model again");
+}
+
 void read_contract(const Reader &reader, Metadata &m) {
     Contract &contract = m.contract;
     contract.message_passing_steps = reader.count("message_passing_steps", 1, MOST_STEPS);
@@ -200,6 +218,20 @@ int Metadata::species_index(const std::string &symbol) const {
     return static_cast<int>(it - species.begin());
 }
 
+std::optional<std::size_t> Metadata::stride_index(double timestep_fs) const {
+    for (std::size_t k = 0; k < strides_fs.size(); k++)
+        if (std::abs(timestep_fs - strides_fs[k]) <= SAME_STRIDE * strides_fs[k])
+            return k;
+    return {};
+}
+
+std::string Metadata::strides_in_words(double unit) const {
+    std::ostringstream words;
+    for (std::size_t k = 0; k < strides_fs.size(); k++)
+        words << (k == 0 ? "" : k + 1 == strides_fs.size() ? " or " : ", ") << strides_fs[k] / unit;
+    return words.str();
+}
+
 Metadata read_metadata(const std::string &text, const std::string &name) {
     const json::Value document = json::parse(text, "metadata.json of " + name);
     const Reader reader(document.object("metadata.json of " + name), name);
@@ -236,7 +268,7 @@ Metadata read_metadata(const std::string &text, const std::string &name) {
     read_composition(reader, m);
     (m.format_version == 1 ? read_format1 : read_contract)(reader, m);
     if (m.kind == "propagator") {
-        m.stride_fs = reader.positive("stride_fs");
+        read_strides(reader, m);
         m.ensemble = reader.string("ensemble");
         TORCH_CHECK_VALUE(
             !m.masses.empty(), reader.where("masses"),

@@ -13,6 +13,9 @@ namespace equistride {
 /// The newest format version that this build can read.
 inline constexpr int FORMAT_VERSION = 2;
 
+/// Share by which a time step may differ from the stride that it stands for: units round.
+inline constexpr double SAME_STRIDE = 1e-6;
+
 /// What a compiled program is for.
 struct Compiled {
     std::string torch;           ///< version, "2.13.0"
@@ -64,7 +67,8 @@ struct Metadata {
     double cutoff = 0;                         ///< A
     std::optional<double> range;               ///< A, how far an atom's energy looks; none where it looks at all atoms
     std::string dtype;                         ///< "float32" or "float64"
-    double stride_fs = 0;                      ///< fs, propagators only
+    double stride_fs = 0;                      ///< fs, propagators only: the one in effect
+    std::vector<double> strides_fs;            ///< fs, propagators only: all that there are, the shortest first
     std::string ensemble;                      ///< propagators only
     int members = 1;                           ///< sets of weights
     bool requires_box = false;                 ///< trained on periodic systems alone
@@ -79,6 +83,10 @@ struct Metadata {
     bool is_potential() const { return kind == "potential"; }
     /// Index of an element; raises c10::ValueError with the elements that the model knows.
     EQUISTRIDE_API int species_index(const std::string &symbol) const;
+    /// Which of the strides a time step [fs] is; none where the model was not trained for it.
+    EQUISTRIDE_API std::optional<std::size_t> stride_index(double timestep_fs) const;
+    /// The strides, each over `unit`, in words: "5, 10 or 30".
+    EQUISTRIDE_API std::string strides_in_words(double unit = 1) const;
 };
 
 /// Read and check metadata.json; raises c10::ValueError. `name` is the artifact's name for messages.

@@ -83,7 +83,7 @@ Outputs SystemEvaluation::compute_exactly(const Coordinates &now, bool forces) {
 void SystemEvaluation::set_around(Around around) {
     wait_for_steps();
     around_ = std::move(around);
-    steps_ = {};
+    steps_.clear();
 }
 
 // None where the step must be done at leisure: lists that are exact say what is wrong.
@@ -91,11 +91,11 @@ std::optional<Outputs> SystemEvaluation::compute_padded(const Coordinates &now, 
     const GilRelease released;
     const bool rounds = products_may_round();
     if (version_ != model_.version() || rounds_ != rounds) { // what was captured is another model's
-        steps_ = {};
+        steps_.clear();
         version_ = model_.version();
         rounds_ = rounds;
     }
-    for (const std::unique_ptr<CapturedStep> &step : steps_)
+    for (const auto &[key, step] : steps_)
         if (step)
             step->join();
     upload(now);
@@ -105,15 +105,16 @@ std::optional<Outputs> SystemEvaluation::compute_padded(const Coordinates &now, 
         make_room(frame.edge_index.size(1));
     }
     do {
-        if ((!steps_[forces] && !capture(forces)) || !take_step(forces))
+        if ((!steps_[kind(forces)] && !capture(forces)) || !take_step(forces))
             return std::nullopt;
-    } while (!steps_[forces]); // there was no room for all edges, and now there is
-    return outputs_[forces];
+    } while (!steps_[kind(forces)]); // there was no room for all edges, and now there is
+    return outputs_[kind(forces)];
 }
 
 bool SystemEvaluation::capture(bool forces) {
     try {
-        steps_[forces] = repeat(model_.device(), [this, forces](const auto &ready) { record_step(forces, ready); });
+        steps_[kind(forces)] =
+            repeat(model_.device(), [this, forces](const auto &ready) { record_step(forces, ready); });
         start_over();
         return true;
     } catch (const c10::Error &error) {
@@ -121,15 +122,15 @@ bool SystemEvaluation::capture(bool forces) {
                    "); steps are slower without");
         padded_ = false;
         capacity_ = 0;
-        steps_ = {};
-        outputs_ = {};
+        steps_.clear();
+        outputs_.clear();
         return false;
     }
 }
 
 // False where the step was not fine; without the step where there was no room for its edges.
 bool SystemEvaluation::take_step(bool forces) {
-    CapturedStep &step = *steps_[forces];
+    CapturedStep &step = *steps_[kind(forces)];
     serial_++;
     try {
         step.run();
@@ -208,7 +209,7 @@ void SystemEvaluation::make_room(std::int64_t edges) {
     spare_positions_ = (places * bond).to(model_.device());
     spare_velocities_ = at::zeros_like(spare_positions_);
     all_species_ = at::cat({species_, at::zeros({extra_}, species_.options())});
-    steps_ = {};
+    steps_.clear();
 }
 
 void SystemEvaluation::record_step(bool forces, const std::function<void()> &ready) {
@@ -238,7 +239,7 @@ void SystemEvaluation::record_step(bool forces, const std::function<void()> &rea
         end_stride(outputs, before);
     failed_.logical_or_(sound(outputs, metadata).logical_not());
     host_failed_.copy_(failed_, /*non_blocking=*/true);
-    outputs_[forces] = outputs;
+    outputs_[kind(forces)] = outputs;
 }
 
 void SystemEvaluation::write_report(const Frame &frame, const at::Tensor &velocities, const at::Tensor &summary) {
@@ -274,7 +275,7 @@ void SystemEvaluation::finish() {
 }
 
 void SystemEvaluation::wait_for_steps() {
-    for (const std::unique_ptr<CapturedStep> &step : steps_)
+    for (const auto &[key, step] : steps_)
         if (step)
             step->finish();
 }

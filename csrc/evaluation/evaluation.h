@@ -5,8 +5,9 @@
 #include "evaluation/placement.h"
 #include "model/momenta.h"
 
-#include <array>
+#include <map>
 #include <optional>
+#include <utility>
 
 namespace equistride {
 
@@ -15,7 +16,7 @@ class EQUISTRIDE_API Evaluation {
 public:
     virtual ~Evaluation() = default;
 
-    virtual const Model &model() const = 0;
+    virtual Model &model() const = 0;
     /// Outputs of this process's atoms; a propagator's keep the momenta of all. Raises as Model::compute() does; that
     /// outputs are not finite is raised by check() or the next call where the device was not waited for.
     /// @param forces  whether a potential's forces are wanted
@@ -50,7 +51,7 @@ public:
     /// Lists of a fixed size from now on, where the model takes them; as on a GPU.
     void pad() { padded_ = model_.metadata().contract.padded; }
 
-    const Model &model() const override { return model_; }
+    Model &model() const override { return model_; }
     /// The outputs on the model's device; on a GPU they may still be under way, and the next call overwrites them.
     Outputs compute(const Coordinates &now, bool forces = true) override;
     void check() override;
@@ -89,8 +90,10 @@ private:
     std::int64_t serial_ = 0; // of the last step
     bool failed_before_ = false;
     at::Tensor report_, failed_, host_report_, host_failed_;
-    std::array<std::unique_ptr<CapturedStep>, 2> steps_; // without and with forces
-    std::array<Outputs, 2> outputs_;
+    using Kind = std::pair<bool, double>; // whether with forces; the stride
+    Kind kind(bool forces) const { return {forces, model_.metadata().stride_fs}; }
+    std::map<Kind, std::unique_ptr<CapturedStep>> steps_;
+    std::map<Kind, Outputs> outputs_;
 };
 
 } // namespace equistride

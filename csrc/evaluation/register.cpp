@@ -78,6 +78,7 @@ struct TorchModel : torch::CustomClassHolder {
     }
 
     void set_system(double charge, double spin) { model->set_system(charge, spin); }
+    void set_stride(double stride_fs) { model->set_stride(stride_fs); }
 
     /// Outputs in the order of Outputs' members that the model's kind has; energies alone without `forces`. On a GPU, a
     /// system that comes again is taken by step(), which has to be set up for each.
@@ -206,6 +207,7 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
         .def("contract", &TorchModel::contract)
         .def("to", &TorchModel::to)
         .def("set_system", &TorchModel::set_system)
+        .def("set_stride", &TorchModel::set_stride)
         .def("compute", &TorchModel::compute)
         .def("step", &TorchModel::step)
         .def("capacity", &TorchModel::capacity)

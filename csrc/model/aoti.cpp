@@ -80,6 +80,7 @@ public:
     }
 
     void set_system(double, double) override {} // they are fixed, and the Model has held them against the file's
+    void set_stride(std::size_t) override {}    // there is one
 
     Energies energies(const at::Tensor &vectors, const at::Tensor &species, const at::Tensor &edge_index,
                       std::int64_t count, bool) override {
@@ -156,6 +157,8 @@ void hold_against_program(Metadata &metadata, const std::string &name) {
             metadata.charge_spin = Metadata::ChargeSpin::fixed;
         return;
     }
+    refuse_unless(metadata.strides_fs.size() < 2, name, "strides_fs", "one stride",
+                  metadata.strides_in_words() + " fs");
     refuse_unless(metadata.compiled->cutoff == metadata.cutoff, name, "the cutoff",
                   c10::str(metadata.compiled->cutoff, " A"), c10::str(metadata.cutoff, " A"));
     refuse_unless(exchanges == 0 || exchanges + 1 == contract.message_passing_steps, name, "message_passing_steps",

@@ -38,6 +38,8 @@ public:
 
     virtual void to(at::Device device, at::ScalarType dtype) = 0;
     virtual void set_system(double charge, double spin) = 0;
+    /// Which of a propagator's strides is made from now on; called where there are several.
+    virtual void set_stride(std::size_t index) = 0;
 
     /// Of decomposable potentials, from edge vectors [E, 3]: the energies, and the gradient to the vectors of the sum
     /// over the first `count` atoms.

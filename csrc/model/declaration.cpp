@@ -119,6 +119,13 @@ Observed observe(const torch::jit::Module &module, bool potential) {
         if (each.name() == method)
             seen.exchanges = count_exchanges(*graph->block());
     }
+    if (!potential && module.hasattr("stride_fs") && module.attr("stride_fs").isDouble()) {
+        seen.stride = number(module, "stride_fs");
+        seen.strides = {seen.stride};
+        if (module.hasattr("strides_fs") && module.attr("strides_fs").isDoubleList() &&
+            module.find_method("set_stride"))
+            seen.strides = module.attr("strides_fs").toDoubleVector();
+    }
     seen.batched = potential && seen.decomposable && !seen.operators.contains(TOTAL);
     return seen;
 }
@@ -143,6 +150,12 @@ void hold_against(Metadata &metadata, const Observed &module, const std::string 
     for (const double cutoff : module.cutoffs)
         refuse_unless(std::abs(cutoff - metadata.cutoff) <= 1e-9 * cutoff, name, "the cutoff", text(cutoff),
                       text(metadata.cutoff));
+    const std::vector<double> &strides = module.strides;
+    refuse_unless(strides == metadata.strides_fs || (strides.empty() && metadata.strides_fs.size() < 2), name,
+                  "strides_fs", strides.empty() ? "one stride" : c10::Join(", ", strides) + " fs",
+                  metadata.strides_in_words() + " fs");
+    refuse_unless(strides.empty() || module.stride == metadata.stride_fs, name, "stride_fs",
+                  c10::str(module.stride, " fs"), c10::str(metadata.stride_fs, " fs"));
     const int steps = module.exchanges / metadata.members + 1;
     const bool sums = module.operators.contains(TOTAL);
     if (metadata.format_version == 1) { // what its reader has of steps and limits stays where it says more

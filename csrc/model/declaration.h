@@ -18,7 +18,9 @@ struct Observed {
     int exchanges = 0;           ///< calls of `equistride::exchange` on the way to its energies or stride
     bool decomposable = false;   ///< see Contract
     bool padded = false, batched = false, uncertainty = false, angular_momentum = false;
-    bool charge_spin = false; ///< it has a total charge and a spin multiplicity
+    bool charge_spin = false;    ///< it has a total charge and a spin multiplicity
+    std::vector<double> strides; ///< fs, of a propagator that says them: all that there are,
+    double stride = 0;           ///< and the one that it begins with
     Limits limits;
     std::set<std::string> operators;         ///< of ours, by their qualified names
     std::vector<torch::jit::Module> packs;   ///< parts that make what they multiply by of their weights, once loaded

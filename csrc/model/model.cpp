@@ -113,6 +113,17 @@ void Model::set_system(double charge, double spin) {
     container_->set_system(charge, spin);
 }
 
+void Model::set_stride(double stride_fs) {
+    const auto index = metadata_.stride_index(stride_fs);
+    TORCH_CHECK_VALUE(index, "the time step is not a stride of the propagator; expected ", metadata_.strides_in_words(),
+                      " fs; found ", stride_fs, " fs; choose one that it was trained for");
+    const double chosen = metadata_.strides_fs[*index];
+    if (chosen == metadata_.stride_fs)
+        return;
+    container_->set_stride(*index);
+    metadata_.stride_fs = chosen;
+}
+
 Outputs Model::compute_unchecked(const Frame &frame, std::int64_t real, bool forces) {
     if (!metadata_.contract.decomposable)
         return container_->whole(frame);

@@ -48,6 +48,9 @@ public:
     /// Set total charge [e] and spin multiplicity (0: not given) of the frames to come, for models that take them.
     /// Raises c10::ValueError where the model does not, or a number is not whole or out of range.
     void set_system(double charge, double spin);
+    /// Make this stride [fs] of a propagator from now on: metadata().stride_fs. Raises c10::ValueError where the model
+    /// was not trained for it.
+    void set_stride(double stride_fs);
 
     /// Evaluate one frame. Raises c10::ValueError that names the atom for positions that are not finite, for atoms
     /// on top of each other or beyond the model's limits, for outputs that are not finite and for strides that throw
@@ -76,7 +79,7 @@ public:
 
     /// Raises c10::ValueError where the model holds for another composition than that of these atoms [N].
     void check_composition(const at::Tensor &species) const;
-    /// Counts what changes results of the same frame: to() and set_system().
+    /// Counts what changes results of the same frame: to() and set_system(), but not set_stride().
     std::int64_t version() const { return version_; }
 
 private:

@@ -22,10 +22,10 @@ public:
         : where_("reference.json of " + std::move(name)), document_(json::parse(text, where_)) {}
 
     const json::Value &need(const std::string &key) const { return member(document_.object(where_), key); }
-    const json::Value *output(const std::string &key) const {
-        const json::Object &outputs = need("outputs").object(where_);
-        const auto it = outputs.find(key);
-        return it == outputs.end() ? nullptr : &it->second;
+    const json::Value *output(const json::Value &outputs, const std::string &key) const {
+        const json::Object &all = outputs.object(where_);
+        const auto it = all.find(key);
+        return it == all.end() ? nullptr : &it->second;
     }
     const std::string &where() const { return where_; }
 
@@ -61,10 +61,10 @@ private:
 };
 
 /// What differs by more than the tolerance; empty where nothing does.
-std::string compare(const Outputs &outputs, const Reference &reference, double tolerance) {
+std::string compare(const Outputs &outputs, const Reference &reference, const json::Value &all, double tolerance) {
     int compared = 0;
     for (const auto &[key, of_atom, value] : outputs.named()) {
-        const json::Value *stored = reference.output(key);
+        const json::Value *stored = reference.output(all, key);
         if (!stored)
             continue;
         const at::Tensor expected = reference.tensor(*stored, value.sizes());
@@ -77,6 +77,24 @@ std::string compare(const Outputs &outputs, const Reference &reference, double t
     }
     TORCH_CHECK_VALUE(compared > 0, reference.where(), " has no outputs to compare with; export the model again");
     return {};
+}
+
+/// The same for each of several strides; the model keeps the one that it has.
+std::string compare_strides(Model &model, const Frame &frame, const Reference &reference, double tolerance) {
+    const Metadata &metadata = model.metadata();
+    const json::Array &all = reference.need("outputs_of_strides").array(reference.where());
+    TORCH_CHECK_VALUE(all.size() == metadata.strides_fs.size(), reference.where(), " has outputs of ", all.size(),
+                      " strides; expected ", metadata.strides_fs.size(), "; export the model again");
+    const double begins = metadata.stride_fs;
+    std::string difference;
+    for (std::size_t k = 0; k < all.size() && difference.empty(); k++) {
+        model.set_stride(metadata.strides_fs[k]);
+        difference = compare(model.compute_anywhere(frame), reference, all[k], tolerance);
+        if (!difference.empty())
+            difference = c10::str("at ", metadata.stride_fs, " fs ", difference);
+    }
+    model.set_stride(begins);
+    return difference;
 }
 
 /// Pairs of atoms and their images that may be within the cutoff.
@@ -122,7 +140,9 @@ void verify_reference(Model &model, const std::string &reference_json, const std
     bounded("edges", static_cast<double>(frame.edge_index.size(1)), MOST_EDGES);
 
     const double tolerance = reference.need("tolerance").number(reference.where());
-    const std::string difference = compare(model.compute_anywhere(frame), reference, tolerance);
+    std::string difference = compare(model.compute_anywhere(frame), reference, reference.need("outputs"), tolerance);
+    if (difference.empty() && model.metadata().strides_fs.size() > 1)
+        difference = compare_strides(model, frame, reference, tolerance);
     Contract &contract = model.metadata_.contract;
     if (!difference.empty() && model.metadata_.format_version == 1 && contract.decomposable) {
         // a module may have the methods, and still give other forces than the gradient

@@ -90,6 +90,11 @@ public:
             part.get_method("set_system")({charge, spin});
     }
 
+    void set_stride(std::size_t index) override {
+        const Scope scope(false, 0);
+        call("set_stride", {static_cast<std::int64_t>(index)});
+    }
+
     Energies energies(const at::Tensor &vectors, const at::Tensor &species, const at::Tensor &edge_index,
                       std::int64_t count, bool gradient) override {
         const Scope scope(gradient, work(edge_index));

@@ -33,8 +33,8 @@ const std::map<std::string, double Guard::Counts::*> Guard::FIELDS = {{"strides"
                                                                       {"guard_seconds", &Counts::guard_seconds},
                                                                       {"network_seconds", &Counts::network_seconds}};
 
-Guard::Guard(GuardSettings settings, Potential potential, double stride_fs)
-    : settings_(std::move(settings)), potential_(std::move(potential)), stride_fs_(stride_fs) {
+Guard::Guard(GuardSettings settings, Potential potential)
+    : settings_(std::move(settings)), potential_(std::move(potential)) {
     settings_.check();
 }
 
@@ -128,6 +128,9 @@ State Guard::stride(const std::function<State()> &network, const State &before, 
                     StrideFacts facts) {
     const double begin = seconds();
     counts_.strides++;
+    if (stride_fs_ != 0 && stride_fs_ != facts.stride_fs) // one of another length loses or gains another energy
+        trend_ = 0;
+    stride_fs_ = facts.stride_fs;
     const std::int64_t evaluations = potential_.evaluations();
     State after;
     try {
@@ -162,6 +165,7 @@ void Guard::save(Checkpoint &checkpoint) const {
         checkpoint.set("guard." + name, counts_.*field);
     checkpoint.set("guard.start", start_.value_or(std::nan("")));
     checkpoint.set("guard.trend", trend_);
+    checkpoint.set("guard.stride", stride_fs_);
     checkpoint.set("guard.static", static_.value_or(std::nan("")));
 }
 
@@ -173,6 +177,7 @@ void Guard::load(const Checkpoint &checkpoint) {
         return std::isnan(value) ? std::nullopt : std::optional(value);
     };
     trend_ = checkpoint.has("guard.trend") ? checkpoint.number("guard.trend") : 0;
+    stride_fs_ = checkpoint.has("guard.stride") ? checkpoint.number("guard.stride") : 0;
     start_ = energy("guard.start");
     static_ = energy("guard.static");
 }

@@ -28,13 +28,14 @@ struct EQUISTRIDE_API GuardSettings {
 class EQUISTRIDE_API Guard {
 public:
     struct StrideFacts {
-        std::int64_t number = 0;       ///< of the stride in the run
+        std::int64_t number = 0; ///< of the stride in the run
+        double stride_fs = 0;
         bool conserves_energy = false; ///< no thermostat, so that one energy holds for all of the run
         bool by_network = true;        ///< not by mechanics, because the network refused
         double given = 0;              ///< eV, what the guard has added to what the network made
     };
 
-    Guard(GuardSettings settings, Potential potential, double stride_fs);
+    Guard(GuardSettings settings, Potential potential);
 
     /// Make one stride and look after it.
     /// @param network  makes the network's stride; may raise c10::ValueError, then on all processes
@@ -72,7 +73,7 @@ private:
 
     GuardSettings settings_;
     Potential potential_;
-    double stride_fs_;
+    double stride_fs_ = 0;         // of the last stride; 0 where not known
     std::optional<double> start_;  // eV, total energy of the start
     std::optional<double> static_; // eV, potential energy where the last stride ended
     double trend_ = 0;             // eV, what a stride is given back, as the checks so far have it

@@ -29,7 +29,7 @@ void Propagation::set_thermostat(const Thermostat &thermostat) {
 }
 
 void Propagation::set_guard(const GuardSettings &settings, Evaluation &potential) {
-    guard_.emplace(settings, Potential(potential, communicator_), stride_fs());
+    guard_.emplace(settings, Potential(potential, communicator_));
     arrange();
 }
 
@@ -103,7 +103,8 @@ void Propagation::move(State &state, Particles &particles, std::int64_t number) 
         device_->prepare(thermostat_, 0.5 * stride_fs(), draws_);
     half_step(state, particles, 0);
     const auto network = [&] { return stride(state, particles); };
-    state = guard_ ? guard_->stride(network, state, particles, {number, !thermostat_.active()}) : network();
+    state =
+        guard_ ? guard_->stride(network, state, particles, {number, stride_fs(), !thermostat_.active()}) : network();
     half_step(state, particles, 1);
     if (barostat_ && barostat_->due(number) &&
         barostat_->move(state, particles, thermostat_.temperature, guard_->potential(), draws_))
@@ -122,6 +123,7 @@ std::string Propagation::state() const {
     Checkpoint checkpoint;
     checkpoint.set("random", draws_.seed);
     checkpoint.set("random.draws", draws_.number);
+    checkpoint.set("stride", stride_fs());
     if (guard_)
         guard_->save(checkpoint);
     if (barostat_)
@@ -137,7 +139,10 @@ void Propagation::set_state(const std::string &state) {
         return here;
     };
     const bool guarded = fits("guard", guard_.has_value(), "guard.strides");
-    if (fits("barostat", barostat_.has_value(), "barostat.moves"))
+    const bool strained = fits("barostat", barostat_.has_value(), "barostat.moves");
+    if (checkpoint.has("stride"))
+        set_stride(checkpoint.number("stride"));
+    if (strained)
         barostat_->load(checkpoint);
     if (guarded)
         guard_->load(checkpoint);

@@ -30,6 +30,8 @@ public:
     /// strides of the run. Where it raises, all is as it was before it; on a device that may be for the stride before,
     /// and to go back to where that began is the caller's business.
     void step(State &state, Particles &particles, std::int64_t number);
+    /// From the next stride on, of any length that the network was trained for; raises c10::ValueError for another.
+    void set_stride(double stride_fs) { network_.model().set_stride(stride_fs); }
     double stride_fs() const { return network_.model().metadata().stride_fs; }
 
     /// What strides change here.
@@ -43,7 +45,7 @@ public:
     Guard *guard() { return guard_ ? &*guard_ : nullptr; }
     const Barostat *barostat() const { return barostat_ ? &*barostat_ : nullptr; }
 
-    /// What goes on from here needs beside the atoms: random state, the guard's and the barostat's.
+    /// What goes on from here needs beside the atoms: the stride, random state, the guard's and the barostat's.
     std::string state() const;
     void set_state(const std::string &state);
 

@@ -46,6 +46,7 @@ struct TorchPropagation : torch::CustomClassHolder {
     void finish() { system->finish(); }
 
     double stride_fs() const { return system->run().stride_fs(); }
+    void set_stride(double stride_fs) { system->run().set_stride(stride_fs); }
 
     /// New positions [N, 3] A, velocities [N, 3] A/fs and cell [3, 3] A after stride `number`.
     std::tuple<at::Tensor, at::Tensor, at::Tensor> step(const at::Tensor &positions, const at::Tensor &velocities,
@@ -122,6 +123,7 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
         .def("stay_on_device", &TorchPropagation::stay_on_device)
         .def("finish", &TorchPropagation::finish)
         .def("stride_fs", &TorchPropagation::stride_fs)
+        .def("set_stride", &TorchPropagation::set_stride)
         .def("step", &TorchPropagation::step)
         .def("thermal_velocities", &TorchPropagation::thermal_velocities)
         .def("statistics", &TorchPropagation::statistics)

@@ -194,7 +194,7 @@ def test_refusals(tmp_path: Path) -> None:
         simulate(PROPAGATOR, crystal(), Settings(ensemble="minimise"), tmp_path)
     with pytest.raises(EquistrideError, match="this is a potential; leave --guard out"):
         simulate(POTENTIAL, crystal(), Settings(guard=str(POTENTIAL)), tmp_path)
-    with pytest.raises(EquistrideError, match="stride of its own; expected 30 fs; found a time step of 5 fs"):
+    with pytest.raises(EquistrideError, match="not a stride of the propagator; expected 30 fs; found 5 fs"):
         simulate(PROPAGATOR, crystal(), Settings(timestep_fs=5.0), tmp_path)
     with pytest.raises(EquistrideError, match="constant pressure is not offered in ASE"):
         simulate(POTENTIAL, crystal(), Settings(engine="ase", ensemble="npt"), tmp_path)

@@ -255,7 +255,7 @@ def test_thermostats(file: Path) -> None:
         ({"temperature": float("nan")}, r"temperature of a thermostat makes no sense"),
         (
             {"temperature": None},
-            r"temperature, friction and tau are numbers or quantities; expected kelvin; found None",
+            r"temperature, step size, friction and tau are numbers or quantities; expected kelvin; found None",
         ),
         ({"seed": -1}, r"seed.*found -1"),
     ):

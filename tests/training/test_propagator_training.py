@@ -135,15 +135,9 @@ def test_the_errors_fall_and_the_artifact_is_the_network(folder: Path, tmp_path:
     assert b".debug_pkl" not in (tmp_path / "toy.pt").read_bytes()
 
 
-@pytest.mark.parametrize("checkpoint", [5, 8], ids=["inside a stage", "at its end"])
-def test_an_interrupted_run_goes_on_bit_for_bit(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: int
-) -> None:
-    """Each batch depends on seed and step alone: killed after step 9, in the second stage, the run ends at the same weights."""
-    whole = config(
-        curriculum=[{"stride_fs": 2.0}, {"from_step": 8, "rollout": 2}], trainer={"checkpoint_every": checkpoint}
-    )
-    train(whole, folder, tmp_path / "unbroken", progress=False)
+def assert_goes_on(whole: PropagatorConfig, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch depends on seed and step alone: killed after step 9, a run ends at the weights of an unbroken one."""
+    train(whole, folder, runs / "unbroken", progress=False)
 
     def die(module: PropagatorModule, *_: object) -> None:
         if module.global_step == 9:
@@ -151,13 +145,25 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
     monkeypatch.setattr(PropagatorModule, "on_train_batch_end", die)
     with pytest.raises(RuntimeError, match="power cut"):
-        train(whole, folder, tmp_path / "broken", progress=False)
+        train(whole, folder, runs / "broken", progress=False)
     monkeypatch.undo()
-    assert read_checkpoint(tmp_path / "broken" / "checkpoints" / "last.ckpt")["global_step"] == checkpoint
-    train(whole, folder, tmp_path / "broken", resume=True, progress=False)
-    one, other = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
+    last = read_checkpoint(runs / "broken" / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == whole.trainer.checkpoint_every
+    train(whole, folder, runs / "broken", resume=True, progress=False)
+    one, other = weights(runs / "unbroken"), weights(runs / "broken")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("checkpoint", [5, 8], ids=["inside a stage", "at its end"])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: int
+) -> None:
+    """In the second stage."""
+    whole = config(
+        curriculum=[{"stride_fs": 2.0}, {"from_step": 8, "rollout": 2}], trainer={"checkpoint_every": checkpoint}
+    )
+    assert_goes_on(whole, folder, tmp_path, monkeypatch)
 
 
 def test_a_run_goes_on_with_other_data_but_its_own_scales(folder: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def save(
     try:
         reference = reference_json(
             module, len(metadata.species), metadata.cutoff, metadata.dtype, max_speed=metadata.max_speed,
-            counts=metadata.counts, spacing=spacing,
+            counts=metadata.counts, spacing=spacing, strides=len(metadata.strides_fs),
         )  # fmt: skip
         if container == "aoti":
             content, metadata = _compile(module, metadata, reference)

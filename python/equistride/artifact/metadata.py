@@ -21,6 +21,16 @@ Container = Literal["torchscript", "aoti"]
 """How the model lies in an artifact: as TorchScript, which runs everywhere, or compiled for one machine by AOTInductor."""
 
 
+SAME_STRIDE = 1e-6
+"""Share by which a time step may differ from the stride that it stands for; as in csrc/artifact/metadata.h."""
+
+
+def one_of(numbers: Sequence[float]) -> str:
+    """Return numbers in words: ``5, 10 or 30``."""
+    *first, last = (f"{number:g}" for number in numbers)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 class Units(BaseModel):
     """Units of everything inside an artifact."""
 
@@ -121,7 +131,9 @@ class Metadata(BaseModel):
     periodic: Literal["any", "required"] = "any"
     """"required": trained on periodic systems alone, a system without a box is refused."""
     stride_fs: float | None = None
-    """fs, propagators only."""
+    """fs, propagators only; of several, the one in effect: that which a file begins with."""
+    strides_fs: list[float] = []
+    """fs, where a propagator makes several: all of them, the shortest first."""
     ensemble: str | None = None
     """Ensemble of a propagator's training data."""
     conservative: bool = True
@@ -192,6 +204,23 @@ class Metadata(BaseModel):
     def max_speed(self) -> float | None:
         """A/fs, propagators only: faster atoms are refused."""
         return self.limits.fastest_atom
+
+    def stride_near(self, timestep_fs: float) -> float:
+        """Return the stride [fs] that a time step is, rounding of other units left out.
+
+        Raises
+        ------
+        EquistrideError
+            Where the propagator was not trained for it.
+        """
+        known = self.strides_fs or [self.stride_fs or 0.0]
+        found = [stride for stride in known if abs(timestep_fs - stride) <= SAME_STRIDE * stride]
+        if not found:
+            raise EquistrideError(
+                "the time step is not a stride of the propagator", expected=f"{one_of(known)} fs",
+                found=f"{timestep_fs:g} fs", hint="choose one that it was trained for",
+            )  # fmt: skip
+        return found[0]
 
     def with_contract(self, contract: str) -> Metadata:
         """Return the same with the contract that the native reader found in the module of its file (JSON)."""

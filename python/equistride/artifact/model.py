@@ -307,6 +307,24 @@ class Model:
         self._call("set_system", system["charge"], system["spin"])
         self.metadata = self.metadata.model_copy(update={"system": system})
 
+    def set_stride(self, stride_fs: float) -> None:
+        """Advance by this time [fs] from now on.
+
+        Raises
+        ------
+        EquistrideError
+            Where the model is no propagator, or was not trained for it.
+        """
+        self._need_propagator()
+        self._call("set_stride", float(stride_fs))
+        self.metadata = self.metadata.model_copy(update={"stride_fs": self.metadata.stride_near(stride_fs)})
+
+    def _need_propagator(self) -> None:
+        if self.metadata.kind != "propagator":
+            raise EquistrideError(
+                "this artifact cannot propagate", expected="a propagator", found=f"a {self.metadata.kind}"
+            )
+
     def _need_potential(self) -> None:
         if self.metadata.kind != "potential":
             raise EquistrideError(
@@ -315,10 +333,7 @@ class Model:
 
     def propagate(self, positions: Any, velocities: Any, species: Any, cell: Any = None, pbc: Any = False) -> Stride:
         """Advance one stride of a propagator; velocities [N, 3] in A/fs, otherwise as :meth:`compute`."""
-        if self.metadata.kind != "propagator":
-            raise EquistrideError(
-                "this artifact cannot propagate", expected="a propagator", found=f"a {self.metadata.kind}"
-            )
+        self._need_propagator()
         positions, *system = self._checked(positions, species, cell, pbc)
         return Stride(*self._call("compute", positions, _array(velocities, "velocities", "[N, 3]"), *system, True))
 

@@ -15,6 +15,7 @@ from equistride.artifact.checkpoint import provenance as origin
 from equistride.artifact.metadata import Container, Limits, Metadata, check_precision
 from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
+from equistride.models.strides import StridesPropagator
 from equistride.models.trajcast import TrajCast, TrajCastConfig
 
 
@@ -22,14 +23,16 @@ def build_propagator(config: TrajCastConfig, facts: dict[str, Any]) -> Propagato
     """Build an untrained propagator.
 
     ``facts`` has species, masses [amu] (one an element), stride_fs, rms_displacement [A], rms_velocity [A/fs], and keep_spin
-    where the data came from open systems.
+    where the data came from open systems; for several strides ``strides`` has the three of each, the shortest first.
     """
-    network = TrajCast(config, len(facts["species"]))
-    rms = (facts["rms_displacement"], facts["rms_velocity"])
+    strides = facts.get("strides") or [facts]
+    network = TrajCast(config, len(facts["species"]), num_strides=len(strides))
+    rms = [(stride["rms_displacement"], stride["rms_velocity"]) for stride in strides]
+    times, of_atoms = [stride["stride_fs"] for stride in strides], (facts["species"], facts["masses"], config.cutoff)
     spin = facts.get("keep_spin", True)
-    return Propagator(
-        network, facts["species"], facts["masses"], config.cutoff, facts["stride_fs"], rms, keep_spin=spin
-    )
+    if len(strides) > 1:
+        return StridesPropagator(network, *of_atoms, times, rms, keep_spin=spin)
+    return Propagator(network, *of_atoms, times[0], rms[0], keep_spin=spin)
 
 
 def save_propagator(
@@ -60,9 +63,16 @@ def save_propagator(
     Raises
     ------
     EquistrideError
-        For an unknown precision, weights that are not finite, or tables that cannot reach their error.
+        For an unknown precision, weights that are not finite, tables that cannot reach their error, and for several strides in
+        a compiled program.
     """
     check_precision(dtype)
+    strides_fs = propagator.strides_fs if isinstance(propagator, StridesPropagator) else []
+    if strides_fs and container == "aoti":
+        raise EquistrideError(
+            "a compiled program makes one stride", expected="--container torchscript",
+            found=f"strides of {', '.join(f'{stride:g}' for stride in strides_fs)} fs",
+        )  # fmt: skip
     network = propagator.network
     if not isinstance(network, TrajCast):
         raise EquistrideError(
@@ -76,11 +86,7 @@ def save_propagator(
     count = sum(p.numel() for p in network.parameters())
     if tables is not None:
         network = network.with_tables(shortest, tables)
-    rms = (propagator.rms_displacement, propagator.rms_velocity)
-    served = Propagator(
-        network, propagator.species, propagator.masses, config.cutoff, propagator.stride_fs, rms,
-        keep_spin=propagator.keep_spin,
-    )  # fmt: skip
+    served = propagator.with_network(network)
     metadata = Metadata(
         kind="propagator",
         architecture=config.architecture,
@@ -91,7 +97,8 @@ def save_propagator(
         message_passing_steps=config.num_layers,
         dtype=dtype,  # type: ignore[arg-type]
         periodic="required" if periodic else "any",
-        stride_fs=propagator.stride_fs,
+        stride_fs=served.stride_fs,
+        strides_fs=strides_fs,
         limits=Limits(fastest_atom=config.max_speed),
         ensemble="NVE",
         num_parameters=count,

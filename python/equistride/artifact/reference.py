@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +60,15 @@ def reference_velocities(num_atoms: int, max_speed: float) -> Tensor:
 
 def reference_json(
     model: nn.Module, num_species: int, cutoff: float, dtype: str, *, max_speed: float | None = None,
-    counts: Sequence[int] | None = None, spacing: float | None = None,
+    counts: Sequence[int] | None = None, spacing: float | None = None, strides: int = 0,
 ) -> str:  # fmt: skip
     """Return ``reference.json``: the frame, its outputs and the tolerance.
 
     The model must be in double precision: the outputs stored are exact, and a load in float32 is held to a float32 tolerance.
     A propagator has a ``max_speed`` [A/fs]; what it gives is small beside 1, and the tolerance is a share of it. Far from its
     training data it may throw atoms, beside which the others would not be seen: of several densities that which it throws
-    least is taken. ``spacing`` [A] is the distance of the sites, where it shall not follow from the cutoff.
+    least is taken. ``spacing`` [A] is the distance of the sites, where it shall not follow from the cutoff. Of a propagator that
+    makes several ``strides`` there are outputs of each.
     """
     known = None if spacing is None else (spacing / cutoff,)
 
@@ -89,5 +90,21 @@ def reference_json(
         tolerance *= min(1.0, max(float(out.abs().max()) for out in outputs))
     frame["pbc"] = [True] * 3
     frame["outputs"] = {name: out.tolist() for name, out in zip(names, outputs, strict=True)}
+    if strides:
+        frame["outputs_of_strides"] = [
+            {name: out.tolist() for name, out in zip(names, outputs, strict=True)}
+            for outputs in _of_strides(model, strides, (positions, velocities, species, cell), cutoff)
+        ]
     frame["tolerance"] = tolerance
     return json.dumps(frame)
+
+
+def _of_strides(
+    model: nn.Module, strides: int, frame: tuple[Tensor, ...], cutoff: float
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the outputs of each stride; the last is the one that the model is left with."""
+    positions, *_, cell = frame
+    edges = neighbor_list(positions, cell, torch.ones(3, dtype=torch.bool), cutoff)
+    for index in range(strides):
+        model.set_stride(index)  # type: ignore[operator]
+        yield model(*frame, *edges)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from equistride.artifact.metadata import Metadata
+from equistride.artifact.metadata import Metadata, one_of
 
 LEFT_OUT = ("operators", "provenance")
 """Fields of which a summary says little or nothing; all others are in it, as far as they say anything."""
@@ -23,7 +23,7 @@ def summary(metadata: Metadata) -> list[tuple[str, str]]:
         ("description", m.description),
         ("elements", " ".join(m.species) if len(m.species) < 8 else f"{len(m.species)}: {' '.join(m.species)}"),
         ("masses", _joined(*(f"{s} {mass:g}" for s, mass in zip(m.species, m.masses, strict=False))) + " amu" * bool(m.masses)),
-        ("stride", f"{m.stride_fs:g} fs, trained on {m.ensemble or 'an ensemble that is not said'}" if m.stride_fs else ""),
+        ("stride", _stride(m)),
         ("reach", _reach(m)),
         ("systems", _systems(m)),
         ("limits", _limits(m)),
@@ -46,6 +46,14 @@ def summary(metadata: Metadata) -> list[tuple[str, str]]:
 
 def _joined(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def _stride(m: Metadata) -> str:
+    if not m.stride_fs:
+        return ""
+    fallback = f"{m.stride_fs:g} where nothing is said" if m.strides_fs else ""
+    return _joined(f"{one_of(m.strides_fs or [m.stride_fs])} fs", fallback,
+                   f"trained on {m.ensemble or 'an ensemble that is not said'}")  # fmt: skip
 
 
 def _reach(m: Metadata) -> str:

@@ -108,6 +108,10 @@ def _stride(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
+        if "," in text:
+            raise EquistrideError("distil teaches one stride", expected="a number of fs, or auto", found=text,
+                                  hint="train one network of several with `equistride train` and data.stride_fs: [...]"
+                                  ) from None  # fmt: skip
         raise EquistrideError("the stride is not valid", expected="a number of fs, or auto", found=text) from None
 
 

@@ -37,7 +37,10 @@ def run(
         str, typer.Option(help="nvt, nve, npt (the whole cell moves; by strides its axes) or minimise (in its cell).")
     ] = "nvt",
     time: Annotated[str, typer.Option(help="Simulated time, as 10ps.")] = "10ps",
-    timestep: Annotated[str | None, typer.Option(help="Time step, 1fs by default; a propagator has its own.")] = None,
+    timestep: Annotated[
+        str | None,
+        typer.Option(help="Time step, 1fs by default; of a propagator one of its strides, by default the longest."),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Of bath and first velocities [K].")] = 300.0,
     pressure: Annotated[float, typer.Option(help="Of the barostat [bar].")] = 1.0,
     every: Annotated[int, typer.Option(min=1, help="Steps between frames and lines of the table.")] = 100,

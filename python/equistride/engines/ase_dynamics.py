@@ -40,6 +40,9 @@ class TrajCastDynamics(MolecularDynamics):
         Periodic along any axes; their masses must be those of the training.
     artifact
         Path of an artifact of the kind ``propagator``.
+    timestep
+        One of the strides that the network was trained for, in ASE's units of time; the artifact's own where there is one alone,
+        the longest where there are several. Set ``dt`` for another one from the next step on; relaxation times stay.
     temperature_K
         Of the thermostat [K].
     thermostat
@@ -68,7 +71,8 @@ class TrajCastDynamics(MolecularDynamics):
     ------
     EquistrideError
         Where the file is no propagator or fails its self-test, for an element that the model does not know, other masses than the
-        trained ones, ASE constraints, a missing cell, and thermostat settings that make no sense.
+        trained ones, a time step that is no stride of the model, ASE constraints, a missing cell, and thermostat settings that
+        make no sense.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class TrajCastDynamics(MolecularDynamics):
         atoms: Atoms,
         artifact: str | os.PathLike[str],
         *,
+        timestep: float | None = None,
         temperature_K: float = 300.0,
         thermostat: Thermostat | None = "langevin+csvr",
         tau: float | None = None,
@@ -102,6 +107,8 @@ class TrajCastDynamics(MolecularDynamics):
                 trust(os.fspath(file))
         self._thermostat, self._temperature, self._seed, self._device = thermostat, float(temperature_K), seed, device
         self._run = self._native(atoms)
+        if timestep is not None:
+            self._call(self._run.set_stride, timestep / units.fs)
         timestep = self._run.stride_fs() * units.fs
         kind, *times = relaxation_times(thermostat, timestep, tau, friction)
         self._call(self._run.set_thermostat, kind, self._temperature, *(t / units.fs for t in times))
@@ -155,9 +162,11 @@ class TrajCastDynamics(MolecularDynamics):
         Raises
         ------
         EquistrideError
-            Where an atom is faster or a bond shorter than the model covers, and for positions that are not finite.
+            Where an atom is faster or a bond shorter than the model covers, for positions that are not finite, and where ``dt``
+            is no stride of the model.
         """
         atoms = self.atoms
+        self._call(self._run.set_stride, self.dt / units.fs)
         positions, velocities = atoms.positions.copy(), atoms.get_velocities() * units.fs
         if self._left is not None and not all(map(np.array_equal, self._left, (positions, velocities))):
             self._run.reset()
@@ -212,4 +221,5 @@ class TrajCastDynamics(MolecularDynamics):
         if not isinstance(state["run"], str):
             raise EquistrideError("the state is of an older version of equistride", hint="start anew from its atoms")
         self._call(self._run.set_state, state["run"])
+        self.dt = self._run.stride_fs() * units.fs
         self.nsteps, self._left = int(state["nsteps"]), None

@@ -26,12 +26,15 @@ def _number(value: Any, of: unit.Unit) -> float:
         return float(value.value_in_unit(of) if unit.is_quantity(value) else value)
     except TypeError:
         raise EquistrideError(
-            "temperature, friction and tau are numbers or quantities", expected=of.get_name(), found=repr(value)
+            "temperature, step size, friction and tau are numbers or quantities",
+            expected=of.get_name(),
+            found=repr(value),
         ) from None
 
 
 class TrajCastIntegrator(openmm.Integrator):
-    """An integrator whose step is one stride of a trained network; no forces are computed.
+    """An integrator whose step is one stride of a trained network; no forces are computed. Several of them in a
+    ``CompoundIntegrator`` mix the strides of one artifact.
 
     Half a step of the thermostat goes before each stride and half a step after it. Thermostats act on the internal motion:
     they keep the total momentum, and in systems without a box the angular momentum, as the network does. Velocities are
@@ -50,6 +53,9 @@ class TrajCastIntegrator(openmm.Integrator):
         ``csvr``: velocity rescaling (Bussi, Donadio, Parrinello 2007), which disturbs the motion least but heats or cools all
         of it alike; ``langevin``: friction and noise, which keep each vibration at the temperature and broaden spectra;
         ``langevin+csvr``: weak friction for the one, rescaling for the mean; None: none.
+    step_size
+        One of the strides that the network was trained for [ps]; the artifact's own where there is one alone, the longest where
+        there are several. ``setStepSize`` changes it in a running Context, where the relaxation times stay as they are.
     friction
         Of ``langevin`` and ``langevin+csvr`` [1/ps]; of the latter 1 / (15 strides) by default.
     tau
@@ -75,9 +81,9 @@ class TrajCastIntegrator(openmm.Integrator):
     ------
     EquistrideError
         Where the file is no propagator or fails its self-test, for an element that the model does not know, a missing box,
-        and for thermostat settings that make no sense. Making the Context raises (``openmm.OpenMMException``) for
-        constraints, virtual sites, particles without mass, masses other than the trained ones, barostats, and forces that
-        would do nothing; ``minimizeEnergy`` raises, for it would move nothing.
+        a step size that the network was not trained for, and for thermostat settings that make no sense. Making the Context
+        raises (``openmm.OpenMMException``) for constraints, virtual sites, particles without mass, masses other than the trained
+        ones, barostats, and forces that would do nothing; ``minimizeEnergy`` raises, for it would move nothing.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class TrajCastIntegrator(openmm.Integrator):
         *,
         temperature: float | unit.Quantity = 300.0,
         thermostat: Thermostat | None = "langevin+csvr",
+        step_size: float | unit.Quantity | None = None,
         friction: float | unit.Quantity | None = None,
         tau: float | unit.Quantity | None = None,
         seed: int = 0,
@@ -117,7 +124,9 @@ class TrajCastIntegrator(openmm.Integrator):
                 found="neither",
             )
         _plugin.set_integrator_periodic(self, required if periodic is None else bool(periodic))
-        stride = metadata["stride_fs"] / FS_PER_PS
+        if step_size is not None:
+            self._choose(_number(step_size, unit.picosecond))
+        stride = self.getStepSize().value_in_unit(unit.picosecond)
         tau = None if tau is None else _number(tau, unit.picosecond)
         friction = None if friction is None else _number(friction, unit.picosecond**-1)
         kind, *times = relaxation_times(thermostat, stride, tau, friction)
@@ -138,6 +147,12 @@ class TrajCastIntegrator(openmm.Integrator):
             _plugin.set_barostat(self, *require_barostat(barostat))
         if ignore_forces:
             self.setIntegrationForceGroups(set())
+
+    def _choose(self, step_ps: float) -> None:
+        try:
+            self.setStepSize(step_ps)
+        except openmm.OpenMMException as error:
+            raise EquistrideError(str(error)) from None
 
     @staticmethod
     def isinstance(integrator: openmm.Integrator) -> bool:

@@ -138,6 +138,13 @@ class Propagator(nn.Module):
         self.keep_spin = keep_spin
         self.register_buffer("unit", torch.ones(()), persistent=False)  # has the precision of the network
 
+    def with_network(self, network: nn.Module) -> "Propagator":
+        """Return one that differs in the network alone."""
+        rms = (self.rms_displacement, self.rms_velocity)
+        return Propagator(
+            network, self.species, self.masses, self.cutoff, self.stride_fs, rms, keep_spin=self.keep_spin
+        )
+
     def free_stride(
         self, velocities: Tensor, species: Tensor, vectors: Tensor, edge_index: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,8 @@ class TrajCastConfig(BaseModel):
 
 class Motion(NamedTuple):
     """What every layer reads of the atoms: ``itself`` [2, N] edges from each atom to itself, ``harmonics`` [N, (l_max+1)^2]
-    of the velocities, ``basis`` [N, n] of speed and element, ``one_hot`` [N, S] elements."""
+    of the velocities, ``basis`` [N, n] of speed and element (and of the stride, where there are several), ``one_hot`` [N, S]
+    elements."""
 
     itself: Tensor
     harmonics: Tensor
@@ -85,8 +86,8 @@ class TrajCastLayer(nn.Module):
 
     Parameters
     ----------
-    config, num_species
-        Sizes.
+    config, num_species, num_scalars
+        Sizes; of the last, how many scalars there are of an atom's motion.
     inputs
         Irreps of the features, C channels each.
     outputs
@@ -99,6 +100,7 @@ class TrajCastLayer(nn.Module):
         self,
         config: TrajCastConfig,
         num_species: int,
+        num_scalars: int,
         inputs: Sequence[Irrep],
         outputs: Sequence[Irrep],
         *,
@@ -121,7 +123,7 @@ class TrajCastLayer(nn.Module):
         self.conditioning = TensorProductConvolution(
             with_channels(messages, c), sh, with_channels(sorted(targets), c), fused=fused
         )
-        self.speed_network = ScalarNetwork([config.num_speed, *config.speed_widths, self.conditioning.weight_numel])
+        self.speed_network = ScalarNetwork([num_scalars, *config.speed_widths, self.conditioning.weight_numel])
         reached = {ir for _, ir in self.conditioning.irreps_out}
         self.outputs = [ir for ir in self.outputs if ir in reached]
         self.gate = Gate(self.outputs, c)
@@ -196,6 +198,10 @@ class TrajCast(nn.Module):
         Sizes.
     num_species
         Number of elements; ``species`` indexes them.
+    num_strides
+        Strides that the network makes, each when :meth:`set_stride` has said so. With several the stride is one of the scalars of
+        an atom's motion, which weight all its messages, and has a read-out of its own; bond lengths do not know of it, so that
+        their tables serve all.
     fused
         Run the native convolutions, or the plain ones.
     complete
@@ -204,40 +210,52 @@ class TrajCast(nn.Module):
     """
 
     elements: Tensor
+    strides: Tensor
 
-    def __init__(self, config: TrajCastConfig, num_species: int, *, fused: bool = True, complete: bool = False) -> None:
+    def __init__(
+        self, config: TrajCastConfig, num_species: int, *, num_strides: int = 1, fused: bool = True, complete: bool = False
+    ) -> None:  # fmt: skip
         super().__init__()
         self.config, self.num_species, self.fused, self.complete = config, num_species, fused, complete
+        self.num_strides, self.stride = num_strides, 0
         c = config.channels
         self.l_max, self.cutoff = config.l_max, config.cutoff
         self.harmonics = SphericalHarmonics(config.l_max)
         self.lengths = LengthBasis(config.cutoff, config.num_radial, config.envelope_exponent)
         self.speeds = SpeedBasis(config.max_speed, config.num_speed, num_species)
         self.register_buffer("elements", torch.eye(num_species), persistent=False)
+        self.register_buffer("strides", math.sqrt(num_strides) * torch.eye(num_strides), persistent=False)
         irreps = natural_irreps(config.l_max)
-        widths = [num_species + config.num_speed, *[1] * config.l_max]
+        scalars = config.num_speed + (num_strides if num_strides > 1 else 0)
+        widths = [num_species + scalars, *[1] * config.l_max]
         self.start = IrrepLinear([Block(ir, width, c) for ir, width in zip(irreps, widths, strict=True)])
         layers = []
         for k in range(config.num_layers):
             last = k == config.num_layers - 1 and not complete
-            layer = TrajCastLayer(
-                config, num_species, irreps, [VECTOR] if last else both_parities(config.l_max), fused=fused
-            )
+            wanted = [VECTOR] if last else both_parities(config.l_max)
+            layer = TrajCastLayer(config, num_species, scalars, irreps, wanted, fused=fused)
             irreps = layer.outputs
             layers.append(layer)
         self.layers = nn.ModuleList(layers)
         before = sum(ir.dim for ir in irreps if ir < VECTOR)
         self.vector_columns = (before * c, (before + 3) * c)
         self.compression = IrrepLinear([Block(VECTOR, c, c // 4)])
-        self.readout = IrrepLinear([Block(VECTOR, c // 4, 2)])
+        self.readout = IrrepLinear([Block(VECTOR, c // 4, 2 * num_strides)])
         self.checked = True  # off where the caller looks at the lengths
         self.tabled = False
         self.shortest = 0.0
+
+    def set_stride(self, index: int) -> None:
+        """Make this one of the strides from now on."""
+        self.stride = index
 
     def features(self, vectors: Tensor, velocities: Tensor, species: Tensor, edge_index: Tensor) -> list[Tensor]:
         """Return the features [N, columns] at the start and after each layer; arguments as for :meth:`forward`."""
         one_hot = self.elements.to(velocities.dtype).index_select(0, species)
         speeds = self.speeds(velocities, one_hot)
+        if self.num_strides > 1:
+            stride = self.strides.to(speeds.dtype)[self.stride]
+            speeds = torch.cat([speeds, stride.expand(speeds.size(0), self.num_strides)], 1)
         along = self.harmonics(velocities)
         atoms = torch.arange(species.size(0), device=species.device)
         motion = Motion(torch.stack([atoms, atoms]), along, speeds, one_hot)
@@ -279,13 +297,16 @@ class TrajCast(nn.Module):
         x = self.features(vectors, velocities, species, edge_index)[-1]
         first, last = self.vector_columns
         compressed = torch.cat(self.compression(x[:, first:last]), 1)
-        return torch.stack(self.readout(compressed), 2)
+        return torch.stack(self.readout(compressed), 2).narrow(1, 2 * self.stride, 2)
 
     def pruned(self) -> "TrajCast":
         """Return a copy whose last layer has only the parameters that the output depends on; outputs are the same."""
         if not self.complete:
             return copy.deepcopy(self)
-        out = TrajCast(self.config, self.num_species, fused=self.fused).to(self.start.weight)
+        out = TrajCast(self.config, self.num_species, num_strides=self.num_strides, fused=self.fused).to(
+            self.start.weight
+        )
+        out.stride = self.stride
         mine = self.state_dict()
         prefix = f"layers.{len(self.layers) - 1}."
         source, target = self.layers[-1], out.layers[-1]

@@ -33,8 +33,9 @@ class ASEEngine:
         if self._strides:
             bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
             self._dynamics: Any = TrajCastDynamics(
-                self._atoms, model, temperature_K=settings.temperature, thermostat=bath, seed=settings.seed,
-                device=settings.device, **guard_and_barostat(settings.guard, settings.barostat_bar),
+                self._atoms, model, timestep=settings.step_fs * units.fs, temperature_K=settings.temperature,
+                thermostat=bath, seed=settings.seed, device=settings.device,
+                **guard_and_barostat(settings.guard, settings.barostat_bar),
             )  # fmt: skip
             return
         if settings.ensemble == "npt":

@@ -65,7 +65,7 @@ class OpenMMEngine:
         if self._strides:
             bath: Any = None if settings.ensemble == "nve" else "langevin+csvr"
             return TrajCastIntegrator(model, self._topology, temperature=settings.temperature, thermostat=bath,
-                                      seed=settings.seed, device=settings.device,
+                                      step_size=settings.step_fs / FS_PER_PS, seed=settings.seed, device=settings.device,
                                       **guard_and_barostat(settings.guard, settings.barostat_bar))  # fmt: skip
         if settings.ensemble in ("nve", "minimise"):
             return velocity_verlet(settings.step_fs)

@@ -137,10 +137,9 @@ def _fitting(settings: Settings, metadata: Metadata) -> Settings:
                               hint="give one with --guard")  # fmt: skip
     if settings.precision is not None:
         raise EquistrideError("a propagator runs in its own precision", hint="leave --precision out")
-    if settings.timestep_fs not in (None, metadata.stride_fs):
-        raise EquistrideError("a propagator has a stride of its own", expected=f"{metadata.stride_fs:g} fs",
-                              found=f"a time step of {settings.timestep_fs:g} fs", hint="leave --timestep out")  # fmt: skip
-    return replace(settings, timestep_fs=metadata.stride_fs)
+    if settings.timestep_fs is None:
+        return replace(settings, timestep_fs=metadata.stride_fs)
+    return replace(settings, timestep_fs=metadata.stride_near(settings.timestep_fs))
 
 
 def _check_box(structure: Atoms, settings: Settings) -> None:

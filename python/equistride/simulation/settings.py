@@ -72,7 +72,7 @@ class Settings:
     time_fs
         Simulated time; rounded to whole steps.
     timestep_fs
-        Of a potential, 1 fs by default; a propagator brings its stride.
+        Of a potential, 1 fs by default; of a propagator, a stride that it was trained for, the longest by default.
     every
         Steps between frames and lines of the table.
     temperature, pressure

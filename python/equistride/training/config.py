@@ -163,13 +163,32 @@ class PairsConfig(DataConfig):
     """Which pairs of frames."""
 
     stride_fs: Positive
-    """Time from the one frame to the other: that of one step of the propagator."""
+    """Time from the one frame to the other: that of one step of the propagator. A list makes one network of several strides."""
+    strides_fs: list[Positive] = []
+    """Those of a list, the shortest first; ``stride_fs`` is then the longest."""
     reversal: bool = True
     """Learn each pair backwards too: from the later frame with its velocities turned round."""
     max_temperature_K: Positive | None = None
     """Leave out frames of hotter runs, where the files say how hot (``temperature_K``)."""
     masses: dict[str, Positive] = {}
     """amu by element, where the files do not say; standard atomic weights otherwise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        """Take a list of strides apart."""
+        if not isinstance(given, dict) or not isinstance(given.get("stride_fs"), list):
+            return given
+        listed = given["stride_fs"]
+        if not listed or not all(type(stride) in (int, float) and 0 < stride < math.inf for stride in listed):
+            raise ValueError("data.stride_fs to be a number above 0, or a list of such numbers")
+        strides = sorted(set(map(float, listed)))
+        return given | {"stride_fs": strides[-1], "strides_fs": strides if len(strides) > 1 else []}
+
+    @property
+    def strides(self) -> list[float]:
+        """All strides [fs], the shortest first."""
+        return self.strides_fs or [self.stride_fs]
 
 
 class StrideLossConfig(_Section):
@@ -186,7 +205,8 @@ class StageConfig(_Section):
 
     from_step: Count = 0
     stride_fs: Positive | None = None
-    """That of the data where left out; shorter ones are easier to begin with."""
+    """That of the data where left out; shorter ones are easier to begin with. One network of several strides learns all of them
+    in each stage."""
     rollout: AtLeastOne = 1
     """Strides in a row through the network, each from its own result; the gradient goes through all."""
 
@@ -209,6 +229,10 @@ class PropagatorConfig(_RunConfig):
         if starts[0] != 0 or sorted(set(starts)) != starts:
             raise ValueError(
                 f"the stages of the curriculum to begin at step 0 and each after the last, not at {starts}"
+            )
+        if self.data.strides_fs and any(stage.stride_fs for stage in self.curriculum):
+            raise ValueError(
+                "no stride_fs in the curriculum of one network of several strides, which learns all at once"
             )
         if (self.curriculum[-1].stride_fs or self.data.stride_fs) != self.data.stride_fs:
             raise ValueError("the last stage of the curriculum to have the stride of the data, data.stride_fs")

@@ -3,7 +3,8 @@
 The backbone and the energy head are taken over. A head for direct forces is dropped, or begins anew, with the choice of
 ``model.forces``; neighbour cap and envelope may change too, because they have no weights. An eSEN may have more layers than
 before: the new ones come last and add nothing at first, so that a trained network goes on with a longer range.
-A propagator goes on from the weights of another with the same sizes, at another stride or with deeper roll-outs.
+A propagator goes on from the weights of another with the same sizes, at another stride or with deeper roll-outs; one of several
+strides from another of the same strides.
 """
 
 from __future__ import annotations
@@ -53,8 +54,18 @@ def check_masses(path: Path, known: list[float], found: list[float]) -> None:
         )  # fmt: skip
 
 
+def check_strides(whose: Path | str, earlier: dict[str, Any], strides_fs: list[float]) -> None:
+    """Refuse several strides for weights that have learned others; ``earlier`` are their facts."""
+    known = [stride["stride_fs"] for stride in earlier.get("strides", [])]
+    if known != strides_fs:
+        raise EquistrideError(
+            f"the weights of {whose} have learned other strides", expected=f"data.stride_fs of {known or 'one number'}",
+            found=strides_fs or "one number", hint="begin anew for other strides",
+        )  # fmt: skip
+
+
 def take_over_propagator(
-    path: Path, config: TrajCastConfig, species: list[str]
+    path: Path, config: TrajCastConfig, species: list[str], strides_fs: list[float]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return an earlier run's facts (with the configuration of its model) and weights, to begin a propagator with.
 
@@ -69,11 +80,14 @@ def take_over_propagator(
         The new run's model; ``max_speed`` and ``avg_num_neighbors`` may be 0: as before.
     species
         Element symbols of the new run's data.
+    strides_fs
+        Of the new run, where there are several.
 
     Raises
     ------
     EquistrideError
-        Where the file is not a checkpoint of a propagator, is of a model of other sizes, or does not know an element.
+        Where the file is not a checkpoint of a propagator, is of a model of other sizes or several strides that are not these,
+        or does not know an element.
     """
     content = read_checkpoint(path)
     earlier = content["equistride"]
@@ -83,7 +97,8 @@ def take_over_propagator(
     now = config.model_dump(mode="json")
     _check(path, before, now, {k for k in ("max_speed", "avg_num_neighbors") if not now[k]})
     _check_species(path, earlier["species"], species)
-    facts = {key: earlier[key] for key in PROPAGATOR_FACTS}
+    check_strides(path, earlier, strides_fs)
+    facts = {key: earlier[key] for key in PROPAGATOR_FACTS} | ({"strides": earlier["strides"]} if strides_fs else {})
     origin = {"model": before, "provenance": {"initialised_from": earlier.get("provenance", {})}}
     return facts | origin, weights_of(content)
 

@@ -19,7 +19,7 @@ from equistride.errors import EquistrideError, tell
 from equistride.graph import edge_vectors, neighbor_list
 
 Key = tuple[int, int]
-"""Stage of the curriculum, and number of a chain in it."""
+"""Stage of the curriculum (of several strides, each of its strides), and number of a chain in it."""
 
 
 @dataclass(frozen=True)
@@ -165,27 +165,34 @@ class RunOrder(Sampler[list[Key]]):
     Parameters
     ----------
     counts
-        First step and number of chains of each stage.
+        First step and number of chains of each stage; with several strides, of each of them in each stage.
     steps, batch_size, seed
         Of the run.
     start
         Steps done already.
+    strides
+        How many there are, which take turns.
     """
 
-    def __init__(self, counts: Sequence[Key], steps: int, batch_size: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, counts: Sequence[Key], steps: int, batch_size: int, seed: int, start: int = 0, strides: int = 1
+    ) -> None:  # fmt: skip
         self.counts, self.steps, self.batch_size, self.seed, self.start = list(counts), steps, batch_size, seed, start
+        self.strides = strides
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[Key]]:
+        orders: dict[int, NDArray[np.int64]] = {}
         for step in range(self.start, self.steps):
-            stage = max(k for k, (first, _) in enumerate(self.counts) if first <= step)
-            first, count = self.counts[stage]
-            epoch, place = divmod(step - first, count // self.batch_size)
-            if place == 0 or step == self.start:
-                order = np.random.default_rng((self.seed, stage, epoch)).permutation(count)
-            mine = order[place * self.batch_size : (place + 1) * self.batch_size]
+            stage = self.strides * max(k for k, (first, _) in enumerate(self.counts[:: self.strides]) if first <= step)
+            round_, turn = divmod(step - self.counts[stage][0], self.strides)
+            count = self.counts[stage := stage + turn][1]
+            epoch, place = divmod(round_, count // self.batch_size)
+            if place == 0 or stage not in orders:
+                orders[stage] = np.random.default_rng((self.seed, stage, epoch)).permutation(count)
+            mine = orders[stage][place * self.batch_size : (place + 1) * self.batch_size]
             yield [(stage, int(k)) for k in mine]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from equistride.models.propagator import Propagator
+from equistride.models.strides import StridesPropagator
 from equistride.training.config import PropagatorConfig
 from equistride.training.module import TrainingModule
 from equistride.training.pairs import PairBatch, graph
@@ -37,7 +38,7 @@ class PropagatorModule(TrainingModule):
     """Train a propagator on displacements and new velocities; parameters as :class:`TrainingModule`.
 
     The loss is that of arXiv 2503.23794: mean squared errors, each in units of the rms in the training data; in a roll-out its
-    mean over the strides, where the displacement is that from the start.
+    mean over the strides, where the displacement is that from the start. Strides of several lengths take turns, a batch each.
     """
 
     model: Propagator
@@ -46,17 +47,32 @@ class PropagatorModule(TrainingModule):
 
     def __init__(self, model: Propagator, config: PropagatorConfig, facts: dict[str, Any]) -> None:
         super().__init__(model, config, facts)
-        rms = [[facts["rms_displacement"], facts["rms_velocity"]]] * len(facts["species"])
-        if config.loss.by_element:
-            rms = [facts["rms_by_element"][s] for s in facts["species"]]
+        rms = [
+            [
+                each["rms_by_element"][s]
+                if config.loss.by_element
+                else [each["rms_displacement"], each["rms_velocity"]]
+                for s in facts["species"]
+            ]
+            for each in facts.get("strides") or [facts]
+        ]
         self.register_buffer("scale", torch.tensor(rms, dtype=torch.float64), persistent=False)
         self.sums: dict[str, float] = {}
 
+    def _roll(self, batch: PairBatch) -> tuple[Tensor, Tensor, int]:
+        """Return what :func:`roll` does at the stride of the batch, and which that is."""
+        which = 0
+        if isinstance(self.model, StridesPropagator):
+            which = self.model.strides_fs.index(batch.stride_fs)
+            self.model.set_stride(which)
+        else:
+            self.model.stride_fs = batch.stride_fs  # a stage of the curriculum may have its own
+        return *roll(self.model, batch), which
+
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Return the weighted loss of a batch."""
-        self.model.stride_fs = batch.stride_fs  # a stage of the curriculum may have its own
-        positions, velocities = roll(self.model, batch)
-        scale = self.scale[batch.species]
+        positions, velocities, which = self._roll(batch)
+        scale = self.scale[which, batch.species]
         weights = self.config.loss
         moved = ((positions - batch.next_positions) / scale[:, :1]).square().mean()
         after = ((velocities - batch.next_velocities) / scale[:, 1:]).square().mean()
@@ -66,11 +82,10 @@ class PropagatorModule(TrainingModule):
 
     def _start(self) -> None:
         self.sums = {}
-        self.model.stride_fs = self.config.data.stride_fs
 
     def _evaluate(self, batch: PairBatch) -> None:
-        """Add the absolute errors of the last stride's components and the squares of their targets, by element."""
-        positions, velocities = roll(self.model, batch)
+        """Add the absolute errors of the last stride's components and the squares of their targets, by length and element."""
+        positions, velocities, _ = self._roll(batch)
         pairs = (
             (positions[-1] - batch.next_positions[-1], batch.next_positions[-1] - batch.positions),
             (velocities[-1] - batch.next_velocities[-1], batch.next_velocities[-1]),
@@ -80,19 +95,34 @@ class PropagatorModule(TrainingModule):
                 mask = batch.species == k
                 values = (float(error[mask].abs().sum()), float(target[mask].square().sum()), float(3 * mask.sum()))
                 for what, value in zip(("error", "square", "count"), values, strict=True):
-                    key = f"{quantity}/{symbol}/{what}"
+                    key = f"{batch.stride_fs:g}/{quantity}/{symbol}/{what}"
                     self.sums[key] = self.sums.get(key, 0.0) + value
 
     def _report(self, name: str) -> None:
-        """Log mean absolute errors in per cent of the rms of what was evaluated, for all atoms and by element."""
+        """Log mean absolute errors in per cent of the rms of what was evaluated, for all atoms and by element; for several
+        strides also those of each, and of them all the mean."""
+        strides = self.config.data.strides
+        found = [self._percents(stride) for stride in strides]
+        if len(strides) > 1:
+            for stride, percents in zip(strides, found, strict=True):
+                for quantity in QUANTITIES:
+                    self.log(f"{name}_{quantity}_{stride:g}fs_percent", percents[quantity])
+        for what in found[0]:
+            mean = sum(percents[what] for percents in found) / len(strides)
+            self.log(f"{name}_{what}_percent", mean, prog_bar=what in QUANTITIES)
+
+    def _percents(self, stride_fs: float) -> dict[str, float]:
+        """Return the errors at one stride, by quantity, and by quantity and element."""
+        percents: dict[str, float] = {}
         for quantity in QUANTITIES:
             total = {"error": 0.0, "square": 0.0, "count": 0.0}
             for symbol in self.facts["species"]:
-                mine = {what: self.sums.get(f"{quantity}/{symbol}/{what}", 0.0) for what in total}
+                mine = {what: self.sums.get(f"{stride_fs:g}/{quantity}/{symbol}/{what}", 0.0) for what in total}
                 total = {what: total[what] + mine[what] for what in total}
                 if mine["square"] > 0:
-                    self.log(f"{name}_{quantity}_{symbol}_percent", _percent(mine))
-            self.log(f"{name}_{quantity}_percent", _percent(total), prog_bar=True)
+                    percents[f"{quantity}_{symbol}"] = _percent(mine)
+            percents[quantity] = _percent(total)
+        return percents
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums."""

@@ -25,7 +25,7 @@ from equistride.training import pairs
 from equistride.training.config import PropagatorConfig, TrainConfig
 from equistride.training.data import EpochShuffle, GraphDataset, collate, elements, fit_references, read, split
 from equistride.training.frames_loss import FramesTask, labelled_rows
-from equistride.training.initialise import check_masses, take_over, take_over_propagator
+from equistride.training.initialise import check_masses, check_strides, take_over, take_over_propagator
 from equistride.training.module import PotentialModule, TrainingModule
 from equistride.training.propagator import PropagatorModule
 from equistride.training.systems import check_systems, usual_system
@@ -200,11 +200,13 @@ def propagator_task(
         Where the data cannot be paired (no velocities, no time stamps, a stride that does not fit), has atoms of one element
         with several masses or atoms faster than the model covers, or is too little.
     """
-    data, stride = config.data, config.data.stride_fs
+    data, strides = config.data, config.data.strides
+    longest = strides[-1]
     groups = [pairs.cooler(g, data.max_temperature_K) for g in read(data.files, root, labelled=False)]
     for frames in groups:
-        frames_apart(frames, stride)
-    stretches = [pairs.in_stretches(g, stride, data.validation_fraction) for g in groups]
+        for stride in strides:
+            frames_apart(frames, stride)
+    stretches = [pairs.in_stretches(g, longest, data.validation_fraction) for g in groups]
     training, validation = split(stretches, data.validation_fraction, config.trainer.seed)
     check_systems(training, False, "a propagator takes none")
     species = elements(training)
@@ -213,9 +215,10 @@ def propagator_task(
     if before:
         species = before["species"]
     elif config.initialise_from is not None:
-        taken, weights = take_over_propagator(root / config.initialise_from, config.model, species)
+        taken, weights = take_over_propagator(root / config.initialise_from, config.model, species, data.strides_fs)
         species = taken["species"]
-    stages = [(stage.stride_fs or stride, stage.rollout) for stage in config.curriculum]
+    curriculum = [(stage, stride) for stage in config.curriculum for stride in strides]
+    stages = [(stage.stride_fs or stride, stage.rollout) for stage, stride in curriculum]
     cutoff = config.model.cutoff
     dataset = pairs.ChainDataset(training, species, cutoff, stages, thin=data.thin, reversal=data.reversal)
     for k in range(len(stages)):
@@ -230,31 +233,36 @@ def propagator_task(
     settings = config.model.model_copy(update=found)
     pairs.check_speeds(groups, settings.max_speed)
     config = config.model_copy(update={"model": settings})
+    each = [{"stride_fs": stride, **pairs.scales(training, stride)} for stride in strides]
+    pairs_of_last = sum(dataset.count(k) for k in range(len(stages) - len(strides), len(stages)))
     facts: dict[str, Any] = {
         "species": species,
         "masses": pairs.masses_of(groups, species, data.masses),
-        "stride_fs": stride,
-        **pairs.scales(training, stride),
+        **each[-1],
+        **({"strides": each} if data.strides_fs else {}),
         "periodic": all(bool(g.pbc.all()) for g in groups),
-        "provenance": _provenance(training, data.files, root) | {"pairs": dataset.count(len(stages) - 1)},
+        "provenance": _provenance(training, data.files, root) | {"pairs": pairs_of_last},
     }
     if before:
-        facts |= {key: before[key] for key in facts if key.startswith("rms_") and key in before}
+        check_strides("the run that goes on", before, data.strides_fs)
+        facts |= {key: before[key] for key in facts if key.startswith(("rms_", "strides")) and key in before}
     elif taken:
         check_masses(root / str(config.initialise_from), taken["masses"], facts["masses"])
         facts |= taken | {"provenance": facts["provenance"] | taken["provenance"]}
     model = build_propagator(settings, facts).to(getattr(torch, config.trainer.precision))
     if weights:
         model.load_state_dict(model.state_dict() | weights)
-    firsts = [stage.from_step for stage in config.curriculum]
     order = pairs.RunOrder(
-        [(first, dataset.count(k)) for k, first in enumerate(firsts)], config.trainer.steps, data.batch_size,
-        config.trainer.seed, steps_done,
+        [(stage.from_step, dataset.count(k)) for k, (stage, _) in enumerate(curriculum)], config.trainer.steps,
+        data.batch_size, config.trainer.seed, steps_done, len(strides),
     )  # fmt: skip
 
     def forward_pairs(frames: Sequence[Frames]) -> DataLoader[Any]:
-        held = pairs.ChainDataset(frames, species, cutoff, [(stride, 1)], reversal=False)
-        return DataLoader(held, data.batch_size, sampler=held.keys(0), collate_fn=pairs.collate)
+        held = pairs.ChainDataset(frames, species, cutoff, [(stride, 1) for stride in strides], reversal=False)
+        of_stride = [held.keys(k) for k in range(len(strides))]
+        size = data.batch_size
+        batches = [keys[first : first + size] for keys in of_stride for first in range(0, len(keys), size)]
+        return DataLoader(held, batch_sampler=batches, collate_fn=pairs.collate)
 
     return Task(
         module=PropagatorModule(model, config, facts),
