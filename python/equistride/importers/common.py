@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from equistride import __version__
 from equistride.artifact.export import save_potential
-from equistride.artifact.metadata import Container, Metadata, check_precision
+from equistride.artifact.metadata import Composition, Container, Metadata, check_precision
 from equistride.errors import EquistrideError, not_valid
+from equistride.models.esen import ESENConfig
 from equistride.models.mace import MACE
 from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIP, NequIPConfig, NequIPLayer
@@ -46,13 +48,78 @@ def reading_configuration(hint: str) -> Iterator[None]:
         ) from None
 
 
-def refuse_unknown(wanted: Sequence[str], symbols: Sequence[str]) -> None:
-    """Refuse wanted elements that are not among those of a checkpoint."""
+def refuse_unknown(
+    wanted: Sequence[str], symbols: Sequence[str], thing: str = "checkpoint", expected: str = ""
+) -> None:
+    """Refuse wanted elements that are not among those of a file."""
     unknown = [symbol for symbol in wanted if symbol not in symbols]
     if unknown:
         raise EquistrideError(
-            f"the checkpoint does not know the element {', '.join(unknown)}", expected=", ".join(symbols)
+            f"the {thing} does not know the element {', '.join(unknown)}", expected=expected or ", ".join(symbols)
         )
+
+
+class StoredWeights:
+    """Tensors of a file, which notes those that were asked for: the others would be lost without a word.
+
+    Parameters
+    ----------
+    state
+        The tensors by their names.
+    mend, thing
+        Which file to give where one is missing; what the file is called.
+    """
+
+    def __init__(self, state: dict[str, Tensor], mend: str, thing: str = "checkpoint") -> None:
+        self.state, self.mend, self.thing = state, mend, thing
+        self.read: set[str] = set()
+
+    def find(self, name: str) -> Tensor | None:
+        """Return a tensor in double precision; None where there is none, or one without numbers."""
+        self.read.add(name)
+        found = self.state.get(name)
+        return found.double() if found is not None and found.numel() else None
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor in double precision.
+
+        Raises
+        ------
+        EquistrideError
+            Where there is none.
+        """
+        if name not in self.state:
+            raise EquistrideError(
+                f"the {self.thing} lacks weights that its configuration needs", expected=name, hint=self.mend
+            )
+        self.read.add(name)
+        return self.state[name].double()
+
+    def stack(self, name: str, layer: str = r"layer(\d+)\.weight") -> list[Tensor]:
+        """Return the layers of a network of scalars, in their order; ``layer`` is what follows its name."""
+        found = [re.fullmatch(rf"{re.escape(name)}\.{layer}", key) for key in self.state]
+        keys = [key for _, key in sorted((int(m[1]), m[0]) for m in found if m)]
+        return [self.tensor(key) for key in keys or [f"{name}.layer0.weight"]]
+
+    def refuse_unread(self, tables: re.Pattern[str]) -> None:
+        """Refuse weights that nothing asked for, but ``tables``, which follow from sizes."""
+        left = sorted(
+            name for name, tensor in self.state.items()
+            if name not in self.read and tensor.numel() and not tables.search(name)
+        )  # fmt: skip
+        refuse_unless(
+            not left, "weights that the import does not know", "none", ", ".join(left[:3]) + ", ..." * bool(left[3:]),
+            self.mend, self.thing,
+        )  # fmt: skip
+
+
+def averaged(
+    state: Mapping[str, Tensor], names: Sequence[str], averages: Sequence[Tensor], hint: str = ""
+) -> dict[str, Tensor]:
+    """Return the state with averaged weights for those of these names, which they are listed in the order of."""
+    fits = len(names) == len(averages) and all(state[n].shape == a.shape for n, a in zip(names, averages, strict=True))
+    refuse_unless(fits, "averaged weights that do not fit its network", f"{len(names)} tensors", len(averages), hint)
+    return {**state, **dict(zip(names, averages, strict=True))}
 
 
 def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
@@ -116,22 +183,11 @@ def loaded(
     return ConservativePotential(network, species, network.cutoff, scale, references).double()
 
 
-def provenance_of(source: Path, config: BaseModel) -> dict[str, Any]:
-    """Return for the metadata what imported a checkpoint, its name and SHA-256, and our configuration of its network."""
-    with Path(source).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "imported_by": f"equistride {__version__}, torch {torch.__version__}",
-        "checkpoint": Path(source).name,
-        "checkpoint_sha256": digest,
-        "config": config.model_dump(mode="json"),
-    }
-
-
 def save_imported(
-    potential: ConservativePotential, config: NequIPConfig | MACEConfig, source: Path, output: Path, *,
-    program: str, version: str, description: str, licence: str, references: list[str], dtype: str, fused: bool,
+    potential: ConservativePotential, config: NequIPConfig | MACEConfig | ESENConfig, source: Path, output: Path, *,
+    program: str, description: str, licence: str, references: list[str] | None, dtype: str, fused: bool,
     container: Container, weights: Mapping[str, Any], system: dict[str, float] | None = None,
+    composition: Composition | None = None,
 ) -> Metadata:  # fmt: skip
     """Write an imported potential as an artifact whose metadata say where it came from.
 
@@ -141,21 +197,23 @@ def save_imported(
         Of :func:`network_from`, with weights.
     source, output
         The checkpoint and the artifact.
-    program, version, weights
-        What wrote it; facts of the weights beside file, hash and licence.
-    description, licence, references, dtype, fused, container, system
+    program, weights
+        What wrote it, with its version; facts of the weights beside file, hash and licence, as far as there are any.
+    description, licence, references, dtype, fused, container, system, composition
         As for :func:`equistride.artifact.export.save_potential`.
     """
     check_precision(dtype)
-    provenance = provenance_of(source, config)
-    origin = {
-        "program": f"{program} {version}".strip(),
-        "file": provenance["checkpoint"],
-        "sha256": provenance["checkpoint_sha256"],
-        "licence": licence,
+    with Path(source).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = {"program": program.strip(), "file": Path(source).name, "sha256": digest, "licence": licence}
+    provenance = {
+        "imported_by": f"equistride {__version__}, torch {torch.__version__}",
+        "checkpoint": Path(source).name,
+        "checkpoint_sha256": digest,
+        "config": config.model_dump(mode="json"),
     }
     return save_potential(
         potential, config, output, dtype=dtype, fused=fused, description=description, licence=licence,
-        references=references, container=container, weights={**origin, **weights}, system=system,
-        provenance=provenance,
+        references=references, container=container, system=system, composition=composition, provenance=provenance,
+        weights=origin | {name: fact for name, fact in weights.items() if fact},
     )  # fmt: skip

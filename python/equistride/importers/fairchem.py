@@ -16,10 +16,10 @@ from typing import Any
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from equistride.artifact.export import require_conservative, save_potential
+from equistride.artifact.export import require_conservative
 from equistride.artifact.metadata import Composition, Container, Metadata, check_precision
 from equistride.importers import uma
-from equistride.importers.common import check_finite, load_weights, provenance_of
+from equistride.importers.common import check_finite, load_weights, refuse_unknown, save_imported
 from equistride.importers.fairchem_checkpoint import Checkpoint, Normalisation, read_checkpoint
 from equistride.importers.fairchem_config import cap_of, config_of, need
 from equistride.importers.fairchem_heads import Heads, heads_of, mapping_of
@@ -69,13 +69,9 @@ def _row(checkpoint: Checkpoint, dataset: str) -> str:
 
 def _elements(wanted: Sequence[str], rows: int) -> list[str]:
     """Return the element symbols of an import; all of the embedding table where none are named."""
-    last = min(rows, len(chemical_symbols)) - 1
-    unknown = [s for s in wanted if s not in atomic_numbers or not 1 <= atomic_numbers[s] <= last]
-    need(
-        not unknown, f"the checkpoint does not know the element {', '.join(unknown)}",
-        expected=f"elements from H to {chemical_symbols[last]}",
-    )  # fmt: skip
-    return sorted(set(wanted), key=lambda s: atomic_numbers[s]) or list(chemical_symbols[1 : last + 1])
+    known = chemical_symbols[1 : min(rows, len(chemical_symbols))]
+    refuse_unknown(wanted, known, expected=f"elements from H to {known[-1]}")
+    return sorted(set(wanted), key=lambda s: atomic_numbers[s]) or list(known)
 
 
 def _check_forces(checkpoint: Checkpoint, facts: Normalisation, heads: Heads, config: ESENConfig) -> list[str]:
@@ -287,16 +283,10 @@ def import_fairchem(
     del content  # and with it the file's pages: what follows copies the network
     require_conservative(made.config, checkpoint, allow_nonconservative)
     check_finite(dict(made.potential.named_parameters()))
-    provenance = provenance_of(checkpoint, made.config)
     kind = "UMA" if made.coefficients else "eSEN"
-    facts = {
-        "program": f"fairchem-core {generation}", "file": provenance["checkpoint"],
-        "sha256": provenance["checkpoint_sha256"],
-        "model": model, "task": made.dataset, "coefficients": made.coefficients, "notes": made.notes,
-    }  # fmt: skip
-    return save_potential(
-        made.potential, made.config, output, dtype=dtype, fused=fused, system=made.system,
-        composition=made.composition, weights={key: value for key, value in facts.items() if value},
+    return save_imported(
+        made.potential, made.config, checkpoint, output, program=f"fairchem-core {generation}", dtype=dtype, fused=fused,
         description=description or " ".join(filter(None, [f"{kind} of fairchem-core", model, made.dataset])),
-        provenance=provenance, licence=licence, references=references, container=container,
+        licence=licence, references=references, container=container, system=made.system, composition=made.composition,
+        weights={"model": model, "task": made.dataset, "coefficients": made.coefficients, "notes": made.notes},
     )  # fmt: skip

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from equistride.errors import EquistrideError
 from equistride.importers import foreign
+from equistride.importers.common import averaged
 from equistride.importers.fairchem_config import (
     MODEL_USED,
     MODEL_WITHOUT_EFFECT,
@@ -196,14 +197,9 @@ def _first_generation(content: Mapping[str, Any]) -> Checkpoint:
     if isinstance(ema, Mapping) and ema.get("shadow_params"):
         tables = re.compile(r"(Jd_\d+|offset|balance_degree_weight|expand_index|_grid_mat|coefficient_idx\w*)$")
         names = [name for name in state if not tables.search(name)]
-        averages = ema["shadow_params"]
-        if len(names) == len(averages) and all(state[n].shape == a.shape for n, a in zip(names, averages, strict=True)):
-            state = state | dict(zip(names, averages, strict=True))
-        else:
-            raise EquistrideError(
-                "the averaged weights of the checkpoint do not fit its model", expected=f"{len(names)} tensors",
-                found=len(averages), hint="save the model under its averaged weights, without the key 'ema'",
-            )  # fmt: skip
+        state = averaged(
+            state, names, ema["shadow_params"], "save the model under its averaged weights, without the key 'ema'"
+        )
     normalisers, references = content.get("normalizers") or {}, content.get("elementrefs") or {}
     facts = Normalisation()
     for key in ("energy", "target"):

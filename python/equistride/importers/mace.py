@@ -16,8 +16,8 @@ from ase.data import chemical_symbols
 from equistride.artifact.export import require_conservative
 from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
-from equistride.importers.common import check_finite, loaded, reading_configuration, save_imported
-from equistride.importers.mace_file import MEND, MACEFile
+from equistride.importers.common import check_finite, loaded, reading_configuration, refuse_unknown, save_imported
+from equistride.importers.mace_file import MEND, TABLES, MACEFile
 from equistride.importers.mace_file import refuse_model_unless as refuse_unless
 from equistride.importers.mace_network import describe
 from equistride.importers.mace_weights import Weights
@@ -65,9 +65,7 @@ def potential_of(path: Path, elements: Sequence[str] = (), head: str = "") -> tu
         number, heads = _head(file, head)
         numbers = [int(z) for z in file.tensor("atomic_numbers")]
         symbols = [chemical_symbols[z] if 0 < z < len(chemical_symbols) else "?" for z in numbers]
-        unknown = [s for s in elements if s not in symbols]
-        if unknown:
-            raise EquistrideError("the model does not know an element", expected=", ".join(symbols), found=unknown[0])
+        refuse_unknown(elements, symbols, "model")
         kept = [symbols.index(s) for s in dict.fromkeys(elements)] if elements else list(range(len(symbols)))
         described = describe(file, kept)
     scale, shift = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -83,7 +81,7 @@ def potential_of(path: Path, elements: Sequence[str] = (), head: str = "") -> tu
         screening=described.screening,
     ).double()  # fmt: skip
     state = Weights(file, described, kept, number, len(heads), factor).state(network)
-    file.refuse_unread()
+    file.refuse_unread(TABLES)
     potential = loaded(network, state, [symbols[k] for k in kept], references.tolist(), factor)
     if described.config.features:
         network.set_system(SYSTEM["charge"], SYSTEM["spin"])
@@ -122,8 +120,8 @@ def import_mace(
     potential, config = potential_of(model, elements, head)
     require_conservative(config, model, allow_nonconservative)
     return save_imported(
-        potential, config, Path(model), output, program="mace-torch", version="",
+        potential, config, Path(model), output, program="mace-torch",
         description=description or f"{Path(model).stem} of MACE{', ' + head if head else ''}", licence=licence,
         references=references or REFERENCES, dtype=dtype, fused=fused, container=container,
-        weights={"head": head} if head else {}, system=SYSTEM if config.features else None,
+        weights={"head": head}, system=SYSTEM if config.features else None,
     )  # fmt: skip

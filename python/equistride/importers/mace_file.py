@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from e3nn.o3 import Irreps
-from torch import Tensor
 
 from equistride.errors import EquistrideError
-from equistride.importers.common import refuse_unless
+from equistride.importers.common import StoredWeights, refuse_unless
 from equistride.importers.foreign import Record, read_file, tensors_of
 from equistride.nn.degrees import NORMALISED_SIGMOID
 from equistride.nn.scalar_network import NORMALISED_SILU
@@ -60,7 +59,7 @@ def irreps_of(record: Any) -> Irreps | None:
     return Irreps([(int(mul), tuple(int(k) for k in ir.arguments[0])) for mul, ir in blocks])
 
 
-class MACEFile:
+class MACEFile(StoredWeights):
     """A file of ``torch.save(model)``.
 
     Parameters
@@ -86,16 +85,9 @@ class MACEFile:
                 f"{path} is a {root.name}, which the import does not know", expected=" or ".join(MODELS),
                 hint=OTHER_MODELS.get(root.name, MEND),
             )  # fmt: skip
-        self.root, self.tensors = root, tensors_of(root)
-        self.read: set[str] = set()
+        super().__init__(tensors_of(root), MEND, "model")
+        self.root = root
         self.check()
-
-    def tensor(self, name: str) -> Tensor:
-        """Return a tensor in double precision."""
-        if name not in self.tensors:
-            raise EquistrideError("the model lacks weights that its kind needs", expected=name, hint=MEND)
-        self.read.add(name)
-        return self.tensors[name].double()
 
     def number(self, name: str) -> float:
         """Return a tensor of one number."""
@@ -105,7 +97,7 @@ class MACEFile:
 
     def skip(self, prefix: str) -> None:
         """Count all tensors of a part as read: they do not reach the energy."""
-        self.read |= {name for name in self.tensors if name.startswith(prefix)}
+        self.read |= {name for name in self.state if name.startswith(prefix)}
 
     def parts(self, name: str) -> list[Record]:
         """Return the members of a list of modules."""
@@ -116,14 +108,9 @@ class MACEFile:
         )
         return list(members.values())
 
-    def stack(self, name: str) -> list[Tensor]:
-        """Return the layers of a network of scalars."""
-        found = [f"{name}.layer{k}.weight" for k in range(16)]
-        return [self.tensor(key) for key in found if key in self.tensors] or [self.tensor(found[0])]
-
     def sequence(self, name: str) -> list[int]:
         """Return the numbers of the linear layers in a sequence of Linear, LayerNorm, SiLU, ..., Linear."""
-        found = [k for k in range(0, 48, 3) if f"{name}.net.{k}.weight" in self.tensors]
+        found = [k for k in range(0, 48, 3) if f"{name}.net.{k}.weight" in self.state]
         refuse_model_unless(len(found) >= 2, f"no network {name}", "two linear layers or more", len(found))
         return found
 
@@ -166,7 +153,7 @@ class MACEFile:
             basis.name == "BesselBasis", "a radial basis that the import does not know", "Bessel", basis.name
         )
         for name in ("radial_embedding.bessel_fn.r_max", "radial_embedding.cutoff_fn.r_max"):
-            if name in self.tensors:
+            if name in self.state:
                 same = abs(self.number(name) - self.number("r_max")) < 1e-6
                 refuse_model_unless(same, "two cutoffs", self.number("r_max"), self.number(name))
 
@@ -208,19 +195,6 @@ class MACEFile:
             all(abs(f - NORMALISED_SILU) < 1e-6 for f in factors), "a read-out with another function than SiLU",
             NORMALISED_SILU, factors,
         )  # fmt: skip
-
-    def refuse_unread(self) -> None:
-        """Refuse weights that nothing asked for: the network would not be the one that was trained."""
-        left = sorted(
-            name for name, tensor in self.tensors.items()
-            if name not in self.read and tensor.numel() and not TABLES.search(name)
-        )  # fmt: skip
-        refuse_model_unless(
-            not left,
-            "weights that the import does not know",
-            "none",
-            ", ".join(left[:3]) + (", ..." if left[3:] else ""),
-        )
 
 
 def _factors(activation: Any) -> list[float]:

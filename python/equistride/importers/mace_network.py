@@ -52,7 +52,7 @@ def _products(file: MACEFile, layer: int, count: int) -> tuple[Bases, dict[tuple
     correlation = 0
     for degree in range(count):
         name = f"products.{layer}.symmetric_contractions.contractions.{degree}"
-        correlation = max(k for k in range(1, 9) if k == 1 or f"{name}.U_matrix_{k}" in file.tensors)
+        correlation = max(k for k in range(1, 9) if k == 1 or f"{name}.U_matrix_{k}" in file.state)
         for factors in range(1, correlation + 1):
             u = file.tensor(f"{name}.U_matrix_{factors}")
             if u.ndim == factors + 1:  # a scalar's has no axis of its own
@@ -109,7 +109,7 @@ def describe(file: MACEFile, kept: Sequence[int]) -> Described:
     layers = len(interactions)
     channels = file.tensor("node_embedding.linear.weight").numel() // file.tensor("atomic_numbers").numel()
     prefix = "products.{}.symmetric_contractions.contractions.{}."
-    counts = [sum((prefix + "U_matrix_1").format(t, k) in file.tensors for k in range(8)) for t in range(layers)]
+    counts = [sum((prefix + "U_matrix_1").format(t, k) in file.state for k in range(8)) for t in range(layers)]
     refuse_unless(all(counts), "no products", "U_matrix_1 in every layer", counts)
     refuse_unless(len(set(counts[:-1])) <= 1, "layers with features of different degrees", "one kind", counts)
     for degree in range(1, counts[-1]):  # no read-out has a use for them
@@ -121,7 +121,7 @@ def describe(file: MACEFile, kept: Sequence[int]) -> Described:
     divisors = [_divisor(part.name) for part in interactions]
     for key in ("alpha", "beta"):
         refuse_unless(
-            all(f"interactions.{t}.{key}" not in file.tensors for t in range(layers) if divisors[t] != "nonlinear"),
+            all(f"interactions.{t}.{key}" not in file.state for t in range(layers) if divisors[t] != "nonlinear"),
             f"a trainable density ({key})", "none", key,
         )  # fmt: skip
     embedding = root.attribute("radial_embedding")
@@ -174,7 +174,7 @@ def describe(file: MACEFile, kept: Sequence[int]) -> Described:
         "readout_bias": biased,
         "features": [_feature(name, spec) for name, spec in specs.items()] if specs else [],
         "start_readout": bool(specs) and root.attribute("embedding_readout") is not None,
-        "repulsion_exponent": int(file.number("pair_repulsion_fn.p")) if "pair_repulsion_fn.p" in file.tensors else None,
+        "repulsion_exponent": int(file.number("pair_repulsion_fn.p")) if "pair_repulsion_fn.p" in file.state else None,
         "coulomb": COULOMB,
     })  # fmt: skip
     screening, radii = _spheres(file, config, kept)
@@ -186,7 +186,7 @@ def _spheres(file: MACEFile, config: MACEConfig, kept: Sequence[int]) -> tuple[S
     radii: list[float] = []
     numbers = file.tensor("atomic_numbers").long()[list(kept)]
     for name in ("radial_embedding.distance_transform", "pair_repulsion_fn"):
-        if f"{name}.covalent_radii" in file.tensors:
+        if f"{name}.covalent_radii" in file.state:
             found = file.tensor(f"{name}.covalent_radii")[numbers].tolist()
             refuse_unless(radii in ([], found), "two sets of covalent radii", "one", "two")
             radii = found

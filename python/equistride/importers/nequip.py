@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +21,8 @@ from torch import Tensor
 from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
 from equistride.importers.common import (
+    StoredWeights,
+    averaged,
     config_from,
     layers_of,
     loaded,
@@ -58,37 +59,24 @@ PRESET: Final = {"parity": False, "type_embed_num_features": 32, "radial_mlp_dep
 START: Final = "type_embed.embed_module.weight"
 """By which the network is found in a state dict."""
 TABLES: Final = re.compile(
-    r"(output_mask|_w3j_\d_\d_\d|_empty|norm_const|alpha|_rmax_recip|equivariant_nonlin\..*|\.tp\.weight)$"
+    r"(output_mask|_w3j_\d_\d_\d|_empty|norm_const|alpha|_rmax_recip|equivariant_nonlin\..*|\.tp\.weight|"
+    r"^pair_potential\.atomic_numbers)$"
 )
 """Entries that are no trained weights."""
-WEIGHTS: Final = re.compile(
-    r"type_embed\.|bessel_encode\.bessel_weights$|layer\d+_convnet\.conv\.(linear_1|linear_2|sc|edge_mlp)\.|"
-    r"per_atom_energy_readout\.|per_type_energy_scale_shift\.(scales|shifts)$|pair_potential\.(atomic_numbers|_qqr2exesquare)$"
-)
+LAYER: Final = r"(?:weights\.)?(\d+)(?:\.weight)?"
+"""How the layers of its networks of scalars are called."""
 SQRT2: Final = math.sqrt(2.0)
 REFERENCES: Final = ["arXiv:2101.03164", "arXiv:2504.16068"]
 
 
-@dataclass
-class Checkpoint:
+class Checkpoint(StoredWeights):
     """What a file of NequIP holds: the builder's arguments, weights by name, data's configuration and versions."""
 
-    config: dict[str, Any]
-    state: dict[str, Tensor]
-    data: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, Any] = field(default_factory=dict)
-
-    def tensor(self, name: str) -> Tensor:
-        """Return a tensor in double precision."""
-        if name not in self.state:
-            raise EquistrideError("the checkpoint lacks weights that its configuration needs", expected=name, hint=MEND)
-        return self.state[name].double()
-
-    def stack(self, name: str) -> list[Tensor]:
-        """Return the layers of a network of scalars, in their order."""
-        found = [re.fullmatch(re.escape(name) + r"\.(?:weights\.)?(\d+)(?:\.weight)?", key) for key in self.state]
-        keys = sorted((int(m[1]), m[0]) for m in found if m)
-        return [self.tensor(key) for _, key in keys] or [self.tensor(f"{name}.0.weight")]
+    def __init__(
+        self, config: dict[str, Any], state: dict[str, Tensor], data: Mapping[str, Any], versions: Mapping[str, Any]
+    ) -> None:
+        super().__init__(state, MEND)
+        self.config, self.data, self.versions = config, data, versions
 
 
 def _network_of(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -117,9 +105,7 @@ def _averaged(state: dict[str, Tensor], averages: Sequence[Tensor], config: Mapp
         key for key, value in state.items()
         if value.numel() and not TABLES.search(key) and not key.startswith(tuple(untrained))
     ]  # fmt: skip
-    fits = len(names) == len(averages) and all(state[n].shape == a.shape for n, a in zip(names, averages, strict=True))
-    refuse_unless(fits, "averaged weights that do not fit its network", f"{len(names)} tensors", len(averages))
-    return state | dict(zip(names, averages, strict=True))
+    return averaged(state, names, averages)
 
 
 def _read_lightning(path: Path) -> Checkpoint:
@@ -371,7 +357,7 @@ def _embedding(checkpoint: Checkpoint, kept: list[int], fields: Mapping[str, int
 
 
 def _put_readout(state: dict[str, Tensor], checkpoint: Checkpoint, config: NequIPConfig) -> None:
-    weights = checkpoint.stack("per_atom_energy_readout.mlp_module.mlp")
+    weights = checkpoint.stack("per_atom_energy_readout.mlp_module.mlp", LAYER)
     if config.readout_widths or len(weights) == 1:
         weights = plain_silu(weights, SQRT2)
     else:  # linear layers after one another are one
@@ -384,11 +370,10 @@ def _put_readout(state: dict[str, Tensor], checkpoint: Checkpoint, config: NequI
 
 
 def _per_type(checkpoint: Checkpoint, name: str, default: float, kept: list[int]) -> Tensor:
-    values = checkpoint.state.get(f"per_type_energy_scale_shift.{name}")
-    count = len(checkpoint.config["type_names"])
-    if values is None or values.numel() == 0:
+    values = checkpoint.find(f"per_type_energy_scale_shift.{name}")
+    if values is None:
         return torch.full((len(kept),), default, dtype=torch.float64)
-    return values.double().flatten().expand(count)[kept].clone()
+    return values.flatten().expand(len(checkpoint.config["type_names"]))[kept].clone()
 
 
 def _old_symbols(checkpoint: Checkpoint) -> bool:
@@ -422,11 +407,10 @@ def potential_of(
     EquistrideError
         For networks that are not NequIP's, weights that are missing or left over, unknown elements.
     """
+    checkpoint.read.clear()
     symbols = _elements(checkpoint, species)
     refuse_unknown(elements, symbols)
     kept = [k for k, symbol in enumerate(symbols) if not elements or symbol in elements]
-    left = [k for k, v in checkpoint.state.items() if v.numel() and not WEIGHTS.match(k) and not TABLES.search(k)]
-    refuse_unless(not left, "weights that the import does not know", "those of a NequIP", ", ".join(left[:3]))
     with reading_configuration(MEND):
         given = _arguments(checkpoint.config)
         _check_choices(given)
@@ -454,12 +438,13 @@ def potential_of(
             state, f"layers.{t}", layer, outputs=outputs, paths=paths, own=own, biases=None,
             up=linear(checkpoint.tensor(f"{conv}.linear_1.weight"), inputs, inputs, f"{conv}.linear_1"),
             down={ir: part / layer.divisor for ir, part in down.items()},
-            radial=plain_silu(checkpoint.stack(f"{conv}.edge_mlp.mlp"), SQRT2),
+            radial=plain_silu(checkpoint.stack(f"{conv}.edge_mlp.mlp", LAYER), SQRT2),
             sign=stored_sign(checkpoint.state, f"{conv}.tp_scatter.tp", old=_old_symbols(checkpoint)),
         )  # fmt: skip
     _put_readout(state, checkpoint, config)
     state["scales"] = _per_type(checkpoint, "scales", 1.0, kept)
     references = _per_type(checkpoint, "shifts", 0.0, kept)
+    checkpoint.refuse_unread(TABLES)
     return loaded(network, state, names, references.tolist()), config
 
 
@@ -491,8 +476,8 @@ def import_nequip(
     content = read_checkpoint(checkpoint)
     potential, config = potential_of(content, elements, species=species, fields=fields)
     return save_imported(
-        potential, config, checkpoint, output, program="NequIP", version=str(content.versions.get("nequip", "")),
+        potential, config, checkpoint, output, program=f"NequIP {content.versions.get('nequip', '')}",
         description=description or f"{Path(checkpoint).name} of NequIP", licence=licence,
         references=references or REFERENCES, dtype=dtype, fused=fused, container=container,
-        weights={"fields": dict(fields)} if fields else {},
+        weights={"fields": dict(fields or {})},
     )  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from torch import Tensor
 from equistride.artifact.metadata import Container, Metadata
 from equistride.errors import EquistrideError
 from equistride.importers.common import (
+    StoredWeights,
     config_from,
     layers_of,
     loaded,
@@ -121,33 +121,17 @@ def _tidy(key: str) -> str:
     return part + dot + rest.replace("denumerator", "denominator")
 
 
-@dataclass
-class Checkpoint:
+class Checkpoint(StoredWeights):
     """What a file of SevenNet holds."""
 
-    config: dict[str, Any]
-    state: dict[str, Tensor]
+    def __init__(self, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+        super().__init__(state, MEND)
+        self.config = config
 
     @property
     def version(self) -> tuple[int, ...]:
         """Of the program that wrote it."""
         return tuple(int(n) for n in re.findall(r"\d+", str(self.config.get("version", "0.9")))[:3])
-
-    def tensor(self, name: str) -> Tensor:
-        """Return a tensor of the state dict in double precision."""
-        if name not in self.state:
-            raise EquistrideError("the checkpoint lacks weights that its configuration needs", expected=name, hint=MEND)
-        return self.state[name].double()
-
-    def bias(self, name: str) -> Tensor | None:
-        """Return a bias, where there is one."""
-        found = self.state.get(name)
-        return found.double().flatten() if found is not None and found.numel() else None
-
-    def stack(self, name: str) -> list[Tensor]:
-        """Return the layers of a network of scalars."""
-        count = sum(bool(re.fullmatch(re.escape(name) + r"\.layer\d+\.weight", key)) for key in self.state)
-        return [self.tensor(f"{name}.layer{k}.weight") for k in range(max(count, 1))]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -280,8 +264,8 @@ class _Reader:
     def linear(self, part: str, inputs: Irreps, outputs: Irreps) -> tuple[dict[Any, Tensor], Tensor]:
         """Return a linear map's matrices and what it adds to the even scalars."""
         name, width = f"{part}.linear", sum(mul for mul, ir in outputs if ir == EVEN)
-        given = self.checkpoint.bias(f"{name}.bias")
-        bias = torch.zeros(width, dtype=torch.float64) if given is None else given
+        given = self.checkpoint.find(f"{name}.bias")
+        bias = torch.zeros(width, dtype=torch.float64) if given is None else given.flatten()
         flat = self.checkpoint.tensor(f"{name}.weight")
         if not self.reads_modal(part):
             return linear(flat, inputs, outputs, name), bias
@@ -443,8 +427,8 @@ def import_sevennet(
     released = str(checkpoint) != str(path)
     called = str(checkpoint) if released else path.stem
     return save_imported(
-        potential, config, path, output, program="SevenNet", version=str(content.config.get("version", "")),
+        potential, config, path, output, program=f"SevenNet {content.config.get('version', '')}",
         description=description or f"{called} of SevenNet{', ' + modal if modal else ''}",
         licence=licence or (LICENCE if released else ""), references=references or REFERENCES, dtype=dtype, fused=fused,
-        container=container, weights={"modal": modal} if modal else {},
+        container=container, weights={"modal": modal},
     )  # fmt: skip
