@@ -88,11 +88,14 @@ class Bundle(dict[str, Any]):
         self[key] = value
 
 
-class Kinds(NamedTuple):
-    """What a module is given for each element, as its type and as its atomic number."""
+class Given(NamedTuple):
+    """What a module is given beside the frame: of each element its type and atomic number; its unit of length, as how many of it
+    are 1 A; and +1, or -1 for edge vectors from the sender to the receiver."""
 
     types: list[int]
     numbers: list[int]
+    per_angstrom: float
+    pointing: float
 
 
 @dataclass(frozen=True)
@@ -231,24 +234,18 @@ class Adapter(nn.Module):
 
     Parameters
     ----------
-    said, foreign
-        How the module is called; the module.
-    kinds
-        What it is given for each element.
-    per_angstrom
-        Its unit of length: how many of it are 1 A.
-    pointing
-        +1, or -1 for edge vectors from the sender to the receiver.
+    said, foreign, given
+        How the module is called; the module; what it is given.
     """
 
-    def __init__(self, said: Call, foreign: nn.Module, kinds: Kinds, per_angstrom: float, pointing: float) -> None:
+    def __init__(self, said: Call, foreign: nn.Module, given: Given) -> None:
         super().__init__()
         self.foreign = foreign
-        self.said, self.kinds = said, kinds
-        self.per_angstrom, self.sign, self.pointing = per_angstrom, float(said.sign), float(pointing)
-        self.register_buffer("types", torch.tensor(kinds.types, dtype=torch.int64))
-        self.register_buffer("numbers", torch.tensor(kinds.numbers, dtype=torch.int64))
-        self.register_buffer("identity", torch.eye(len(kinds.types), dtype=torch.float64))
+        self.said, self.given = said, given
+        self.per_angstrom, self.sign, self.pointing = given.per_angstrom, float(said.sign), float(given.pointing)
+        self.register_buffer("types", torch.tensor(given.types, dtype=torch.int64))
+        self.register_buffer("numbers", torch.tensor(given.numbers, dtype=torch.int64))
+        self.register_buffer("identity", torch.eye(len(given.types), dtype=torch.float64))
 
     def call(
         self, positions: Tensor, cell: Tensor, whole: Tensor, offsets: Tensor, vectors: Tensor, species: Tensor,
@@ -279,7 +276,7 @@ class Adapter(nn.Module):
 _numbers = itertools.count()
 
 
-def adapter(call: Call, foreign: nn.Module, kinds: Kinds, per_angstrom: float, pointing: float) -> Adapter:
+def adapter(call: Call, foreign: nn.Module, given: Given) -> Adapter:
     """Return the module as a network, called this way."""
     text = source_of(call)
     name = f"<equistride call {next(_numbers)}>"
@@ -288,7 +285,7 @@ def adapter(call: Call, foreign: nn.Module, kinds: Kinds, per_angstrom: float, p
     space: dict[str, Any] = {"torch": torch, "Tensor": Tensor, "Optional": Optional, "__name__": __name__}
     exec(compile(text, name, "exec"), space)
     kind = type("Adapter", (Adapter,), {"call": space["call"], "bundle": staticmethod(Bundle), "__module__": __name__})
-    return kind(call, foreign, kinds, per_angstrom, pointing)
+    return kind(call, foreign, given)
 
 
 def with_output(call: Call, out: Any, atoms: int, wanted: str | int | None) -> Call:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from equistride import __version__
 from equistride.artifact.archive import save
 from equistride.artifact.metadata import Container, Metadata, check_precision
-from equistride.artifact.own_call import Adapter, Kinds
+from equistride.artifact.own_call import Adapter, Given
 from equistride.artifact.own_program import Padded, program_of, require_scripted
 from equistride.artifact.own_search import by_edges, find_call
 from equistride.artifact.own_trials import (
@@ -158,9 +158,10 @@ def export_module(
     lab = Lab(len(symbols), radius)
     if types is not None and len(types) != len(symbols):
         raise EquistrideError("each element needs one type of the module", expected=len(symbols), found=len(types))
-    given = None if types is None else [int(kind) for kind in types]
-    kinds = Kinds(given or list(range(len(symbols))), given or numbers)
-    network = find_call(module, lab, kinds, per_angstrom, -1 if toward == "receiver" else 1, result)
+    kinds = None if types is None else [int(kind) for kind in types]
+    pointing = -1.0 if toward == "receiver" else 1.0
+    given = Given(kinds or list(range(len(symbols))), kinds or numbers, per_angstrom, pointing)
+    network = find_call(module, lab, given, result)
     require_sound(network, lab)
     if toward is None and "vectors" in network.said.roles:
         _require_mirrored(network, lab)

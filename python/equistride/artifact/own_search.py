@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equistride.artifact.own_call import Adapter, Bundle, Call, Kinds, adapter, call_of, with_output
+from equistride.artifact.own_call import Adapter, Bundle, Call, Given, adapter, call_of, with_output
 from equistride.artifact.own_trials import (
     BOUND,
     Lab,
@@ -51,10 +51,7 @@ def _by_lattice_vectors(network: Adapter, lab: Lab) -> float:
     return apart(energies(frame).sum(), energies(other).sum()) / lab.scale(network)
 
 
-def find_call(
-    module: nn.Module, lab: Lab, kinds: Kinds, per_angstrom: float, pointing: int,
-    output: str | int | None,
-) -> Adapter:  # fmt: skip
+def find_call(module: nn.Module, lab: Lab, given: Given, output: str | int | None) -> Adapter:
     """Return a module with the way of calling it under which its energies repeat along a lattice.
 
     Raises
@@ -74,7 +71,7 @@ def find_call(
     for whole, sign, stacked in product(*ways):
         call = replace(first, whole_shifts=bool(whole), sign=sign, stacked=bool(stacked))
         try:
-            network = _settled(call, module, lab, kinds, per_angstrom, pointing, output)
+            network = _settled(call, module, lab, given, output)
             require_repeatable(network, lab)
             drift = _by_lattice_vectors(network, lab)
         except EquistrideError:
@@ -100,10 +97,7 @@ def find_call(
     )  # fmt: skip
 
 
-def _settled(
-    call: Call, module: nn.Module, lab: Lab, kinds: Kinds, per_angstrom: float,
-    pointing: int, output: str | int | None,
-) -> Adapter:  # fmt: skip
+def _settled(call: Call, module: nn.Module, lab: Lab, given: Given, output: str | int | None) -> Adapter:
     """Return the module called this way, with the keys that it reads alone and with the place of its energy."""
 
     def run(call: Call) -> tuple[Any, set[str]]:
@@ -120,21 +114,19 @@ def _settled(
         plain = replace(call, output=None, attribute=False, total=False)
         if plain.style == "dictionary":
             plain = replace(plain, style="object")
-        adapter(plain, Watched(), kinds, per_angstrom, pointing).at(*lab.box)
+        adapter(plain, Watched(), given).at(*lab.box)
         return seen[0], read
 
     out, read = run(call)
     if call.style != "arguments":
         call = replace(call, names=tuple(n for n in call.names if n in read or n in call.switches))
     call = with_output(call, out, len(lab.box.species), output)
-    return adapter(call, module, kinds, per_angstrom, pointing)
+    return adapter(call, module, given)
 
 
 def _again(network: Adapter, **changes: Any) -> Adapter:
     """Return the same module, called in another way."""
-    return adapter(
-        replace(network.said, **changes), network.foreign, network.kinds, network.per_angstrom, network.pointing
-    )
+    return adapter(replace(network.said, **changes), network.foreign, network.given)
 
 
 def _same(network: Adapter, other: Adapter, lab: Lab) -> bool:
