@@ -1,6 +1,8 @@
-// The checks of arguments that several operators make, without reading a tensor.
+// The checks of arguments that several operators make, without reading a tensor; and memory for gradients.
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 namespace equistride {
 
@@ -28,6 +30,14 @@ inline void check_edge_index(const at::Tensor &edge_index, const char *other_nam
     TORCH_CHECK_TYPE(edge_index.scalar_type() == at::kLong, "edge_index must be int64; found ",
                      edge_index.scalar_type());
     check_device("edge_index", edge_index, other_name, other);
+}
+
+// Memory for the gradient to a tensor; an empty tensor where it is not wanted.
+inline at::Tensor memory_like(const at::Tensor &tensor, bool wanted, bool clear = false) {
+    if (!wanted)
+        return at::empty({0}, tensor.options());
+    return clear ? at::zeros_symint(tensor.sym_sizes(), tensor.options())
+                 : at::empty_symint(tensor.sym_sizes(), tensor.options());
 }
 
 } // namespace equistride

@@ -2,6 +2,7 @@
 // launch a pass would cost more than the passes of one block.
 #pragma once
 #include "cuda_launch.h"
+#include "neighbors/lattice.h"
 
 namespace equistride {
 
@@ -28,13 +29,6 @@ template <int N, class Add> __device__ void sum_atoms(int64_t atoms, double (&su
         for (int w = 0; w < SUM_THREADS / WARP; ++w)
             sums[k] += of_warp[w][k];
     }
-}
-
-// a x b
-__device__ inline void cross_product(const double *a, const double *b, double *out) {
-    out[0] = a[1] * b[2] - a[2] * b[1];
-    out[1] = a[2] * b[0] - a[0] * b[2];
-    out[2] = a[0] * b[1] - a[1] * b[0];
 }
 
 // Add an atom's inertia: xx, yy, zz, xy, xz, yz.

@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(SUM_THREADS) keep_momenta_kernel(MomentaProble
             arm[x] = in.positions[3 * i + x] - sums[PLACE + x] / total;
             to[3 + x] += in.masses[i] * (in.positions[3 * i + x] + in.moved[3 * i + x]);
         }
-        cross_product(arm, in.velocities + 3 * i, spin);
+        cross(arm, in.velocities + 3 * i, spin);
         for (int x = 0; x < 3; ++x)
             to[x] += in.masses[i] * spin[x];
     });
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(SUM_THREADS) keep_momenta_kernel(MomentaProble
         double arm[3], spin[3];
         arm_of(i, arm);
         add_inertia(in.masses[i], arm, to);
-        cross_product(arm, in.fast + 3 * i, spin);
+        cross(arm, in.fast + 3 * i, spin);
         for (int x = 0; x < 3; ++x)
             to[6 + x] += in.masses[i] * spin[x];
     });
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(SUM_THREADS) keep_momenta_kernel(MomentaProble
     for (int64_t i = threadIdx.x; i < in.atoms; i += SUM_THREADS) {
         double arm[3], turn[3];
         arm_of(i, arm);
-        cross_product(omega, arm, turn);
+        cross(omega, arm, turn);
         for (int x = 0; x < 3; ++x)
             in.fast[3 * i + x] += turn[x];
     }

@@ -243,13 +243,6 @@ __device__ RowSpan span_of(const Plan *plan, int row, int dv, int dw) {
     return row < MAX_ROWS ? plan->spans[row] : row_span(plan->grid, plan->cutoff, dv, dw);
 }
 
-__device__ int wrap_bin(const Plan *plan, int axis, int bin, int *image) {
-    const int count = plan->grid.bins[axis];
-    image[axis] = plan->lattice.periodic[axis] ? floor_div(bin, count) : 0;
-    bin -= image[axis] * count;
-    return bin < count ? bin : -1;
-}
-
 // A warp goes through the neighbours of the p-th atom: take(place, key) is called by the lanes that have one. Returns
 // their number.
 template <class Take> __device__ int each_neighbor(const Plan *plan, const Sorted &atoms, int p, const Take &take) {
@@ -263,7 +256,8 @@ template <class Take> __device__ int each_neighbor(const Plan *plan, const Sorte
     for (int row = 0; row < plan->rows; ++row) {
         const int dv = row % across - grid.reach[grid.v], dw = row / across - grid.reach[grid.w];
         int image[3];
-        const int at_v = wrap_bin(plan, grid.v, v + dv, image), at_w = wrap_bin(plan, grid.w, w + dw, image);
+        const int at_v = wrap_bin(grid, plan->lattice, grid.v, v + dv, image),
+                  at_w = wrap_bin(grid, plan->lattice, grid.w, w + dw, image);
         if (at_v < 0 || at_w < 0)
             continue;
         const RowSpan span = span_of(plan, row, dv, dw);

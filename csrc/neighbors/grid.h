@@ -119,6 +119,13 @@ EQUISTRIDE_HD inline int bin_index(const Grid &grid, int run, int v, int w) {
     return (w * grid.bins[grid.v] + v) * grid.bins[grid.run] + run;
 }
 
+// The bin along an axis within the cell, and the image that it lies in; -1 where there is none.
+EQUISTRIDE_HD inline int wrap_bin(const Grid &grid, const Lattice &lattice, int axis, int bin, int *image) {
+    image[axis] = lattice.periodic[axis] ? floor_div(bin, grid.bins[axis]) : 0;
+    bin -= image[axis] * grid.bins[axis];
+    return bin < grid.bins[axis] ? bin : -1;
+}
+
 // Smallest |(dv + s) b + (dw + t) c| over -1 <= s, t <= 1, with b.b = bb, b.c = bc, c.c = cc: squared.
 EQUISTRIDE_HD inline double row_gap2(double dv, double dw, double bb, double bc, double cc) {
     if (std::fabs(dv) <= 1 && std::fabs(dw) <= 1)

@@ -38,7 +38,8 @@ public:
         runs.clear();
         for (const Row &row : rows_) {
             int image[3];
-            const int at_v = wrap(grid.v, v + row.dv, image), at_w = wrap(grid.w, w + row.dw, image);
+            const int at_v = wrap_bin(grid, lattice, grid.v, v + row.dv, image),
+                      at_w = wrap_bin(grid, lattice, grid.w, w + row.dw, image);
             if (at_v < 0 || at_w < 0)
                 continue;
             const int32_t *start = bins_.start.data() + bin_index(grid, 0, at_v, at_w);
@@ -67,13 +68,6 @@ public:
 private:
     const Bins &bins_;
     std::vector<Row> rows_;
-
-    int wrap(int axis, int bin, int *image) const {
-        const int count = bins_.grid.bins[axis];
-        image[axis] = bins_.lattice.periodic[axis] ? floor_div(bin, count) : 0;
-        bin -= image[axis] * count;
-        return bin < count ? bin : -1;
-    }
 };
 
 } // namespace

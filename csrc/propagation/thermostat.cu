@@ -28,7 +28,7 @@ struct Whole {
 
     __device__ void at(const double *arm, double *velocity) const {
         double turn[3];
-        cross_product(omega, arm, turn);
+        cross(omega, arm, turn);
         for (int x = 0; x < 3; ++x)
             velocity[x] = drift[x] + turn[x];
     }
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(SUM_THREADS) thermostat_kernel(ThermostatProbl
         sum_atoms(in.atoms, sums, [&](int64_t i, double (&to)[6]) {
             double arm[3], spin[3];
             arm_of(i, arm);
-            cross_product(arm, velocities + 3 * i, spin);
+            cross(arm, velocities + 3 * i, spin);
             for (int x = 0; x < 3; ++x) {
                 to[x] += in.masses[i] * velocities[3 * i + x];
                 to[3 + x] += in.masses[i] * spin[x];

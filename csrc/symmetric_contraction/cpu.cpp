@@ -1,12 +1,11 @@
 // The contraction on the CPU: atoms of one species in fours, which share what is read of the table.
+#include "checks.h"
 #include "edges.h"
 #include "symmetric_contraction/kernels.h"
 #include "symmetric_contraction/symmetric_contraction.h"
 #include "threads.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <algorithm>
 
 namespace equistride {
@@ -159,9 +158,8 @@ ContractionGradients symmetric_contraction_backward_cpu(const Tensor &grad, cons
     check_contraction_grad(grad, x, table);
     return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "symmetric_contraction_backward", [&] {
         const Problem<scalar_t> problem(x, table, species, terms, grad, grad.size(1) / table.size(2));
-        const Tensor none = at::empty({0}, x.options());
-        const Tensor on_x = wanted[0] ? at::zeros(x.sizes(), x.options()) : none;
-        const Tensor on_table = wanted[1] ? at::zeros(table.sizes(), x.options()) : none;
+        const Tensor on_x = memory_like(x, wanted[0], /*clear=*/true),
+                     on_table = memory_like(table, wanted[1], /*clear=*/true);
         if (wanted[0])
             problem.rows(problem.kernels.backward, on_x);
         if (wanted[1])

@@ -5,12 +5,11 @@
 // the table are read from L2 (all blocks of one element read the same), 10 kB of x and the output from memory; 52,000
 // multiply-adds and three times as many products. At 5 TB/s of L2 that is 40 ns an atom and multiprocessor group, the
 // arithmetic at 60 TFLOP/s 4 ns: the table decides. The convolution before it moves 20 times as much.
+#include "checks.h"
 #include "cuda_edges.h"
 #include "symmetric_contraction/symmetric_contraction.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 namespace equistride {
 
@@ -202,8 +201,7 @@ ContractionGradients symmetric_contraction_backward_cuda(const Tensor &grad, con
     ContractionArguments arguments(x, table, species, terms, grad);
     return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "symmetric_contraction_backward_cuda", [&] {
         const auto in = arguments.arrange<scalar_t>(grad.size(1) / table.size(2), stream);
-        const Tensor on_x = at::empty(wanted[0] ? x.sizes() : at::IntArrayRef{0}, x.options());
-        const Tensor on_table = wanted[1] ? at::zeros(table.sizes(), x.options()) : at::empty({0}, x.options());
+        const Tensor on_x = memory_like(x, wanted[0]), on_table = memory_like(table, wanted[1], /*clear=*/true);
         if (wanted[0])
             launch_rows<scalar_t>(contract_backward<scalar_t>, in, 2 * in.inputs, on_x.mutable_data_ptr<scalar_t>(),
                                   stream);

@@ -1,7 +1,6 @@
 // The operators' names and types, their shapes, and which file holds each device's kernel.
+#include "checks.h"
 #include "symmetric_contraction/symmetric_contraction.h"
-
-#include <ATen/ops/empty.h>
 
 namespace equistride {
 
@@ -13,16 +12,12 @@ Tensor symmetric_contraction_any(const Tensor &x, const Tensor &table, const Ten
     return at::empty_symint({x.sym_size(0), outputs * table.sym_size(2)}, x.options());
 }
 
-// A gradient that is not wanted is an empty tensor.
 ContractionGradients symmetric_contraction_backward_any(const Tensor &grad, const Tensor &x, const Tensor &table,
                                                         const Tensor &species, const Tensor &terms,
                                                         std::array<bool, 2> wanted) {
     check_contraction(x, table, species, terms, 1);
     check_contraction_grad(grad, x, table);
-    const auto like = [](const Tensor &tensor, bool want) {
-        return want ? at::empty_symint(tensor.sym_sizes(), tensor.options()) : at::empty({0}, tensor.options());
-    };
-    return {like(x, wanted[0]), like(table, wanted[1])};
+    return {memory_like(x, wanted[0]), memory_like(table, wanted[1])};
 }
 
 } // namespace

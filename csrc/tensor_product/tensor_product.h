@@ -4,9 +4,9 @@
 //     out[t, m3, u] += sum over edges t <- s of weights[e, u] * sum_{m1, m2} C_p[m1, m2, m3] x[s, m1, u] y[e, m2]
 // A block of x and of the output is stored as rows m of channels u.
 #pragma once
+#include "checks.h"
+
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <array>
 #include <torch/library.h>
 #include <tuple>
@@ -92,13 +92,5 @@ template <auto FORWARD, auto BACKWARD, class Size = int64_t> void implement_conv
 Paths check_convolution(const Convolution &in);
 void check_receivers(const c10::SymInt &num_receivers);
 void check_grad(const Tensor &grad, const Tensor &x, const Paths &paths);
-
-// Memory for the gradient to a tensor; an empty tensor where it is not wanted.
-inline Tensor memory_like(const Tensor &tensor, bool wanted, bool clear = false) {
-    if (!wanted)
-        return at::empty({0}, tensor.options());
-    return clear ? at::zeros_symint(tensor.sym_sizes(), tensor.options())
-                 : at::empty_symint(tensor.sym_sizes(), tensor.options());
-}
 
 } // namespace equistride
