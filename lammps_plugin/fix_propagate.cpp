@@ -1,6 +1,5 @@
 #include "fix_propagate.h"
 
-#include "artifact/trust.h"
 #include "host.h"
 #include "propagation/system_propagation.h"
 #include "settings.h"
@@ -63,13 +62,7 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
     const Keywords options =
         propagate_keywords({words.begin() + static_cast<std::ptrdiff_t>(first + types), words.end()});
     const bool trust = trusted(options);
-    const auto read = [&](const std::string &file) {
-        const auto bytes = read_once(file, world);
-        if (trust)
-            trust_compiled(*bytes);
-        return Model::from_content(bytes, file);
-    };
-    auto model = read(words[3]);
+    auto model = read_model(words[3], trust, world);
     const Metadata metadata = model->metadata();
     TORCH_CHECK_VALUE(!metadata.is_potential(), words[3], " is a ", metadata.kind,
                       "; expected a propagator; run a potential with pair_style equistride");
@@ -88,7 +81,7 @@ void FixPropagate::read_words(const std::vector<std::string> &words) {
     network_ = serve(std::move(model), ghosts);
     run_.emplace(*network_.evaluation, options_.thermostat, options_.seed, communicator_);
     if (!options_.guard_file.empty()) {
-        auto potential = read(options_.guard_file);
+        auto potential = read_model(options_.guard_file, trust, world);
         const bool local = ghosts.kind == Ghosts::local;
         const GhostPolicy theirs = local ? GhostPolicy::local(*potential) : GhostPolicy::divided(*potential);
         potential_ = serve(std::move(potential), theirs);

@@ -1,5 +1,7 @@
 #include "host.h"
 
+#include "artifact/trust.h"
+
 #include "domain.h"
 #include "host_memory.h"
 
@@ -112,7 +114,7 @@ at::Device choose_device(const std::string &choice, MPI_Comm world) {
     return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(place % std::max(count, 1)));
 }
 
-std::shared_ptr<const std::string> read_once(const std::string &path, MPI_Comm world) {
+std::unique_ptr<Model> read_model(const std::string &path, bool trust, MPI_Comm world, bool verify) {
     int me = 0;
     MPI_Comm_rank(world, &me);
     std::string bytes;
@@ -131,7 +133,9 @@ std::shared_ptr<const std::string> read_once(const std::string &path, MPI_Comm w
     constexpr long long MOST = 1 << 30;
     for (long long start = 0; start < size; start += MOST)
         MPI_Bcast(bytes.data() + start, static_cast<int>(std::min(MOST, size - start)), MPI_CHAR, 0, world);
-    return std::make_shared<const std::string>(std::move(bytes));
+    if (trust)
+        trust_compiled(bytes);
+    return Model::from_content(std::make_shared<const std::string>(std::move(bytes)), path, verify);
 }
 
 std::string shared_sentence(std::string sentence, MPI_Comm world) {

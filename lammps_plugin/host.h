@@ -58,8 +58,10 @@ at::Tensor periodicity_of(const LAMMPS_NS::Domain &domain);
 /// told with how many they share its memory.
 at::Device choose_device(const std::string &choice, MPI_Comm world);
 
-/// The bytes of a file, read by one process. Raises c10::ValueError on all where it cannot be read.
-std::shared_ptr<const std::string> read_once(const std::string &path, MPI_Comm world);
+/// The model of a file, read by one process. Raises c10::ValueError on all where it cannot be read, and as
+/// Model::from_content().
+/// @param trust  the user's word for a compiled one
+std::unique_ptr<Model> read_model(const std::string &path, bool trust, MPI_Comm world, bool verify = true);
 
 /// The sentence that `body` fails with; empty where it does not.
 template <class Body> std::string failure_of(Body body) {

@@ -1,6 +1,5 @@
 #include "pair_equistride.h"
 
-#include "artifact/trust.h"
 #include "composition.h"
 #include "elements.h"
 #include "evaluation/placement.h"
@@ -109,10 +108,7 @@ void PairEquistride::read_coefficients(const std::vector<std::string> &words) {
                       words.size() - 3, "; name them after the file, as in `pair_coeff * * model.pt Si O`");
     coefficients_ = words;
     const std::string &file = words[2];
-    const auto bytes = read_once(file, world);
-    if (trust_)
-        trust_compiled(*bytes);
-    model_ = Model::from_content(bytes, file, /*verify=*/check_);
+    model_ = read_model(file, trust_, world, /*verify=*/check_);
     const Metadata &metadata = model_->metadata();
     TORCH_CHECK_VALUE(metadata.is_potential(), file, " is a ", metadata.kind,
                       "; expected a potential; run a propagator with fix equistride/propagate");
