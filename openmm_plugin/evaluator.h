@@ -11,6 +11,10 @@
 #include <string>
 #include <vector>
 
+namespace OpenMM {
+class ContextImpl;
+} // namespace OpenMM
+
 namespace equistride {
 
 struct Request {
@@ -20,6 +24,11 @@ struct Request {
     bool forces = true;             ///< false where only the energy is wanted
     const std::vector<std::int64_t> *labels = nullptr; ///< indices in the System, for messages
 };
+
+/// What a Context asks now, but for the positions.
+/// @param labels  indices in the System of the particles that the model sees; they must outlive the request
+Request request_of(OpenMM::ContextImpl &context, const EquistrideForce &force, const std::vector<std::int64_t> &labels,
+                   bool forces);
 
 struct Result {
     at::Tensor energy;               ///< 0-dimensional, float64, kJ/mol

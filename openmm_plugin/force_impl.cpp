@@ -131,26 +131,12 @@ void EquistrideForceImpl::updateContextState(ContextImpl &context, bool &) {
 double EquistrideForceImpl::evaluate(ContextImpl &context, const std::vector<Vec3> &positions,
                                      std::vector<Vec3> &forces) {
     const auto n = static_cast<std::int64_t>(labels_.size());
-    Request request;
-    request.forces = want_forces_;
-    request.labels = &labels_;
+    Request request = request_of(context, owner_, labels_, want_forces_);
     request.positions = at::empty({n, 3}, at::kDouble);
     auto *x = request.positions.mutable_data_ptr<double>();
     for (const std::int64_t particle : labels_)
         for (int k = 0; k < 3; k++)
             *x++ = positions[static_cast<std::size_t>(particle)][k];
-    if (owner_.usesPeriodicBoundaryConditions()) {
-        Vec3 box[3];
-        context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-        request.box = at::empty({3, 3}, at::kDouble);
-        auto *h = request.box.mutable_data_ptr<double>();
-        for (const Vec3 &vector : box)
-            for (int k = 0; k < 3; k++)
-                *h++ = vector[k];
-    }
-    for (int i = 0; i < owner_.getNumGlobalParameters(); i++)
-        request.parameters.push_back(context.getParameter(owner_.getGlobalParameterName(i)));
-
     const Result result = evaluator_->evaluate(request);
     std::fill(forces.begin(), forces.end(), Vec3());
     if (result.forces.defined()) {

@@ -73,7 +73,9 @@ double CudaCalcEquistrideForceKernel::execute(ContextImpl &context, bool include
         const CurrentContext torch_side(primary_.get());
         const c10::cuda::CUDAStreamGuard guard(*stream_);
         positions_ready_.delay(stream_->stream());
-        const Result result = evaluator_->evaluate(make_request(context, includeForces));
+        Request request = request_of(context, *force_, labels_, includeForces);
+        request.positions = positions_;
+        const Result result = evaluator_->evaluate(request);
         // OpenMM's stream read the old forces before it wrote these positions: their memory is free now.
         forces_ = includeForces ? result.forces.to(positions_.options()).contiguous() : at::Tensor();
         torch_done_.record(stream_->stream());
@@ -116,25 +118,6 @@ void CudaCalcEquistrideForceKernel::copy_positions(ContextImpl &context) {
                          &rows[2]};
     cu_.executeKernel(copy_kernel_, arguments, count);
     positions_ready_.record(cu_.getCurrentStream());
-}
-
-Request CudaCalcEquistrideForceKernel::make_request(ContextImpl &context, bool forces) {
-    Request request;
-    request.positions = positions_;
-    request.forces = forces;
-    request.labels = &labels_;
-    if (force_->usesPeriodicBoundaryConditions()) {
-        Vec3 box[3];
-        context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-        at::Tensor host = at::empty({3, 3}, at::kDouble);
-        for (int i = 0; i < 3; i++)
-            for (int k = 0; k < 3; k++)
-                host.mutable_data_ptr<double>()[3 * i + k] = box[i][k];
-        request.box = host;
-    }
-    for (int i = 0; i < force_->getNumGlobalParameters(); i++)
-        request.parameters.push_back(context.getParameter(force_->getGlobalParameterName(i)));
-    return request;
 }
 
 void CudaCalcEquistrideForceKernel::add_forces() {

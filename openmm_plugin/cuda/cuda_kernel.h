@@ -27,7 +27,6 @@ public:
 
 private:
     void copy_positions(OpenMM::ContextImpl &context);
-    Request make_request(OpenMM::ContextImpl &context, bool forces);
     void add_forces(); // with OpenMM's context current
 
     OpenMM::CudaContext &cu_;
