@@ -20,7 +20,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import openmm
 from openmm import app, unit
@@ -33,6 +33,7 @@ from equistride.engines.openmm_terms import check_terms
 from equistride.engines.openmm_topology import (
     bare_system,
     bonds_among,
+    check_potential,
     check_system,
     choose_atoms,
     element_symbols,
@@ -155,15 +156,6 @@ def _device(device: object) -> str:
     return name
 
 
-def _check_kind(metadata: Any, path: Path) -> None:
-    if metadata.kind != "potential":
-        raise EquistrideError(
-            f"{path.name} is a {metadata.kind}, which moves atoms and has no forces",
-            expected="a potential",
-            hint="use the propagating integrator for it",
-        )
-
-
 def create_force(
     artifact: str | os.PathLike[str],
     topology: app.Topology,
@@ -230,17 +222,25 @@ def create_force(
     if charge is None:
         charge = _charge_of(topology, chosen, path, settable=kind != "openmm-torch")
     _doubt(topology, chosen, path, charge, spin)
-    if kind == "plugin":
-        force = _plugin_force(path, topology, chosen, particles, periodic, device, dtype)
-        _set_system(force, charge=charge, spin=spin)
-        force.setForceGroup(force_group)
-        return force
-    if kind == "python":
-        force = _python_force(path, topology, chosen, particles, periodic, device, dtype, charge, spin)
-    else:
-        force = _torch_force(path, topology, chosen, periodic, device, dtype, charge, spin)
+    wanted = _Wanted(path, topology, chosen, particles, periodic, device, dtype, charge, spin)
+    makers = {"plugin": _plugin_force, "python": _python_force, "openmm-torch": _torch_force}
+    force = makers[kind](wanted)
     force.setForceGroup(force_group)
     return force
+
+
+class _Wanted(NamedTuple):
+    """What a force is made of: arguments of ``create_force``, checked."""
+
+    path: Path
+    topology: app.Topology
+    chosen: list[int]
+    particles: list[int]
+    periodic: bool | None
+    device: str
+    dtype: str | None
+    charge: float | None
+    spin: float | None
 
 
 def _charge_of(topology: app.Topology, chosen: list[int], path: Path, *, settable: bool) -> float | None:
@@ -293,18 +293,11 @@ def _set_system(force: Force, **values: float | None) -> None:
         force.setGlobalParameterDefaultValue(known.index(name), value)
 
 
-def _plugin_force(
-    path: Path,
-    topology: app.Topology,
-    chosen: list[int],
-    particles: list[int],
-    periodic: bool | None,
-    device: str,
-    dtype: str | None,
-) -> Force:
+def _plugin_force(wanted: _Wanted) -> openmm.Force:
     from equistride.engines.openmm_force import Force
 
-    force = Force(path, {"device": device, "precision": PROPERTY[dtype]}, particles=particles)
+    path, topology = wanted.path, wanted.topology
+    force = Force(path, {"device": wanted.device, "precision": PROPERTY[wanted.dtype]}, particles=wanted.particles)
     if not force.isArtifact():
         raise EquistrideError(
             f"{path.name} is a plain TorchScript module",
@@ -312,50 +305,33 @@ def _plugin_force(
             hint="use equistride.engines.openmm.Force for a module of the TorchForce contract",
         )
     metadata = force.getMetadata()
-    force.setElements(element_symbols(topology, chosen, metadata["species"]))
-    force.setBonds(bonds_among(topology, chosen))
-    force.setUsesPeriodicBoundaryConditions(has_box(topology, periodic, metadata.get("periodic") == "required"))
+    force.setElements(element_symbols(topology, wanted.chosen, metadata["species"]))
+    force.setBonds(bonds_among(topology, wanted.chosen))
+    force.setUsesPeriodicBoundaryConditions(has_box(topology, wanted.periodic, metadata.get("periodic") == "required"))
+    _set_system(force, charge=wanted.charge, spin=wanted.spin)
     return force
 
 
-def _python_force(
-    path: Path,
-    topology: app.Topology,
-    chosen: list[int],
-    particles: list[int],
-    periodic: bool | None,
-    device: str,
-    dtype: str | None,
-    charge: float | None,
-    spin: float | None,
-) -> openmm.Force:
+def _python_force(wanted: _Wanted) -> openmm.Force:
     import torch
 
     from equistride import artifact
     from equistride.engines.openmm_python import python_force
 
+    path, topology, device = wanted.path, wanted.topology, wanted.device
     metadata = artifact.load(path, verify=False).metadata  # the force runs the self-test
-    _check_kind(metadata, path)
-    symbols = element_symbols(topology, chosen, metadata.species)
-    box = has_box(topology, periodic, getattr(metadata, "periodic", "any") == "required")
+    check_potential(metadata, path)
+    symbols = element_symbols(topology, wanted.chosen, metadata.species)
+    box = has_box(topology, wanted.periodic, metadata.periodic == "required")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return python_force(path, symbols, particles, box, device, dtype, charge, spin)
+    return python_force(path, symbols, wanted.particles, box, device, wanted.dtype, wanted.charge, wanted.spin)
 
 
-def _torch_force(
-    path: Path,
-    topology: app.Topology,
-    chosen: list[int],
-    periodic: bool | None,
-    device: str,
-    dtype: str | None,
-    charge: float | None,
-    spin: float | None,
-) -> openmm.Force:
+def _torch_force(wanted: _Wanted) -> openmm.Force:
     from equistride.engines.openmm_torch import torch_force
 
-    if device != "auto" or charge is not None or spin is not None:
+    if wanted.device != "auto" or wanted.charge is not None or wanted.spin is not None:
         raise EquistrideError(
             "openmm-torch runs on the device of the Context, with the charge and spin of the file",
             expected="neither device, charge nor spin",
@@ -366,7 +342,7 @@ def _torch_force(
         "backend='plugin', charge and spin are fixed, and no Harvester can watch it",
         stacklevel=4,
     )
-    return torch_force(path, topology, chosen, periodic, dtype)
+    return torch_force(wanted.path, wanted.topology, wanted.chosen, wanted.periodic, wanted.dtype)
 
 
 def create_system(

@@ -15,7 +15,7 @@ from equistride import artifact as artifacts
 from equistride.artifact.archive import script_of
 from equistride.artifact.ensemble import Ensemble
 from equistride.artifact.metadata import check_precision
-from equistride.engines.openmm_topology import choose_atoms, element_symbols, has_box
+from equistride.engines.openmm_topology import check_potential, choose_atoms, element_symbols, has_box
 from equistride.errors import EquistrideError
 from equistride.models.potential import ConservativePotential
 from equistride.nn.exchange import without_exchange
@@ -171,12 +171,7 @@ def write_torchforce(
     # of bytes, the native model can go into the file
     loaded = artifacts.load(path.read_bytes(), dtype=precision) if fused else artifacts.load(path)
     metadata = loaded.metadata
-    if metadata.kind != "potential":
-        raise EquistrideError(
-            f"{path.name} is a {metadata.kind}, which has no forces",
-            expected="a potential",
-            hint="run it with the propagating integrator",
-        )
+    check_potential(metadata, path)
     topology = structure if isinstance(structure, app.Topology) else _chain(structure)
     chosen = choose_atoms(topology, atoms)
     symbols = element_symbols(topology, chosen, metadata.species)

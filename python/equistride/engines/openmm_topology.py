@@ -12,12 +12,22 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from equistride.artifact.metadata import metadata_of
+from equistride.artifact.metadata import Metadata, metadata_of
 from equistride.elements import element_of, species_index
 from equistride.errors import EquistrideError
 
 UNSET_BOX = 2 * np.eye(3)
 """nm: a new System's."""
+
+
+def check_potential(metadata: Metadata, path: Path) -> None:
+    """Refuse an artifact that has no forces."""
+    if metadata.kind != "potential":
+        raise EquistrideError(
+            f"{path.name} is a {metadata.kind}, which moves atoms and has no forces",
+            expected="a potential",
+            hint="use the propagating integrator for it",
+        )
 
 
 def choose_atoms(topology: app.Topology, atoms: Iterable[int] | None) -> list[int]:
