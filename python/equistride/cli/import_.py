@@ -33,7 +33,10 @@ def symbols_of(text: str) -> list[str]:
     return [s.strip() for s in text.split(",") if s.strip()]
 
 
-def _say(output: Path, metadata: Metadata) -> None:
+def _say(output: Path, metadata: Metadata, d3: str = "", d3_cutoff: float | None = None) -> None:
+    """Say what the artifact is, with dispersion added to it where that is asked for."""
+    if d3:
+        metadata = dispersion.add(output, output, d3, d3_cutoff)
     system = "".join(f", {name} {value:g}" for name, value in metadata.system.items())
     if metadata.composition:
         size = f" with {metadata.composition.atoms} atoms" if metadata.composition.atoms else ""
@@ -161,9 +164,7 @@ def sevennet(
         checkpoint, output, elements=symbols_of(elements), modal=modal, dtype=dtype, description=description,
         licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
-    if d3:
-        metadata = dispersion.add(output, output, d3, d3_cutoff)
-    _say(output, metadata)
+    _say(output, metadata, d3, d3_cutoff)
 
 
 @app.command()
@@ -199,9 +200,7 @@ def nequip(
         checkpoint, output, elements=symbols_of(elements), species=symbols_of(species), fields=fields, dtype=dtype,
         description=description, licence=licence, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
-    if d3:
-        metadata = dispersion.add(output, output, d3, d3_cutoff)
-    _say(output, metadata)
+    _say(output, metadata, d3, d3_cutoff)
 
 
 @app.command()
@@ -231,6 +230,4 @@ def mace(
         model, output, elements=symbols_of(elements), head=head, dtype=dtype, description=description, licence=licence,
         allow_nonconservative=allow_nonconservative, fused=not plain, container=container,  # type: ignore[arg-type]
     )  # fmt: skip
-    if d3:
-        metadata = dispersion.add(output, output, d3, d3_cutoff)
-    _say(output, metadata)
+    _say(output, metadata, d3, d3_cutoff)
