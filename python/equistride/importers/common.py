@@ -205,7 +205,7 @@ def save_imported(
     check_precision(dtype)
     with Path(source).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {"program": program.strip(), "file": Path(source).name, "sha256": digest, "licence": licence}
+    facts = {"program": program.strip(), "file": Path(source).name, "sha256": digest, "licence": licence, **weights}
     provenance = {
         "imported_by": f"equistride {__version__}, torch {torch.__version__}",
         "checkpoint": Path(source).name,
@@ -215,5 +215,5 @@ def save_imported(
     return save_potential(
         potential, config, output, dtype=dtype, fused=fused, description=description, licence=licence,
         references=references, container=container, system=system, composition=composition, provenance=provenance,
-        weights=origin | {name: fact for name, fact in weights.items() if fact},
+        weights={name: fact for name, fact in facts.items() if fact},
     )  # fmt: skip
