@@ -132,8 +132,8 @@ void FixPropagate::take_step() {
     const Metadata &metadata = network_.model->metadata();
     const double femtoseconds = units_of(*update).femtoseconds, step = update->dt * femtoseconds;
     TORCH_CHECK_VALUE(metadata.stride_index(step), "the time step is not the model's stride; expected ",
-                      metadata.strides_in_words(), " fs; found ", step, " fs; set `timestep ",
-                      metadata.strides_in_words(femtoseconds), "`");
+                      metadata.strides_in_words(), " fs; found ", step, " fs; set `timestep` to ",
+                      metadata.strides_in_words(femtoseconds));
     run_->set_stride(step);
     if (options_.by_stride)
         options_.thermostat.time = FRICTION_STRIDES * run_->stride_fs();

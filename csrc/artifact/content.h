@@ -24,8 +24,8 @@ public:
     std::string text(std::uint64_t from, std::size_t count) const;
     /// All of them, in memory.
     std::shared_ptr<const std::string> whole() const;
-    /// Raises c10::ValueError where the file was written to since it was opened. One that another took the place of is
-    /// still what it was, and so is one that was deleted.
+    /// Raises c10::ValueError where the file was written to since it was opened, by its size and the time of its last
+    /// change. One that another took the place of is still what it was, and so is one that was deleted.
     void require_unchanged() const;
 
 private:

@@ -227,6 +227,7 @@ std::optional<std::size_t> Metadata::stride_index(double timestep_fs) const {
 
 std::string Metadata::strides_in_words(double unit) const {
     std::ostringstream words;
+    words.precision(10);
     for (std::size_t k = 0; k < strides_fs.size(); k++)
         words << (k == 0 ? "" : k + 1 == strides_fs.size() ? " or " : ", ") << strides_fs[k] / unit;
     return words.str();

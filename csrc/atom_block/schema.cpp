@@ -10,15 +10,18 @@
 
 namespace equistride {
 
+constexpr int64_t MOST_DEGREES = 32;
+
 AtomShape::AtomShape(int64_t size, int64_t channels, int64_t hidden)
     : l_max(0), channels(channels), hidden(hidden), size(size), gates(0) {
-    while ((l_max + 1) * (l_max + 1) < size)
+    while (l_max < MOST_DEGREES && (l_max + 1) * (l_max + 1) < size)
         ++l_max;
+    const auto sane = [](int64_t count) { return count > 0 && count <= MOST_CHANNELS; };
+    TORCH_CHECK_VALUE((l_max + 1) * (l_max + 1) == size && sane(channels) && sane(hidden),
+                      "x must have (l_max + 1)^2 rows, with l_max at most ", MOST_DEGREES,
+                      ", and channels and hidden_channels must be above 0 and at most ", MOST_CHANNELS, "; found ",
+                      size, " rows of ", channels, " channels and ", hidden, " hidden channels");
     gates = l_max * hidden;
-    TORCH_CHECK_VALUE(
-        (l_max + 1) * (l_max + 1) == size && channels > 0 && hidden > 0,
-        "x must have (l_max + 1)^2 rows of one channel or more, and hidden_channels must be above 0; found ", size,
-        " rows of ", channels, " channels and ", hidden, " hidden channels");
 }
 
 namespace {

@@ -1,7 +1,7 @@
 // What bonds alone give: their lengths and envelopes, and what they add to the features that the first block reads.
 //
-//     bond_lengths   r = |v|, u(r / cutoff) = 1 - x^p ((p + 1)(p + 2) / 2 - p (p + 2) x + p (p + 1) / 2 x^2) below 1,
-//     else 0 edge_degree    out[t] = scalars of t in the first row + sum over edges t <- s of scale u_e D_e^T radial_e
+//     bond_lengths   r = |v|, u(r / cutoff) = 1 - x^p ((p + 1)(p + 2) / 2 - p (p + 2) x + p (p + 1) / 2 x^2), 0 beyond
+//     edge_degree    out[t] = scalars of t in the first row + sum over edges t <- s of scale u_e D_e^T radial_e
 // where radial_e are the rows of order 0 in the bond's frame (arXiv 2302.03655), one for each degree.
 #include "checks.h"
 #include "edge_block/edge_block.h"
@@ -23,11 +23,13 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+constexpr int64_t MOST_EXPONENT = 64; // of which each bond takes the power
+
 void check_lengths(const Tensor &vectors, double cutoff, int64_t exponent) {
     check_bonds(vectors, 0);
-    TORCH_CHECK_VALUE(cutoff > 0 && std::isfinite(cutoff) && exponent >= 0,
-                      "bonds need a finite cutoff above 0 and an exponent of the envelope that is not negative; found ",
-                      cutoff, " and ", exponent);
+    TORCH_CHECK_VALUE(cutoff > 0 && std::isfinite(cutoff) && exponent >= 0 && exponent <= MOST_EXPONENT,
+                      "bonds need a finite cutoff above 0 and an exponent of the envelope from 0 to ", MOST_EXPONENT,
+                      "; found ", cutoff, " and ", exponent);
 }
 
 Tensor like(const Tensor &tensor) { return at::empty_symint(tensor.sym_sizes(), tensor.options()); }

@@ -12,7 +12,8 @@ Shape::Shape(int64_t l, int64_t m, int64_t channels, int64_t hidden, bool mirror
     : l_max(int(l)), m_max(int(m)), channels(channels), hidden(hidden), mirror(mirror) {
     TORCH_CHECK_VALUE(l >= 0 && l <= MAX_L && m >= 0 && m <= l, "l_max must lie between 0 and ", MAX_L,
                       " and m_max between 0 and l_max; found ", l, " and ", m);
-    TORCH_CHECK_VALUE(channels > 0 && hidden > 0, "channels and hidden_channels must be above 0; found ", channels,
+    TORCH_CHECK_VALUE(channels > 0 && hidden > 0 && channels <= MOST_CHANNELS && hidden <= MOST_CHANNELS,
+                      "channels and hidden_channels must be above 0 and at most ", MOST_CHANNELS, "; found ", channels,
                       " and ", hidden);
     for (auto &degree : row)
         for (int &place : degree)

@@ -10,7 +10,8 @@
 namespace equistride {
 
 constexpr int MAX_L = 4;
-constexpr int64_t PANEL = 32; // columns of a matrix that are stored together
+constexpr int64_t MOST_CHANNELS = 1 << 16; // so that no size of a block overflows
+constexpr int64_t PANEL = 32;              // columns of a matrix that are stored together
 
 // Sizes of a block, and where its rows lie. Plain numbers: an inline function could be linked with code that another
 // file compiled for another instruction set.

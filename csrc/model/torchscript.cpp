@@ -175,13 +175,16 @@ private:
         std::unordered_map<const void *, Stored *> whose;
         for (Stored &each : stored_) {
             each.used.set_data(each.original);
-            if (file_ && device.is_cpu() && each.original.numel() > 0)
-                whose[each.original.const_data_ptr()] = &each;
+            if (!file_ || !device.is_cpu() || each.original.numel() == 0)
+                continue;
+            const auto [place, alone] = whose.emplace(each.original.const_data_ptr(), &each);
+            if (!alone) // tied weights, of which another may be read
+                place->second = nullptr;
         }
         const PackScope scope(device, dtype, [&whose](at::TensorList laid_out) {
             for (const at::Tensor &weights : laid_out) {
                 const auto found = weights.numel() > 0 ? whose.find(weights.const_data_ptr()) : whose.end();
-                if (found == whose.end())
+                if (found == whose.end() || found->second == nullptr)
                     continue;
                 found->second->original = at::Tensor();
                 found->second->used.set_data(at::empty({0}, weights.options()));
@@ -196,7 +199,8 @@ private:
 
     /// A large model has its weights as they are stored while it converts and packs them, and not beyond.
     void read_again() {
-        if (!file_ || stored_.empty() || stored_.front().original.defined())
+        const auto there = [](const Stored &each) { return each.original.defined(); };
+        if (std::all_of(stored_.begin(), stored_.end(), there))
             return;
         const auto &[content, name] = *file_;
         content.require_unchanged();

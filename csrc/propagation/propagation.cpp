@@ -17,6 +17,16 @@ Propagation::Propagation(Evaluation &network, const Thermostat &thermostat, std:
                          const Communicator &communicator)
     : network_(network), communicator_(communicator), draws_{seed} {
     set_thermostat(thermostat);
+    set_stride(stride_fs());
+}
+
+void Propagation::set_stride(double stride_fs) {
+    Model &model = network_.model();
+    const auto index = model.metadata().stride_index(stride_fs);
+    if (on_device_ && index != draws_.series)
+        on_device_->finish(); // the first step of a stride is captured, which forgets what the one before it found
+    model.set_stride(stride_fs);
+    draws_.series = *index; // there is one, or it had raised
 }
 
 void Propagation::set_thermostat(const Thermostat &thermostat) {
@@ -146,7 +156,8 @@ void Propagation::set_state(const std::string &state) {
         barostat_->load(checkpoint);
     if (guarded)
         guard_->load(checkpoint);
-    draws_ = {checkpoint.word("random"), checkpoint.word("random.draws")};
+    draws_.seed = checkpoint.word("random");
+    draws_.number = checkpoint.word("random.draws");
 }
 
 } // namespace equistride

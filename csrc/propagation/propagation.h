@@ -31,7 +31,7 @@ public:
     /// and to go back to where that began is the caller's business.
     void step(State &state, Particles &particles, std::int64_t number);
     /// From the next stride on, of any length that the network was trained for; raises c10::ValueError for another.
-    void set_stride(double stride_fs) { network_.model().set_stride(stride_fs); }
+    void set_stride(double stride_fs);
     double stride_fs() const { return network_.model().metadata().stride_fs; }
 
     /// What strides change here.

@@ -87,11 +87,12 @@ struct Draw {
     EQUISTRIDE_HD Noise of(std::uint64_t id) const { return {seed, number, id}; }
 };
 
-/// The draws of a run, one after the other; all that a checkpoint must carry.
+/// The draws of a run, one after the other; seed and number are all that a checkpoint must carry. Each stride of a
+/// network that makes several has a series of its own: integrators of one seed that take turns have other noise.
 struct Draws {
-    std::uint64_t seed = 0, number = 0;
+    std::uint64_t seed = 0, number = 0, series = 0;
 
-    Draw next() { return {seed, number++}; }
+    Draw next() { return {seed + series * 0x9e3779b97f4a7c15U, number++}; }
 };
 
 } // namespace equistride

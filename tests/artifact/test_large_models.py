@@ -57,6 +57,19 @@ def test_precisions_there_and_back(large: Path) -> None:
     assert (forces(file).double() - first.double()).abs().max() < 1e-4 * first.abs().max()  # float32's
 
 
+def test_weights_that_two_blocks_share(tmp_path: Path) -> None:
+    """They are packed twice: the first time must not let them go."""
+    potential = random_potential(0, **WIDE)
+    first, second = potential.network.blocks
+    second.edgewise.first.scalar.weight = first.edgewise.first.scalar.weight
+    found = []
+    for fused in (True, False):
+        path = tmp_path / f"tied-{fused}.pt"
+        save_potential(potential, ESENConfig.model_validate(WIDE), path, dtype="float64", fused=fused, provenance={})
+        found.append(forces(load(path)))
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)  # splines
+
+
 def test_a_file_that_is_written_over_is_not_read_again(large: Path, tmp_path: Path) -> None:
     """One that another took the place of, or that was deleted, still is what was opened."""
     path = tmp_path / "model.pt"

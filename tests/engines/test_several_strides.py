@@ -103,6 +103,29 @@ def test_the_same_strides_in_all_engines(artifact: Path, tmp_path: Path) -> None
             assert np.abs(ours - theirs).max() <= 1e-10 * np.abs(theirs).max()
 
 
+def test_each_stride_has_noise_of_its_own(artifact: Path) -> None:
+    """Or integrators of one seed that take turns would repeat theirs. Under such friction velocities are noise alone."""
+    ends = []
+    for stride in STRIDES:
+        here = atoms()
+        bath: dict[str, Any] = {"thermostat": "langevin", "temperature_K": 300, "tau": 0.01 * units.fs}
+        TrajCastDynamics(here, artifact, timestep=stride * units.fs, seed=5, **bath).run(1)
+        ends.append((here.get_masses()[:, None] ** 0.5 * here.get_velocities()).ravel())
+    shared = np.corrcoef(ends) - np.eye(len(ends))
+    assert np.abs(shared).max() < 0.3  # 216 numbers: 4 standard deviations
+
+
+def test_time_goes_on_where_the_step_changes(artifact: Path) -> None:
+    dynamics = TrajCastDynamics(atoms(), artifact, timestep=20 * units.fs)
+    dynamics.run(2)
+    dynamics.dt = 5 * units.fs
+    dynamics.run(1)
+    assert dynamics.get_time() == pytest.approx(45 * units.fs)
+    again = TrajCastDynamics(atoms(), artifact)
+    again.set_state(dynamics.state())
+    assert again.get_time() == dynamics.get_time()
+
+
 def test_a_compound_integrator_mixes_them(artifact: Path) -> None:
     """Integrators of one file with a step each do what one does whose step is changed."""
     topology, positions = topology_from_ase(atoms())
@@ -200,7 +223,7 @@ def test_other_steps_are_refused(artifact: Path, tmp_path: Path) -> None:
     script = f"units metal\nboundary p p p\nread_data data.lmp\nmass 1 {MASSES[1]}\nmass 2 {MASSES[0]}\n"
     script += f"timestep 0.007\nfix p all equistride/propagate {artifact} Si O\nrun 1\n"
     said = lmp.refused(script, tmp_path)
-    assert "expected 5, 10 or 20 fs; found 7 fs; set `timestep 0.005, 0.01 or 0.02`" in said
+    assert "expected 5, 10 or 20 fs; found 7 fs; set `timestep` to 0.005, 0.01 or 0.02" in said
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -106,6 +106,12 @@ def test_no_atom_depends_on_the_others_or_on_threads() -> None:
         ({"messages": lambda m: m.float()}, TypeError, "messages must have the type of x"),
         ({"weights": lambda w: w[1:]}, ValueError, "weights must have shape"),
         ({"hidden": lambda _: 0}, ValueError, "hidden_channels must be above 0"),
+        (
+            {"hidden": lambda _: 1 << 62},
+            ValueError,
+            "at most 65536; found 9 rows of 5 channels and 4611686018427387904",
+        ),
+        ({"x": lambda x: x[:0].as_strided((0, 2**62, 1), (0, 0, 0))}, ValueError, "with l_max at most 32"),
     ],
 )
 def test_blocks_refuse(change: dict[str, object], error: type[Exception], message: str) -> None:
@@ -205,6 +211,8 @@ def test_bonds_refuse() -> None:
     u = torch.ones(40, dtype=torch.float64)
     with pytest.raises(ValueError, match="finite cutoff above 0"):
         bond_lengths(vectors, 0.0, 5)
+    with pytest.raises(ValueError, match="exponent of the envelope from 0 to 64; found 2 and 1000000000"):
+        bond_lengths(vectors, 2.0, 10**9)
     with pytest.raises(ValueError, match=r"vectors must have shape \[E, 3\]"):
         bond_lengths(vectors[:, :2], 2.0, 5)
     for wrong, error, message in (

@@ -49,6 +49,13 @@ def test_a_list_in_the_configuration(tmp_path: Path) -> None:
         with pytest.raises(EquistrideError, match="stride_fs") as info:
             load_config(tmp_path / "config.yaml", [f"data.stride_fs={wrong}".replace("True", "true")])
         assert "\n" not in str(info.value)
+    for one, several in (
+        (7, [5, 10]),
+        (10, [20, 5]),
+        (10, [5, 20]),
+    ):  # of a configuration that was written, and changed
+        with pytest.raises(ValidationError, match="to be the list of all strides"):
+            config(data={"stride_fs": one, "strides_fs": several})
     with pytest.raises(ValidationError, match="no stride_fs in the curriculum of one network of several strides"):
         config(data=BOTH, curriculum=[{"stride_fs": 2.0}, {"from_step": 5}])
 

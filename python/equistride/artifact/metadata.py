@@ -27,7 +27,7 @@ SAME_STRIDE = 1e-6
 
 def one_of(numbers: Sequence[float]) -> str:
     """Return numbers in words: ``5, 10 or 30``."""
-    *first, last = (f"{number:g}" for number in numbers)
+    *first, last = (f"{number:.10g}" for number in numbers)
     return f"{', '.join(first)} or {last}" if first else last
 
 

@@ -118,6 +118,7 @@ class TrajCastDynamics(MolecularDynamics):
         if barostat is not None:
             self._call(self._run.set_barostat, *require_barostat(barostat))
         self._left: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._time = 0.0
         super().__init__(
             atoms,
             timestep,
@@ -173,11 +174,16 @@ class TrajCastDynamics(MolecularDynamics):
         cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
         arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in (positions, velocities, cell)]
         positions, velocities, cell = (t.numpy() for t in self._call(self._run.step, *arrays, self.nsteps))
+        self._time += self.dt
         if self._moves_box:
             atoms.set_cell(cell)
         atoms.positions = positions
         atoms.set_velocities(velocities / units.fs)
         self._left = (atoms.positions.copy(), atoms.get_velocities() * units.fs)
+
+    def get_time(self) -> float:
+        """Return the time since the start, in ASE's units, of strides of any length."""
+        return self._time
 
     def set_temperature(self, temperature_K: float) -> None:
         """Give the atoms velocities of exactly this temperature [K], counted over 3N - 3 degrees of freedom (3N - 6 for
@@ -207,8 +213,9 @@ class TrajCastDynamics(MolecularDynamics):
         return barostat_statistics(dict(self._run.barostat_statistics()))
 
     def state(self) -> dict[str, Any]:
-        """Return what goes on from here needs beside the atoms: number of strides, random state, what guard and barostat keep."""
-        return {"nsteps": self.nsteps, "run": self._run.state()}
+        """Return what going on from here needs beside the atoms: number of strides, time, random state, what guard and barostat
+        keep."""
+        return {"nsteps": self.nsteps, "time": self._time, "run": self._run.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`state`; the atoms must be those of that time.
@@ -223,3 +230,4 @@ class TrajCastDynamics(MolecularDynamics):
         self._call(self._run.set_state, state["run"])
         self.dt = self._run.stride_fs() * units.fs
         self.nsteps, self._left = int(state["nsteps"]), None
+        self._time = float(state.get("time", self.nsteps * self.dt))

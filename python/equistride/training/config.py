@@ -185,6 +185,14 @@ class PairsConfig(DataConfig):
         strides = sorted(set(map(float, listed)))
         return given | {"stride_fs": strides[-1], "strides_fs": strides if len(strides) > 1 else []}
 
+    @model_validator(mode="after")
+    def _of_the_list(self) -> Self:
+        if self.strides_fs and (
+            self.strides_fs != sorted(set(self.strides_fs)) or self.strides_fs[-1] != self.stride_fs
+        ):
+            raise ValueError("data.stride_fs to be the list of all strides, of which strides_fs is made")
+        return self
+
     @property
     def strides(self) -> list[float]:
         """All strides [fs], the shortest first."""
