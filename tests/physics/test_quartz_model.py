@@ -1,4 +1,4 @@
-"""The released quartz potential: held-out errors, flat energy, flat memory."""
+"""The released quartz potentials: held-out errors, flat energy, flat memory."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from equistride.properties.elastic import elastic_constants
 from equistride.properties.relax import relax
 from equistride.units import BOLTZMANN
 
-MODEL = Path(__file__).parents[2] / "models" / "quartz-esen" / "quartz-esen.pt"
+MODELS = [Path(__file__).parents[2] / "models" / name / f"{name}.pt" for name in ("quartz-esen", "quartz-nequip")]
+MODEL = MODELS[0]
+each_model = pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 TRIGONAL = ((1, 1), (3, 3), (1, 2), (1, 3), (4, 4), (1, 4), (6, 6))
 FORCE_MAE, ENERGY_MAE = 15.0, 0.3  # meV/A: 1.5 % of the rms force; meV/atom
 
 
-def held_out_errors(frames: Frames) -> tuple[float, float]:
+def held_out_errors(path: Path, frames: Frames) -> tuple[float, float]:
     """Return force MAE [meV/A] and energy MAE [meV/atom]; one constant is taken from the energies, whose zero is free."""
-    model = load(MODEL)
+    model = load(path)
     species = model.species_index(frames.numbers.tolist())
     forces, energies = [], []
     for k in range(len(frames)):
@@ -48,16 +50,20 @@ def held_out_errors(frames: Frames) -> tuple[float, float]:
 def test_errors_on_fresh_reference_frames() -> None:
     recipe = QuartzRecipe(72, (Condition(300.0, 2),), frames=6, seed=4711)
     frames = Frames.concatenate([part for _, _, part in generate(recipe)])
-    force, energy = held_out_errors(frames)
-    assert force <= FORCE_MAE
-    assert energy <= 2 * ENERGY_MAE  # two segments are few for a mean of energies; the slow test holds the bar itself
+    for path in MODELS:
+        force, energy = held_out_errors(path, frames)
+        assert force <= FORCE_MAE
+        assert (
+            energy <= 2 * ENERGY_MAE
+        )  # two segments are few for a mean of energies; the slow test holds the bar itself
 
 
 @pytest.mark.slow
+@each_model
 @pytest.mark.parametrize("name", ["quartz72_vash1990_300K", "quartz162_vash1990_300K"])
-def test_errors_on_independent_reference_data(shared_data: Path, name: str) -> None:
+def test_errors_on_independent_reference_data(shared_data: Path, path: Path, name: str) -> None:
     (frames,) = load_frames(shared_data / "reference" / f"{name}.npz")
-    force, energy = held_out_errors(frames)
+    force, energy = held_out_errors(path, frames)
     print(f"{name}: force MAE {force:.2f} meV/A, energy MAE {energy:.3f} meV/atom")
     assert force <= FORCE_MAE
     assert energy <= ENERGY_MAE
@@ -81,14 +87,16 @@ def test_mirror_image_has_the_same_energy() -> None:
 def test_elastic_constants_are_those_of_the_teacher() -> None:
     """Each potential at its own equilibrium; a, c within 0.2 %, all elastic constants that are not zero within 5 %."""
     constants, lengths = [], []
-    for calculator in (EquistrideCalculator(MODEL, dtype="float64"), ReferenceCalculator("SiO.1990.vashishta")):
+    students = [EquistrideCalculator(path, dtype="float64") for path in MODELS]
+    for calculator in (ReferenceCalculator("SiO.1990.vashishta"), *students):
         atoms = relax(quartz(), calculator).atoms
         lengths.append(atoms.cell.lengths())
         found = elastic_constants(atoms, calculator)
         assert found.stable
         constants.append([found.constants[i - 1, j - 1] for i, j in TRIGONAL])
-    np.testing.assert_allclose(lengths[0], lengths[1], rtol=2e-3)
-    np.testing.assert_allclose(constants[0], constants[1], rtol=0.05)
+    for student in (1, 2):
+        np.testing.assert_allclose(lengths[student], lengths[0], rtol=2e-3)
+        np.testing.assert_allclose(constants[student], constants[0], rtol=0.05)
 
 
 def nve_simulation(repeats: tuple[int, int, int], warm_steps: int) -> Simulation:
