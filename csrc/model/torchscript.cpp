@@ -36,6 +36,8 @@ std::string last_sentence(const std::string &text) {
 
 constexpr std::size_t KEPT_BESIDE_LAYOUTS = 64U << 20U; // bytes: weights of larger models are read again when needed
 
+constexpr std::size_t PIECE = 4U << 20U; // bytes that are worth giving back
+
 class TorchScriptContainer final : public Container {
 public:
     TorchScriptContainer(const Content &content, Metadata &metadata, const std::string &name)
@@ -68,16 +70,21 @@ public:
         const LoopBound bound;
         read_again();
         lay_out(device, dtype);
-        for (auto &[used, original] : stored_) {
-            if (original.defined())
-                used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
+        const auto let_go = [this] {
             if (file_)
-                original = at::Tensor();
+                return_freed_memory();
+        };
+        let_go();
+        for (auto &[used, original] : stored_) {
+            if (!original.defined())
+                continue;
+            used.set_data(original.is_floating_point() ? original.to(device, dtype) : original.to(device));
+            if (file_ && std::exchange(original, at::Tensor()).nbytes() > PIECE)
+                let_go();
         }
         for (const torch::jit::Module &part : packs_)
             part.get_method("pack")({});
-        if (file_)
-            return_freed_memory();
+        let_go();
         if (system_)
             set_system(system_->first, system_->second);
     }
