@@ -128,6 +128,7 @@ def test_libraries_of_another_build(tmp_path: Path) -> None:
     assert found["OpenMM", "plugin"].value == "was built for OpenMM 8.5.0"
     assert "pip install 'openmm>=8.5.0,<8.6'" in found["OpenMM", "plugin"].advice
     assert "does not load" in found["lammps", "plugin"].value
+    assert found["lammps", "plugin"].advice == "mend what is said of torch first"
 
 
 def test_without_the_command_line(tmp_path: Path) -> None:

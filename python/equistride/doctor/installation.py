@@ -13,7 +13,10 @@ from equistride import __version__
 from equistride.doctor.build_facts import LIBRARY_DIR, OPERATORS, build_facts, missing
 from equistride.doctor.finding import Finding
 
-AGAIN = "install equistride again: pip install --no-build-isolation --force-reinstall --no-deps equistride"
+AGAIN = (
+    "install equistride again, from a wheel that fits or, in its sources, by "
+    "pip install --no-build-isolation --force-reinstall --no-deps ."
+)
 TRUST, SIMD = "EQUISTRIDE_TRUST_COMPILED", "EQUISTRIDE_SIMD"
 OWN_PARTS = ("torch", "openmm")
 """Packages that the doctor looks at by themselves."""
