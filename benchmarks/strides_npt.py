@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/strides_npt.py [--temperatures 100 300 500] [--strides 3000]
 
-Strides of models/quartz-trajcast-30fs, whose box moves by the energy of models/quartz-nequip, every 5 strides; `fix npt` of LAMMPS
-with SiO.1990.vashishta, which both learned from, of the same simulated time and half as much again. Both keep the angles and have
-one factor for a and b. Means over all but the first fifth, with standard errors from blocks. 162 atoms, 1 bar.
+Strides of models/quartz-trajcast-30fs, whose box moves by the energy of models/quartz-nequip, every 5 strides; `fix npt` of
+LAMMPS with SiO.1990.vashishta, which both learned from, of the same simulated time and half as much again. Both keep the angles
+and have one factor for a and b. Means over all but the first fifth, with standard errors from blocks. 162 atoms, 1 bar.
 """
 
 from __future__ import annotations
