@@ -246,3 +246,13 @@ def test_an_unknown_part() -> None:
         EquistrideError, match="the part is not known; expected gpu or lammps or mpi or compiler; found openmmm"
     ):
         examine(["openmmm"])
+
+
+def test_processes_that_tell_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes under MPI may write at once: a fact is written whole, and the end of its line later."""
+    told = tmp_path / "python"
+    told.write_text("""#!/bin/sh\nprintf '{"world": 2}{"world": 2}\\n\\n{"rank": 1}'\n""")
+    told.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(told))
+    facts = Probe("probe_lammps").facts()
+    assert (facts["world"], facts["rank"]) == (2, 1)

@@ -57,7 +57,9 @@ class Probe:
             ended = f"it crashed with {signal.Signals(-code).name}" if code < 0 else f"it ended with status {code}"
         told: dict[str, Any] = {}
         for line in out.splitlines():
-            if line.startswith("{"):
-                told |= json.loads(line)
+            while line.startswith("{"):  # of two processes in one line, where they wrote at once
+                fact, end = json.JSONDecoder().raw_decode(line)
+                told |= fact
+                line = line[end:]
         self._facts = told | {ENDED: ended, ERRORS: errors.strip()}
         return self._facts
