@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/strides_npt.py [--temperatures 100 300 500] [--strides 3000]
 
-Strides of models/quartz-trajcast-30fs, whose box moves by the energy of models/quartz-nequip, every 5 strides; `fix npt` of
-LAMMPS with SiO.1990.vashishta, which both learned from, of the same simulated time and half as much again. Both keep the angles
-and have one factor for a and b. Means over all but the first fifth, with standard errors from blocks. 162 atoms, 1 bar.
+Strides of models/quartz-trajcast-30fs, whose box moves by the energy of models/quartz-esen, every 5 strides; `fix npt` of LAMMPS
+with SiO.1990.vashishta, which both learned from, of the same simulated time and half as much again. Both keep the angles and have
+one factor for a and b. Means over all but the first fifth, with standard errors from blocks. 162 atoms, 1 bar.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def strides(temperature: float, count: int, seed: int) -> NDArray[np.float64]:
     atoms: Atoms = quartz(REPEATS)
     run = TrajCastDynamics(
         atoms, MODELS / "quartz-trajcast-30fs/quartz-trajcast-30fs.pt", temperature_K=temperature, seed=seed,
-        guard=Guard(MODELS / "quartz-nequip/quartz-nequip.pt", every=10),
+        guard=Guard(MODELS / "quartz-esen/quartz-esen.pt", every=10),
         barostat=Barostat(pressure=1.0, every=5, axes="xy,z"),
     )  # fmt: skip
     run.set_temperature(temperature)
