@@ -1,5 +1,6 @@
 // First gradients of the atoms' blocks; weights are frozen.
 #include "atom_block/atom_block.h"
+#include "frozen.h"
 #include "operators.h"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -11,6 +12,8 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+constexpr char WEIGHTS[] = "weights of the fused norm and atom block";
 
 Tensor call_norm(const SphericalNorm &in) {
     static const auto op = find_operator<decltype(spherical_norm_with<call_norm>)>("equistride::spherical_norm");
@@ -63,37 +66,21 @@ struct Block : torch::autograd::Function<Block> {
     }
 };
 
-bool wants_gradient(std::initializer_list<Tensor> tensors) {
-    return at::GradMode::is_enabled() &&
-           std::any_of(tensors.begin(), tensors.end(), [](const Tensor &tensor) { return tensor.requires_grad(); });
-}
-
-void check_frozen(std::initializer_list<Tensor> tensors) {
-    TORCH_CHECK_VALUE(!wants_gradient(tensors), "weights of the fused norm and atom block have no gradient here; "
-                                                "expected tensors that need none; train with the plain network and "
-                                                "fuse it afterwards");
-}
-
-void refuse_second(std::initializer_list<Tensor> tensors) {
-    TORCH_CHECK_NOT_IMPLEMENTED(!wants_gradient(tensors), "the fused norm and atom block have first gradients only; "
-                                                          "for second gradients use the plain network");
-}
-
 Tensor norm_autograd(const SphericalNorm &in) {
-    check_frozen({in.weight, in.bias, in.balance});
+    check_frozen(WEIGHTS, {in.weight, in.bias, in.balance});
     return Norm::apply(in.x, in);
 }
 Tensor norm_backward_autograd(const Tensor &grad, const SphericalNorm &in) {
-    refuse_second({grad, in.x, in.weight, in.bias, in.balance});
+    refuse_second("the fused norm and atom block have", {grad, in.x, in.weight, in.bias, in.balance});
     at::AutoDispatchBelowADInplaceOrView below;
     return call_norm_backward(grad, in);
 }
 Tensor block_autograd(const AtomBlock &in) {
-    check_frozen({in.weights});
+    check_frozen(WEIGHTS, {in.weights});
     return Block::apply(in.x, in.messages, in);
 }
 Tensor block_backward_autograd(const Tensor &grad, const AtomBlock &in) {
-    refuse_second({grad, in.x, in.messages, in.weights});
+    refuse_second("the fused norm and atom block have", {grad, in.x, in.messages, in.weights});
     at::AutoDispatchBelowADInplaceOrView below;
     return call_block_backward(grad, in);
 }

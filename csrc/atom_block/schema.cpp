@@ -2,7 +2,6 @@
 #include "atom_block/atom_block.h"
 #include "checks.h"
 #include "edge_block/panels.h"
-#include "packing.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -47,7 +46,7 @@ int64_t packed_size(const AtomShape &shape) {
 
 Tensor like_x(const SphericalNorm &in) {
     checked_shape(in);
-    return at::empty_symint(in.x.sym_sizes(), in.x.options());
+    return memory_like(in.x, true);
 }
 Tensor like_x_backward(const Tensor &grad, const SphericalNorm &in) {
     check_grad_of_atoms(grad, in.x);
@@ -55,7 +54,7 @@ Tensor like_x_backward(const Tensor &grad, const SphericalNorm &in) {
 }
 Tensor block_like_x(const AtomBlock &in) {
     check_atom_block(in, in.shape());
-    return at::empty_symint(in.x.sym_sizes(), in.x.options());
+    return memory_like(in.x, true);
 }
 Tensor block_like_x_backward(const Tensor &grad, const AtomBlock &in) {
     check_grad_of_atoms(grad, in.x);
@@ -80,7 +79,7 @@ Tensor atom_block_pack(const Tensor &norm_weight, const Tensor &norm_bias, const
     layer(up_weight, at::cat({gates_weight, up_weight[0]}), at::cat({gates_bias, up_bias}));
     layer(down_weight, down_weight[0], down_bias);
     parts.insert(parts.end(), back.begin(), back.end());
-    return PackScope::wanted(at::cat({norm_weight.flatten(), norm_bias, balance.flatten(), in_panels(parts)}));
+    return at::cat({norm_weight.flatten(), norm_bias, balance.flatten(), in_panels(parts)});
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 // First gradients of the edge block and of the splines; weights and tables are frozen.
 #include "edge_block/edge_block.h"
+#include "frozen.h"
 #include "operators.h"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -77,23 +78,6 @@ struct Splines : torch::autograd::Function<Splines> {
     }
 };
 
-bool wants_gradient(const variable_list &tensors) {
-    return at::GradMode::is_enabled() &&
-           std::any_of(tensors.begin(), tensors.end(), [](const Tensor &tensor) { return tensor.requires_grad(); });
-}
-
-void check_frozen(const char *what, const variable_list &tensors) {
-    TORCH_CHECK_VALUE(!wants_gradient(tensors), what,
-                      " have no gradient here; expected tensors that need none; train with "
-                      "the plain network and fuse it afterwards");
-}
-
-void refuse_second(const variable_list &tensors) {
-    TORCH_CHECK_NOT_IMPLEMENTED(!wants_gradient(tensors),
-                                "the fused edge block has first gradients only; for second gradients use the plain "
-                                "network");
-}
-
 Tensor bond_frames_autograd(const Tensor &vectors, int64_t l_max) {
     at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = find_operator<decltype(bond_frames_autograd)>("equistride::bond_frames");
@@ -107,7 +91,7 @@ std::tuple<Tensor, Tensor> edge_block_autograd(const EdgeBlock &in, int64_t keep
 }
 
 EdgeGradients edge_block_backward_autograd(const Tensor &grad, const EdgeBlock &in, const Tensor &kept) {
-    refuse_second({grad, in.x, in.vectors, in.frames, in.envelope, in.hidden, in.weights});
+    refuse_second("the fused edge block has", {grad, in.x, in.vectors, in.frames, in.envelope, in.hidden, in.weights});
     at::AutoDispatchBelowADInplaceOrView below;
     return call_block_backward(grad, in, kept);
 }
@@ -118,7 +102,7 @@ Tensor radial_splines_autograd(const RadialSplines &in) {
 }
 
 Tensor radial_splines_backward_autograd(const Tensor &grad, const RadialSplines &in) {
-    refuse_second({grad, in.lengths, in.tables});
+    refuse_second("the fused edge block has", {grad, in.lengths, in.tables});
     at::AutoDispatchBelowADInplaceOrView below;
     return call_splines_backward(grad, in);
 }

@@ -7,6 +7,7 @@
 #include "edge_block/edge_block.h"
 #include "edge_block/rotations.h"
 #include "edges.h"
+#include "frozen.h"
 #include "operators.h"
 #include "threads.h"
 
@@ -32,7 +33,6 @@ void check_lengths(const Tensor &vectors, double cutoff, int64_t exponent) {
                       "; found ", cutoff, " and ", exponent);
 }
 
-Tensor like(const Tensor &tensor) { return at::empty_symint(tensor.sym_sizes(), tensor.options()); }
 Tensor one_a_row(const Tensor &rows) { return at::empty_symint({rows.sym_size(0)}, rows.options()); }
 
 template <class Real> struct Envelope {
@@ -59,9 +59,8 @@ template <class Real> struct Envelope {
     }
 };
 
-// Calls call(e, vector, length, envelope function) for all bonds.
+// Calls call(e, vector, length, envelope function) for all bonds, which were checked.
 template <class F> void over_bonds(const Tensor &vectors, double cutoff, int64_t exponent, F &&call) {
-    check_lengths(vectors, cutoff, exponent);
     const Tensor from = vectors.contiguous();
     const Threads threads(double(vectors.size(0)) * 8 * MOVE);
     AT_DISPATCH_FLOATING_TYPES(vectors.scalar_type(), "bond_lengths", [&] {
@@ -97,13 +96,13 @@ Tensor bond_lengths_backward_any(const Tensor &on_lengths, const Tensor &on_enve
     check_lengths(vectors, cutoff, exponent);
     check_grad("grad_lengths", on_lengths, vectors, vectors.sym_size(0));
     check_grad("grad_envelope", on_envelope, vectors, vectors.sym_size(0));
-    return like(vectors);
+    return memory_like(vectors, true);
 }
 
 // A vector without a length has no gradient.
 Tensor bond_lengths_backward_cpu(const Tensor &on_lengths, const Tensor &on_envelope, const Tensor &vectors,
                                  double cutoff, int64_t exponent) {
-    const Tensor out = bond_lengths_backward_any(on_lengths, on_envelope, vectors, cutoff, exponent).contiguous(),
+    const Tensor out = bond_lengths_backward_any(on_lengths, on_envelope, vectors, cutoff, exponent),
                  of_length = on_lengths.contiguous(), of_envelope = on_envelope.contiguous();
     over_bonds(vectors, cutoff, exponent, [&]<class Real>(int64_t e, const Real *v, Real r, const Envelope<Real> &u) {
         const Real g = of_length.const_data_ptr<Real>()[e] + of_envelope.const_data_ptr<Real>()[e] * u.slope(r);
@@ -158,7 +157,7 @@ struct EdgeDegree {
 };
 using DegreeGradients = std::tuple<Tensor, Tensor, Tensor>; // to vectors, envelope, radial
 
-// Calls call(shape, kernels, edges, threads, data).
+// Calls call(kernels, edges, threads).
 template <class F> void with_degree(const EdgeDegree &in, const Shape &shape, F &&call) {
     const Tensor index = in.edge_index.contiguous();
     const Edges edges(index, in.scalars.size(0), in.scalars.size(0));
@@ -201,16 +200,15 @@ DegreeGradients edge_degree_backward_any(const Tensor &grad, const EdgeDegree &i
     TORCH_CHECK_VALUE(grad.dim() == 3 && grad.sym_size(0) == in.scalars.sym_size(0) && grad.sym_size(1) == shape.size &&
                           grad.sym_size(2) == shape.channels,
                       "grad must have shape [N, ", shape.size, ", ", shape.channels, "]; found ", grad.sym_sizes());
-    return {like(in.vectors), like(in.envelope), like(in.radial)};
+    return {memory_like(in.vectors, true), memory_like(in.envelope, true), memory_like(in.radial, true)};
 }
 
 DegreeGradients edge_degree_backward_cpu(const Tensor &grad, const EdgeDegree &in) {
-    edge_degree_backward_any(grad, in);
+    const auto out = edge_degree_backward_any(grad, in);
+    const auto &[on_vectors, on_envelope, on_radial] = out;
     const Shape shape = in.shape();
     const Tensor dense = grad.contiguous(), vectors = in.vectors.contiguous(), frames = in.frames.contiguous(),
                  envelope = in.envelope.contiguous(), radial = in.radial.contiguous();
-    const auto empty = [](const Tensor &tensor) { return at::empty(tensor.sizes(), tensor.options()); };
-    const Tensor on_vectors = empty(vectors), on_envelope = empty(envelope), on_radial = empty(radial);
     with_degree(in, shape,
                 [&]<class Real>(const EdgeKernels<Real> &kernels, const Edges &edges, const Threads &threads) {
                     const auto data = [](const Tensor &tensor) { return tensor.const_data_ptr<Real>(); };
@@ -232,7 +230,7 @@ DegreeGradients edge_degree_backward_cpu(const Tensor &grad, const EdgeDegree &i
                         }
                     });
                 });
-    return {on_vectors, on_envelope, on_radial};
+    return out;
 }
 
 // The arguments one by one.
@@ -294,16 +292,6 @@ struct Degree : torch::autograd::Function<Degree> {
     }
 };
 
-bool wants_gradient(std::initializer_list<Tensor> tensors) {
-    return at::GradMode::is_enabled() &&
-           std::any_of(tensors.begin(), tensors.end(), [](const Tensor &tensor) { return tensor.requires_grad(); });
-}
-
-void refuse_second(std::initializer_list<Tensor> tensors) {
-    TORCH_CHECK_NOT_IMPLEMENTED(!wants_gradient(tensors), "the fused bonds have first gradients only; for second "
-                                                          "gradients use the plain network");
-}
-
 std::tuple<Tensor, Tensor> bond_lengths_autograd(const Tensor &vectors, double cutoff, int64_t exponent) {
     const variable_list out = Lengths::apply(vectors, cutoff, exponent);
     return {out[0], out[1]};
@@ -311,18 +299,16 @@ std::tuple<Tensor, Tensor> bond_lengths_autograd(const Tensor &vectors, double c
 Tensor bond_lengths_backward_autograd(const Tensor &on_lengths, const Tensor &on_envelope, const Tensor &vectors,
                                       double cutoff, int64_t exponent) {
     static const auto op = find_operator<decltype(bond_lengths_backward_cpu)>("equistride::bond_lengths_backward");
-    refuse_second({on_lengths, on_envelope, vectors});
+    refuse_second("the fused bonds have", {on_lengths, on_envelope, vectors});
     at::AutoDispatchBelowADInplaceOrView below;
     return op.call(on_lengths, on_envelope, vectors, cutoff, exponent);
 }
 Tensor edge_degree_autograd(const EdgeDegree &in) {
-    TORCH_CHECK_VALUE(!wants_gradient({in.scalars, in.frames}),
-                      "scalars and frames of edge_degree have no gradient here; expected tensors that need none; train "
-                      "with the plain network and fuse it afterwards");
+    check_frozen("scalars and frames of edge_degree", {in.scalars, in.frames});
     return Degree::apply(in.vectors, in.envelope, in.radial, in);
 }
 DegreeGradients edge_degree_backward_autograd(const Tensor &grad, const EdgeDegree &in) {
-    refuse_second({grad, in.scalars, in.vectors, in.frames, in.envelope, in.radial});
+    refuse_second("the fused bonds have", {grad, in.scalars, in.vectors, in.frames, in.envelope, in.radial});
     at::AutoDispatchBelowADInplaceOrView below;
     return call_degree_backward(grad, in);
 }

@@ -28,7 +28,8 @@ public:
     at::Tensor lattice(const at::Tensor &cell, std::int64_t atoms) const;
     /// Not finite for a box without a volume, which the search for neighbours refuses.
     static at::Tensor inverse_of(const at::Tensor &lattice);
-    /// Positions [N, 3] in double precision near the origin; the lattice and its inverse are on their device.
+    /// Positions [N, 3] in double precision near the origin; the lattice and its inverse are on their device. Neither
+    /// is looked at where the system is open along all axes.
     at::Tensor near_origin(const at::Tensor &positions, const at::Tensor &lattice, const at::Tensor &inverse) const;
     /// A frame on the model's device in its input_dtype(), without edges. Raises c10::ValueError for positions that are
     /// not finite.

@@ -72,8 +72,10 @@ std::unique_ptr<Model> Model::from_archive(Content content, const ArchiveInfo &i
         TORCH_CHECK_VALUE(info.digested || !metadata.digest, name,
                           " was changed after it was written: its digest (extra/digest.json) is gone; take it from "
                           "where it was exported, or export the model again");
-        if (compiled)
-            require_trust(*(content = content.whole()).whole(), name);
+        if (compiled) {
+            content = content.whole(); // what is trusted is what will run
+            require_trust(*content.whole(), name);
+        }
         auto container = (compiled ? load_aoti : load_torchscript)(content, metadata, name);
         auto model = std::make_unique<Model>(std::move(container), std::move(metadata));
         try { // of format 1, also what the module is comes to light

@@ -35,6 +35,13 @@ def run(frames: int, seed: int, steps: int = 4) -> tuple[np.ndarray, np.ndarray]
     return np.stack([o[0] for o in out]), np.stack([o[1] for o in out])
 
 
+def write_folder(path: Path) -> Path:
+    """Write 30 runs of 12 fs for training and 6 for the test, a frame each 2 fs."""
+    write(path / "train.npz", 30, 100)
+    write(path / "test.npz", 6, 900)
+    return path
+
+
 def write(path: Path, segments: int, seed: int, frames: int = 7) -> Frames:
     """Write runs of the toy as one npz file without labels."""
     runs = [run(frames, seed + k) for k in range(segments)]

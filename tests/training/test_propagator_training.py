@@ -29,11 +29,7 @@ SPECIES = ["O", "Si"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 30 runs of 12 fs for training and 6 for the test."""
-    path = tmp_path_factory.mktemp("moving")
-    moving_toy.write(path / "train.npz", 30, 100)
-    moving_toy.write(path / "test.npz", 6, 900)
-    return path
+    return moving_toy.write_folder(tmp_path_factory.mktemp("moving"))
 
 
 def config(**sections: Any) -> PropagatorConfig:

@@ -28,11 +28,7 @@ BOTH: dict[str, Any] = {"stride_fs": [4, 2]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of 12 fs, a frame each 2 fs."""
-    path = tmp_path_factory.mktemp("moving")
-    moving_toy.write(path / "train.npz", 30, 100)
-    moving_toy.write(path / "test.npz", 6, 900)
-    return path
+    return moving_toy.write_folder(tmp_path_factory.mktemp("moving"))
 
 
 def test_a_list_in_the_configuration(tmp_path: Path) -> None:

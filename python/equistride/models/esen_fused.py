@@ -195,8 +195,6 @@ class FusedESEN(nn.Module):
     def pack(self) -> None:
         """Lay the blocks' weights out as the kernels of this build read them: once, before the first call."""
         for fused, block in zip(self.blocks, self.plain.blocks):  # noqa: B905 (TorchScript knows no strict=)
-            if isinstance(fused.atoms, AtomBlock):
-                fused.atoms.pack()
             edgewise = block.edgewise
             first, second, last = edgewise.first, edgewise.second, edgewise.radial.last
             fused.edgewise.weights = torch.ops.equistride.edge_block_pack(
@@ -297,4 +295,7 @@ def fuse(network: ESEN, splines: float | None = TOLERANCE) -> FusedESEN:
     weight = network.embedding.weight
     fused = fused.to(weight.device, weight.dtype).requires_grad_(False)
     fused.pack()
+    for block in fused.blocks:
+        if isinstance(block.atoms, AtomBlock):
+            block.atoms.pack()
     return fused

@@ -4,6 +4,8 @@ For weights that are frozen. The plain versions are :class:`~equistride.nn.spher
 :class:`~equistride.nn.spherical.SpectralFeedForward`, which still run on a GPU. First gradients only, to the features.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -36,11 +38,15 @@ class PlainAtomBlock(nn.Module):
 
     def forward(self, x: Tensor, messages: Tensor) -> Tensor:
         """Return the updated features, of the shape of both, [N, (l_max+1)^2, C]."""
+        return self.on_gpu(x, messages)
+
+    def on_gpu(self, x: Tensor, messages: Tensor) -> Tensor:
+        """Return the same by torch's operators, which run anywhere."""
         x = x + messages
         return x + self.feed_forward(self.norm(x))
 
 
-class AtomBlock(nn.Module):
+class AtomBlock(PlainAtomBlock):
     """The same in one operator, for a network that is gated degree by degree.
 
     Attributes
@@ -50,10 +56,11 @@ class AtomBlock(nn.Module):
     """
 
     weights: Tensor
+    if TYPE_CHECKING:  # TorchScript reads annotations of modules as those of values
+        feed_forward: SpectralFeedForward
 
     def __init__(self, norm: SphericalRMSNorm, feed_forward: SpectralFeedForward) -> None:
-        super().__init__()
-        self.norm, self.feed_forward = norm, feed_forward
+        super().__init__(norm, feed_forward)
         self.hidden_channels = feed_forward.up.weight.size(1)
         self.register_buffer("weights", torch.empty(0), persistent=False)
 
@@ -82,8 +89,3 @@ class AtomBlock(nn.Module):
         if x.is_cuda:
             return self.on_gpu(x, messages)
         return torch.ops.equistride.atom_block(x, messages, self.weights, self.hidden_channels, self.norm.eps)
-
-    def on_gpu(self, x: Tensor, messages: Tensor) -> Tensor:
-        """Return the same by torch's operators."""
-        x = x + messages
-        return x + self.feed_forward(self.norm(x))
