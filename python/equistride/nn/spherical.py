@@ -92,6 +92,13 @@ class SphericalLinear(Packed):
         matrices = by_degree(self.weight).transpose(1, 2)
         return [matrices, on_first_row(self.bias, matrices.size(0))[:, None]]
 
+    @torch.jit.export
+    def pack(self) -> None:
+        """Make them once on a GPU; on a CPU fused networks do not read them, and they are l_max + 1 times the weights."""
+        self.unpack()
+        if self.weight.is_cuda:
+            self.packed = self.factors()
+
 
 class Gate(nn.Module):
     """SiLU on the scalar row, sigmoid gates per degree on the other rows.
