@@ -11,6 +11,7 @@ round gives one ratio. Loading an artifact tells glibc to keep freed memory, whi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -95,11 +96,12 @@ class Here:
 
 
 def serve(pipe: Connection, name: str, options: argparse.Namespace) -> None:
-    """Answer what :class:`Apart` asks."""
+    """Answer what :class:`Apart` asks, until it is gone."""
     side = Here(name, options)
     pipe.send(peak())
-    while True:
-        pipe.send(side.forces(pipe.recv()))
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.send(side.forces(pipe.recv()))
 
 
 class Apart:
@@ -108,7 +110,8 @@ class Apart:
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         made = multiprocessing.get_context("spawn")
         self.pipe, theirs = made.Pipe()
-        made.Process(target=serve, args=(theirs, name, options), daemon=True).start()
+        made.Process(target=serve, args=(theirs, name, options)).start()
+        theirs.close()
         print(f"{name:>11}: {self.pipe.recv():.2f} GB loaded")
 
     def forces(self, atoms: Atoms) -> tuple[float, Array, float]:

@@ -1,6 +1,7 @@
 // What fix equistride/propagate is told after the elements.
 #pragma once
 
+#include "host.h"
 #include "keywords.h"
 #include "propagation/barostat.h"
 #include "propagation/guard.h"
