@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from equistride import _native
+import equistride._native as _native
 from equistride.errors import EquistrideError
 
 
