@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from broken_environments import Environment
 from typer.testing import CliRunner
 
 from equistride.bench.timing import processor
@@ -41,6 +42,18 @@ def test_the_demo_shows_both(tmp_path: Path) -> None:
     assert "differs from the reference by" in facts["settings"]["structure in strides"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("ns/day") == 3
+
+
+def test_without_lammps_there_is_no_reference(tmp_path: Path) -> None:
+    """A plain installation of the wheel has none."""
+    command = ["demo", "--nvt", "100", "--nve", "100", "--strides", "20", "--model", str(POTENTIAL)]
+    command += ["--propagator", str(PROPAGATOR), "-o", "out"]
+    environment = Environment(tmp_path / "environment", without=("lammps",))
+    done = environment.run("-m", "equistride.cli.main", *command)
+    assert done.returncode == 0, done.stderr
+    assert "LAMMPS is not installed, so the report has no reference beside it: pip install" in done.stdout
+    facts = json.loads((environment.folder / "out" / "report.json").read_text())
+    assert "differs from the potential's run by" in facts["settings"]["structure in strides"]
 
 
 @pytest.mark.parametrize(

