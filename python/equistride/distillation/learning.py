@@ -11,7 +11,6 @@ import numpy as np
 from equistride.artifact.checkpoint import LAST, PREVIOUS
 from equistride.artifact.export import export
 from equistride.data.frames import load
-from equistride.errors import quiet
 from equistride.training.config import AnyConfig, PropagatorConfig
 from equistride.training.run import train
 
@@ -33,8 +32,7 @@ def learn(config: AnyConfig, root: Path, output: Path, progress: Callable[[int, 
         Told steps done and steps in all.
     """
     begun = any((output / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS))
-    with quiet("lightning.pytorch", "lightning"):  # its remarks on short runs and on its own services
-        return train(config, root, output, resume=begun, progress=False, tick=progress)
+    return train(config, root, output, resume=begun, progress=False, tick=progress)
 
 
 def shortest_bond(path: Path) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from equistride.artifact.checkpoint import LAST, PREVIOUS, read_checkpoint
-from equistride.errors import EquistrideError
+from equistride.errors import EquistrideError, quiet
 from equistride.training.checkpoints import CheckpointFiles, newest
 from equistride.training.config import AnyConfig, PropagatorConfig
 from equistride.training.task import Task, potential_task, propagator_task
@@ -145,7 +144,10 @@ def train(
     if resume:
         _check_same_model(output, before, task.module.config)
     output.mkdir(parents=True, exist_ok=True)
-    with locked(output) if _first_process() else nullcontext():
+    if progress and _first_process():
+        print(f"{sum(p.numel() for p in task.module.model.parameters()):,} parameters, {config.trainer.steps:,} steps")
+    # Lightning's remarks on short and resumed runs, and on its own services
+    with locked(output) if _first_process() else nullcontext(), quiet("lightning.pytorch", "lightning"):
         return _fit(config, task, output, begin, progress, tick)
 
 
@@ -183,14 +185,12 @@ def _fit(
         log_every_n_steps=50,
         inference_mode=False,
         enable_progress_bar=progress,
-        enable_model_summary=progress,
+        enable_model_summary=False,
         use_distributed_sampler=False,  # the order of frames is shared out by EpochShuffle
         default_root_dir=output,
         plugins=[CheckpointFiles()],
     )
-    with warnings.catch_warnings(), _stoppable():
-        # the loader begins where the checkpoint ended
-        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+    with _stoppable():
         trainer.fit(
             task.module,
             task.training,
