@@ -11,6 +11,12 @@ list(GET _torch 1 EQUISTRIDE_TORCH_VERSION)
 list(GET _torch 2 EQUISTRIDE_TORCH_CUDA)
 list(GET _torch 3 _torch_cxx11)
 message(STATUS "torch ${EQUISTRIDE_TORCH_VERSION} (CUDA: ${EQUISTRIDE_TORCH_CUDA}) at ${EQUISTRIDE_TORCH_DIR}")
+# Where our libraries look for torch's last. What an isolated build has is gone after it, and anybody may put another there.
+set(EQUISTRIDE_ISOLATED "/(pip-)?build-env-|/builds-v0/")
+set(EQUISTRIDE_TORCH_RPATH ";${EQUISTRIDE_TORCH_DIR}/lib")
+if(EQUISTRIDE_TORCH_DIR MATCHES "${EQUISTRIDE_ISOLATED}")
+  set(EQUISTRIDE_TORCH_RPATH "")
+endif()
 
 add_library(torch_wheel INTERFACE)
 target_include_directories(torch_wheel SYSTEM INTERFACE
