@@ -52,7 +52,7 @@ else
   plan=(
     "bars|45|$python -m pytest -m cuda -q -s -rfE tests/bench/test_gpu_bars.py"
     "openmm|45|$python -m pytest -m cuda -q -rfE --durations=10 tests/engines/test_openmm_cuda.py"
-    "others|85|$python $tests tests/ops/test_edge_block_cuda.py"
+    "others|85|$python $tests tests/ops/test_atom_block_cuda.py tests/ops/test_edge_block_cuda.py"
     "bench|60|$python -m equistride.cli.main bench --test potential-quartz-4374,propagator-quartz-4374 --seconds 5 --outfile $out/bench.json"
   )
 fi

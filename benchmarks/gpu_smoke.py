@@ -23,6 +23,8 @@ from equistride.artifact.native import open_native
 from equistride.bench.catalogue import parse
 from equistride.bench.kernels import graph_of, padded_list_arguments
 from equistride.bench.models import choose
+from equistride.nn.atom_block import AtomBlock
+from equistride.nn.spherical import SpectralFeedForward, SphericalRMSNorm
 from equistride.nn.tensor_product import TensorProductConvolution
 
 ATOMS = 576
@@ -63,6 +65,11 @@ def operators() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
     spec = (convolution.paths, convolution.couplings)
     r, v, moves, after = (random(ATOMS, 3) for _ in range(4))
     masses = 1 + random(ATOMS, 1).abs()
+    norm, network = SphericalRMSNorm(2, 64).double(), SpectralFeedForward(2, 64, 64).double()
+    block = AtomBlock(norm.requires_grad_(False), network.requires_grad_(False))
+    block.pack()
+    features = x.view(ATOMS, 9, 64)
+    on_atoms = (features, features.flip(0), block.weights, 64, norm.eps)
     numbers = torch.tensor([0.9, 0.8, 2.5e-6], dtype=torch.float64)
     return {
         "neighbors": (OPS.neighbors, padded_list_arguments(graph, 5.0)[:4]),
@@ -71,6 +78,12 @@ def operators() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
         "edge_vectors_backward": (OPS.edge_vectors_backward, (random(graph.edges, 3), *edges, ATOMS)),
         "edge_virial": (OPS.edge_virial, (graph.vectors, random(graph.edges, 3))),
         "tensor_product_table": (OPS.tensor_product_table, (x, y, *table, 1.0, 0.06, graph.edge_index, *spec, ATOMS)),
+        "spherical_norm": (
+            OPS.spherical_norm,
+            (features, norm.factors()[0], norm.bias, norm.balance.view(-1), norm.eps),
+        ),
+        "atom_block": (OPS.atom_block, on_atoms),
+        "atom_block_backward": (OPS.atom_block_backward, (features.roll(1, 0), *on_atoms)),
         "keep_momenta": (OPS.keep_momenta, (r, v, moves, after, masses, 5.0, True)),
         "thermostat": (OPS.thermostat, (r, v, masses, torch.arange(ATOMS) + 1, torch.tensor([3, 4]), numbers, True)),
     }

@@ -7,6 +7,7 @@
 #include "atom_block/kernels.h"
 
 #include <ATen/core/Tensor.h>
+#include <torch/library.h>
 
 namespace equistride {
 
@@ -54,6 +55,13 @@ template <auto FUNCTION>
 Tensor atom_block_backward_with(const Tensor &grad, const Tensor &x, const Tensor &messages, const Tensor &weights,
                                 int64_t hidden_channels, double eps) {
     return FUNCTION(grad, {x, messages, weights, hidden_channels, eps});
+}
+
+template <auto NORM, auto NORM_BACKWARD, auto BLOCK, auto BLOCK_BACKWARD> void implement_atom_block(torch::Library &m) {
+    m.impl("spherical_norm", spherical_norm_with<NORM>);
+    m.impl("spherical_norm_backward", spherical_norm_backward_with<NORM_BACKWARD>);
+    m.impl("atom_block", atom_block_with<BLOCK>);
+    m.impl("atom_block_backward", atom_block_backward_with<BLOCK_BACKWARD>);
 }
 
 // Shapes, types and devices, without reading a tensor.

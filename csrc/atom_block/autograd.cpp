@@ -88,10 +88,7 @@ Tensor block_backward_autograd(const Tensor &grad, const AtomBlock &in) {
 } // namespace
 
 TORCH_LIBRARY_IMPL(equistride, Autograd, m) {
-    m.impl("spherical_norm", spherical_norm_with<norm_autograd>);
-    m.impl("spherical_norm_backward", spherical_norm_backward_with<norm_backward_autograd>);
-    m.impl("atom_block", atom_block_with<block_autograd>);
-    m.impl("atom_block_backward", atom_block_backward_with<block_backward_autograd>);
+    implement_atom_block<norm_autograd, norm_backward_autograd, block_autograd, block_backward_autograd>(m);
 }
 
 } // namespace equistride

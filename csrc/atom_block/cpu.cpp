@@ -1,7 +1,6 @@
 // The blocks on the CPU: a dozen atoms at a time, which share what is read of the matrices.
 #include "atom_block/atom_block.h"
-#include "edge_block/kernels.h"
-#include "edge_block/panels.h"
+#include "atom_block/weights.h"
 #include "edges.h"
 #include "instruction_set.h"
 #include "threads.h"
@@ -21,50 +20,12 @@ template <class Real> const AtomKernels<Real> &choose_atom_kernels() {
                               atom_kernels<Real, InstructionSet::avx512>)();
 }
 
-// One linear map of the channels of each degree, and backward.
-template <class Real> struct Layer {
-    int64_t in, out, gates; // channels; of the first row, more results before the others
-    std::vector<const Real *> matrices;
-    const Real *bias = nullptr;
-};
-
-// The parts of `weights` in their order: see atom_block_pack.
-template <class Real> struct Weights {
-    RowNorm<Real> norm;
-    Layer<Real> up, down, up_back, down_back;
-
-    Weights(const AtomShape &shape, const Tensor &packed, double eps) : next_(packed.const_data_ptr<Real>()) {
-        const int64_t c = shape.channels, h = shape.hidden;
-        const auto plain = [this](int64_t count) { return std::exchange(next_, next_ + count); };
-        const Real *const weight = plain(shape.size * c), *const bias = plain(c), *const balance = plain(shape.size);
-        norm = {weight, bias, balance, Real(eps)};
-        up = layer(shape, c, h, shape.gates, true);
-        down = layer(shape, h, c, 0, true);
-        up_back = layer(shape, h, c, shape.gates, false);
-        down_back = layer(shape, c, h, 0, false);
-    }
-
-private:
-    const Real *next_;
-
-    const Real *panels(int64_t rows, int64_t columns) { return std::exchange(next_, next_ + rows * padded(columns)); }
-    Layer<Real> layer(const AtomShape &shape, int64_t in, int64_t out, int64_t gates, bool forward) {
-        Layer<Real> made{in, out, gates, {}};
-        for (int64_t l = 0; l <= shape.l_max; ++l) {
-            const int64_t more = l == 0 ? gates : 0;
-            made.matrices.push_back(panels(in + (forward ? 0 : more), out + (forward ? more : 0)));
-        }
-        if (forward)
-            made.bias = panels(1, out + gates);
-        return made;
-    }
-};
-
 template <class Real> class Block {
 public:
     Block(const AtomShape &shape, const Tensor &weights, double eps)
         : shape_(shape), kernels_(choose_atom_kernels<Real>()), multiply_(choose_edge_kernels<Real>().multiply),
-          weights_(shape, weights, eps), width_(shape.size * shape.channels), rows_(shape.size * shape.hidden) {}
+          weights_(shape, weights.const_data_ptr<Real>(), eps), width_(shape.size * shape.channels),
+          rows_(shape.size * shape.hidden) {}
 
     // x and messages [count, size, channels] to out.
     void forward(const Real *x, const Real *messages, int64_t count, Real *out) const {
@@ -94,7 +55,7 @@ private:
     const AtomShape &shape_;
     const AtomKernels<Real> &kernels_;
     void (*const multiply_)(const Multiply<Real> &);
-    const Weights<Real> weights_;
+    const AtomWeights<Real> weights_;
     const int64_t width_, rows_; // numbers an atom: features, rows between the layers
 
     int64_t inner() const { return shape_.gates + rows_; }
@@ -114,20 +75,18 @@ private:
         apply(weights_.up, count, own.normed.data(), width_, own.inner.data(), inner());
     }
 
-    // Row by row of all atoms; of the first, gates are on the side that has a bias, and go in on the other.
-    void apply(const Layer<Real> &layer, int64_t count, const Real *x, int64_t x_stride, Real *y,
+    // Row by row of all atoms.
+    void apply(const AtomLayer<Real> &layer, int64_t count, const Real *x, int64_t x_stride, Real *y,
                int64_t y_stride) const {
-        const bool forward = layer.bias != nullptr;
-        const int64_t into = forward ? layer.gates : 0, from = forward ? 0 : layer.gates;
         for (int64_t l = 0; l <= shape_.l_max; ++l)
             for (int64_t row = l * l; row < (l + 1) * (l + 1); ++row)
-                multiply_({.a = x + (row == 0 ? 0 : from + row * layer.in),
+                multiply_({.a = x + (row == 0 ? 0 : layer.gates_in + row * layer.in),
                            .lda = x_stride,
                            .rows = count,
-                           .b = layer.matrices[size_t(l)],
-                           .k = layer.in + (row == 0 ? from : 0),
-                           .n = layer.out + (row == 0 ? into : 0),
-                           .c = y + (row == 0 ? 0 : into + row * layer.out),
+                           .b = layer.matrix(l),
+                           .k = layer.in + (row == 0 ? layer.gates_in : 0),
+                           .n = layer.out + (row == 0 ? layer.gates_out : 0),
+                           .c = y + (row == 0 ? 0 : layer.gates_out + row * layer.out),
                            .ldc = y_stride,
                            .bias = row == 0 ? layer.bias : nullptr});
     }

@@ -16,29 +16,21 @@
 // 227 KiB of sm_90, 20 with the 163 KiB of sm_80. Registers (nvcc 13.0, sm_90): 255 and less; tensor cores' kernels
 // spill at most 0.4 kB and FMA's nothing in float32, none of it in the loops over k; in float64 the loops over degrees
 // spill 0.5 kB and the products 0.1 kB.
+#include "edge_block/arguments.h"
 #include "edge_block/bond_kernels.h"
 #include "edge_block/edge_block.h"
 #include "edge_block/finish_kernels.h"
 #include "edge_block/matrices.h"
 #include "edge_block/problem.h"
 #include "host_memory.h"
-#include "matmul_precision.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <cstdlib>
-#include <string_view>
 
 namespace equistride {
 
 namespace {
-
-// Dense, and where four numbers can be loaded at once.
-Tensor dense(const Tensor &tensor) {
-    const Tensor made = tensor.contiguous();
-    return reinterpret_cast<uintptr_t>(made.const_data_ptr()) % 16 == 0 ? made : made.clone();
-}
 
 template <class Real> Products<Real> products_of(const Shape &shape, const Layer<Real> &layer) {
     Products<Real> made;
@@ -85,16 +77,6 @@ template <class Real> Kernel<Real> choose_kernel(Arithmetic arithmetic, const La
         return arithmetic == Arithmetic::fma     ? kernel_for<float, Arithmetic::fma>(layout)
                : arithmetic == Arithmetic::split ? kernel_for<float, Arithmetic::split>(layout)
                                                  : kernel_for<float, Arithmetic::tf32>(layout);
-}
-
-// float32 on tensor cores, and to the precision that torch.set_float32_matmul_precision allows: "highest", the default,
-// is float32; "high" and "medium" are TF32, to which torch's own products are rounded then. EQUISTRIDE_TENSOR_CORES=0
-// goes without.
-Arithmetic arithmetic_of(at::ScalarType type) {
-    const char *const wanted = std::getenv("EQUISTRIDE_TENSOR_CORES");
-    if (type != at::kFloat || (wanted != nullptr && std::string_view(wanted) == "0"))
-        return Arithmetic::fma;
-    return products_may_round() ? Arithmetic::tf32 : Arithmetic::split;
 }
 
 // The operators' arguments, dense, and how their edges are run.

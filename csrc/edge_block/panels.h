@@ -7,7 +7,7 @@
 
 namespace equistride {
 
-inline int64_t padded(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
+constexpr int64_t padded(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
 
 /// Matrices [k, n] after one another, each as [panels, k, PANEL] with zeros beyond its last column.
 at::Tensor in_panels(const std::vector<at::Tensor> &matrices);

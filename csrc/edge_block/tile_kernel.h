@@ -1,12 +1,11 @@
 // The kernel of the edge block on the GPU: a tile of edges through the block, and back.
 #pragma once
 #include "edge_block/rotation_kernels.h"
+#include "edge_block/sigmoid.h"
 
 namespace equistride {
 
 namespace {
-
-template <class Real> __device__ __forceinline__ Real sigmoid(Real x) { return 1 / (1 + std::exp(-x)); }
 
 // wide = gated rows, of the numbers between the layers in narrow.
 template <class Tile> __device__ void gate(const Tile &tile) {

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 settings.register_profile("operators", derandomize=True, deadline=None, max_examples=500, database=None)
 
+LARGE = 227 << 10
+"""Bytes of an H200's shared memory for a block, as the emulation begins with."""
 SIMD = ["portable", "wide", "avx2", "avx512"]
 
 
@@ -45,3 +47,12 @@ def emulated(request: pytest.FixtureRequest) -> Iterator[torch._ops._OpNamespace
     yield operators
     operators.set_order(0)
     torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def kernels(emulated: torch._ops._OpNamespace) -> Iterator[torch._ops._OpNamespace]:
+    """The emulated operators, with orders and shared memory reset afterwards."""
+    emulated.set_order(0)
+    yield emulated
+    emulated.set_order(0)
+    emulated.set_memory(LARGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -23,6 +24,7 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HERE = Path(__file__).resolve().parent / "cuda_emulation"
 TORCH = Path(torch.__file__).parent
 SOURCES = {
+    "atom_block": ["atom_block/cuda.cu", "atom_block/checks.cpp"],
     "convolution": [
         *("tensor_product/cuda.cu", "tensor_product/float32.cu", "tensor_product/float64.cu"),
         *("tensor_product/checks.cpp", "cuda_edges.cu"),
@@ -38,6 +40,7 @@ SOURCES = {
 """Units, each compiled and loaded where a test asks for it."""
 CONVOLUTION = ["tensor_product", "tensor_product_backward", "tensor_product_table", "tensor_product_table_backward"]
 OPERATORS = {
+    "atom_block": ["atom_block", "atom_block_backward", "spherical_norm", "spherical_norm_backward"],
     "convolution": CONVOLUTION,
     "contraction": ["symmetric_contraction", "symmetric_contraction_backward"],
     "edge_block": ["bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"],
@@ -65,7 +68,11 @@ def _key(compiler: str, files: Iterable[Path]) -> str:
 def _library(compiler: str, folder: Path, name: str) -> Path:
     """Where the library of a unit lies, or will: named after its sources."""
     sources = SOURCES.get(name, [])
-    rooms = {Path(source).parts[0] for source in sources if "/" in source}
+    rooms = {
+        room
+        for source in sources
+        for room in re.findall(r'^#include "(\w+)/', (CSRC / source).read_text(), re.MULTILINE)
+    }
     ours = [f for room in rooms for f in (CSRC / room).iterdir() if f.suffix in (".h", ".cu") or f.name == "checks.cpp"]
     return folder / f"lib{name}-{_key(compiler, [*HERE.rglob('*.*'), *CSRC.glob('*.*'), *ours])}.so"
 

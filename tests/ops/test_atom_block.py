@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from atom_block_cases import SIZES, TOLERANCE, features, random_block
 from edge_block_cases import deviation, graph
 from random_models import random_potential
 from torch import Tensor
 from torch import library as operators
 
 from equistride.models.esen_fused import fuse
-from equistride.nn.atom_block import AtomBlock, AtomNorm, PlainAtomBlock
+from equistride.nn.atom_block import AtomNorm
 from equistride.nn.edge_block import Bonds, bond_lengths
 from equistride.nn.radial import polynomial_envelope
-from equistride.nn.spherical import SpectralFeedForward, SphericalRMSNorm
 
 OPS = torch.ops.equistride
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}
-"""Sums of some hundred numbers in another order, relative to the largest."""
-SIZES = [(2, 16, 32), (1, 17, 33), (3, 9, 40), (4, 6, 2)]  # l_max, channels, hidden channels
-
-
-def random_block(l_max: int, channels: int, hidden: int) -> tuple[AtomBlock, PlainAtomBlock]:
-    """A block with weights and biases that are all different, float64, and the plain one."""
-    torch.manual_seed(4)
-    norm, network = SphericalRMSNorm(l_max, channels), SpectralFeedForward(l_max, channels, hidden)
-    plain = PlainAtomBlock(norm, network).double().requires_grad_(False)
-    for weight in plain.parameters():
-        weight.normal_()
-    block = AtomBlock(norm, network)
-    block.pack()
-    return block, plain
-
-
-def features(l_max: int, channels: int, atoms: int = 29) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    return tuple(torch.randn(2, atoms, (l_max + 1) ** 2, channels, generator=generator, dtype=torch.float64).unbind(0))
 
 
 def with_gradients(module: object, inputs: list[Tensor]) -> list[Tensor]:
@@ -54,7 +34,6 @@ def test_equal_plain_torch(size: tuple[int, int, int], dtype: torch.dtype, simd:
     block.to(dtype).pack()
     inputs = [t.to(dtype) for t in inputs]
     found = with_gradients(block, inputs), with_gradients(AtomNorm(block.norm), inputs[:1])
-    assert deviation(block.on_gpu(*inputs), expected[0][0]) < 10 * TOLERANCE[dtype]
     for one, other in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
         assert one.dtype == dtype
         # two matrices, and three backward: each a few roundings of terms that may be larger than their sum

@@ -6,7 +6,6 @@ written shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -21,17 +20,6 @@ from equistride.models.esen_fused import fuse
 
 CPU = torch.ops.equistride
 EMULATES = ("edge_block",)
-LARGE = 227 << 10
-"""Bytes of an H200's shared memory for a block, as the emulation begins with."""
-
-
-@pytest.fixture
-def kernels(emulated: torch._ops._OpNamespace) -> Iterator[torch._ops._OpNamespace]:
-    """The emulated operators, with orders and shared memory reset afterwards."""
-    emulated.set_order(0)
-    yield emulated
-    emulated.set_order(0)
-    emulated.set_memory(LARGE)
 
 
 def assert_equal(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:

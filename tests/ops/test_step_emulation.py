@@ -22,7 +22,7 @@ from equistride.models.esen import ESENConfig
 from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIPConfig
 
-EMULATES = ("neighbors", "convolution", "strides", "edge_block", "contraction")
+EMULATES = ("neighbors", "convolution", "strides", "edge_block", "atom_block", "contraction")
 REPLACED = [name for unit in EMULATES for name in OPERATORS[unit]]
 EXACT = 1e-11
 """Of the largest number: float64, of which sums go another way round."""
@@ -124,3 +124,5 @@ def test_a_step_of_a_potential_equals_the_cpu(name: str, tmp_path: Path, emulate
         assert float(theirs.abs().max()) > 1e-3
         assert_near(ours, theirs)
     assert {"neighbors_padded", "edge_vectors", "edge_virial", called} < set(gpu.launches)
+    if "esen" in name:
+        assert [gpu.launches[operator] for operator in OPERATORS["atom_block"]] == [2, 2, 3, 3]

@@ -1,7 +1,7 @@
 """What eSEN does on atoms, for serving: a native operator for the norm, and one for the block between two edge blocks.
 
 For weights that are frozen. The plain versions are :class:`~equistride.nn.spherical.SphericalRMSNorm` and
-:class:`~equistride.nn.spherical.SpectralFeedForward`, which still run on a GPU. First gradients only, to the features.
+:class:`~equistride.nn.spherical.SpectralFeedForward`. First gradients only, to the features.
 """
 
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ class AtomNorm(nn.Module):
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
         """Return the normalised features, as :meth:`SphericalRMSNorm.forward` does."""
-        if shift is not None or x.is_cuda:
+        if shift is not None:
             return self.norm(x, shift)
         weight = self.norm.packed[0] if len(self.norm.packed) > 0 else self.norm.factors()[0]
         balance = self.norm.balance.view(-1)
@@ -38,10 +38,6 @@ class PlainAtomBlock(nn.Module):
 
     def forward(self, x: Tensor, messages: Tensor) -> Tensor:
         """Return the updated features, of the shape of both, [N, (l_max+1)^2, C]."""
-        return self.on_gpu(x, messages)
-
-    def on_gpu(self, x: Tensor, messages: Tensor) -> Tensor:
-        """Return the same by torch's operators, which run anywhere."""
         x = x + messages
         return x + self.feed_forward(self.norm(x))
 
@@ -86,6 +82,4 @@ class AtomBlock(PlainAtomBlock):
         ValueError, TypeError
             Where shapes or types do not fit.
         """
-        if x.is_cuda:
-            return self.on_gpu(x, messages)
         return torch.ops.equistride.atom_block(x, messages, self.weights, self.hidden_channels, self.norm.eps)
