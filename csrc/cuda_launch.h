@@ -25,15 +25,6 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t s
     C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-// The same with shared memory whose size is known at run time, to be had by shared_memory().
-template <class... Parameters, class... Arguments>
-void launch_with_memory(void (*kernel)(Parameters...), int64_t bytes, dim3 grid, dim3 block, cudaStream_t stream,
-                        Arguments &&...arguments) {
-    C10_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
-    kernel<<<grid, block, size_t(bytes), stream>>>(static_cast<Parameters>(arguments)...);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
 template <class Real> __device__ __forceinline__ Real *shared_memory() {
     extern __shared__ __align__(16) unsigned char equistride_shared_memory[];
     return reinterpret_cast<Real *>(equistride_shared_memory);
@@ -55,6 +46,17 @@ inline unsigned long long capture_of(cudaStream_t stream) {
 }
 inline int shared_memory_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+
+// The same with shared memory whose size is known at run time, to be had by shared_memory(). What a kernel may take is
+// state of the kernel, which threads share: always all that there is, as another may be between the two calls.
+template <class... Parameters, class... Arguments>
+void launch_with_memory(void (*kernel)(Parameters...), int64_t bytes, dim3 grid, dim3 block, cudaStream_t stream,
+                        Arguments &&...arguments) {
+    C10_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory_limit()));
+    kernel<<<grid, block, size_t(bytes), stream>>>(static_cast<Parameters>(arguments)...);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
 
 // Bytes of memory of the first device that is asked for; the others are taken to be like it.
 inline int64_t device_memory() {

@@ -52,7 +52,7 @@ template <class Real, template <int> class How> AtomKernel<Real> kernel_that_fit
     constexpr int64_t OF_SYSTEM = 1024; // bytes a block
     for (const int64_t blocks : {2, 1})
         for (const auto &kernel : {kernel_of<How<4>>(), kernel_of<How<3>>(), kernel_of<How<2>>()})
-            if (kernel.atoms * layout.atom * int64_t(sizeof(Real)) <=
+            if (kernel.atoms * int64_t(layout.atom) * int64_t(sizeof(Real)) <=
                 (shared_memory_limit() - (blocks - 1) * OF_SYSTEM) / blocks)
                 return kernel;
     return kernel_of<How<4>, false>();
@@ -83,7 +83,7 @@ Tensor block_any(const AtomBlock &in, const Tensor *grad) {
         const auto data = [](const Tensor &tensor) { return tensor.const_data_ptr<scalar_t>(); };
         const AtomLayout layout(shape, grad != nullptr, sizeof(scalar_t));
         const auto kernel = choose_kernel<scalar_t>(layout);
-        const int64_t tiles = (atoms + kernel.atoms - 1) / kernel.atoms, numbers = kernel.atoms * layout.atom,
+        const int64_t tiles = (atoms + kernel.atoms - 1) / kernel.atoms, numbers = kernel.atoms * int64_t(layout.atom),
                       blocks = kernel.shared ? tiles : std::min<int64_t>(tiles, 2 * multiprocessors());
         const Tensor memory = at::empty({kernel.shared ? 0 : blocks * numbers}, x.options());
         launch_with_memory(kernel.run, kernel.shared ? numbers * int64_t(sizeof(scalar_t)) : 0, dim3(unsigned(blocks)),

@@ -55,10 +55,10 @@ template <class How, bool SHARED> struct AtomTile {
     }
     __device__ __forceinline__ Real *wide(int atom) const { return memory() + atom * in.layout.wide; }
     __device__ __forceinline__ Real *inner(int atom) const {
-        return memory() + ATOMS * in.layout.wide + atom * in.layout.inner;
+        return memory() + int64_t(ATOMS) * in.layout.wide + atom * in.layout.inner;
     }
     __device__ __forceinline__ Real *grad(int atom) const {
-        return memory() + ATOMS * (in.layout.wide + in.layout.inner) + atom * in.layout.grad;
+        return memory() + int64_t(ATOMS) * (in.layout.wide + in.layout.inner) + atom * in.layout.grad;
     }
 
     // A warp takes one atom after the other; in between, body(atom).

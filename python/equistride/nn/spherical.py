@@ -94,7 +94,7 @@ class SphericalLinear(Packed):
 
     @torch.jit.export
     def pack(self) -> None:
-        """Make them once on a GPU; on a CPU fused networks do not read them, and they are l_max + 1 times the weights."""
+        """Make them once on a GPU, for networks that are not fused: they are l_max + 1 times the weights."""
         self.unpack()
         if self.weight.is_cuda:
             self.packed = self.factors()
