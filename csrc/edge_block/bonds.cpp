@@ -1,10 +1,5 @@
-// What bonds alone give: their lengths and envelopes, and what they add to the features that the first block reads.
-//
-//     bond_lengths   r = |v|, u(r / cutoff) = 1 - x^p ((p + 1)(p + 2) / 2 - p (p + 2) x + p (p + 1) / 2 x^2), 0 beyond
-//     edge_degree    out[t] = scalars of t in the first row + sum over edges t <- s of scale u_e D_e^T radial_e
-// where radial_e are the rows of order 0 in the bond's frame (arXiv 2302.03655), one for each degree.
-#include "checks.h"
-#include "edge_block/edge_block.h"
+// Lengths and first features on the CPU, and their gradients.
+#include "edge_block/bonds.h"
 #include "edge_block/rotations.h"
 #include "edges.h"
 #include "frozen.h"
@@ -24,41 +19,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t MOST_EXPONENT = 64; // of which each bond takes the power
-
-void check_lengths(const Tensor &vectors, double cutoff, int64_t exponent) {
-    check_bonds(vectors, 0);
-    TORCH_CHECK_VALUE(cutoff > 0 && std::isfinite(cutoff) && exponent >= 0 && exponent <= MOST_EXPONENT,
-                      "bonds need a finite cutoff above 0 and an exponent of the envelope from 0 to ", MOST_EXPONENT,
-                      "; found ", cutoff, " and ", exponent);
-}
-
-Tensor one_a_row(const Tensor &rows) { return at::empty_symint({rows.sym_size(0)}, rows.options()); }
-
-template <class Real> struct Envelope {
-    Real reach, p;
-    int64_t exponent; // 0: none
-
-    Real power(Real x, int64_t n) const {
-        Real all = 1;
-        for (; n > 0; --n)
-            all *= x;
-        return all;
-    }
-    Real value(Real r) const {
-        const Real x = r / reach;
-        if (exponent == 0)
-            return 1;
-        return x < 1 ? 1 - power(x, exponent) * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2))) : 0;
-    }
-    Real slope(Real r) const {
-        const Real x = r / reach;
-        if (exponent == 0 || !(x < 1))
-            return 0;
-        return -p * (p + 1) * (p + 2) / 2 * power(x, exponent - 1) * (1 - x) * (1 - x) / reach;
-    }
-};
-
 // Calls call(e, vector, length, envelope function) for all bonds, which were checked.
 template <class F> void over_bonds(const Tensor &vectors, double cutoff, int64_t exponent, F &&call) {
     const Tensor from = vectors.contiguous();
@@ -76,27 +36,13 @@ template <class F> void over_bonds(const Tensor &vectors, double cutoff, int64_t
 }
 
 std::tuple<Tensor, Tensor> bond_lengths_cpu(const Tensor &vectors, double cutoff, int64_t exponent) {
-    check_lengths(vectors, cutoff, exponent);
-    const Tensor lengths = one_a_row(vectors), envelope = one_a_row(vectors);
+    const auto out = bond_lengths_any(vectors, cutoff, exponent);
+    const auto &[lengths, envelope] = out;
     over_bonds(vectors, cutoff, exponent, [&]<class Real>(int64_t e, const Real *, Real r, const Envelope<Real> &u) {
         lengths.mutable_data_ptr<Real>()[e] = r;
         envelope.mutable_data_ptr<Real>()[e] = u.value(r);
     });
-    return {lengths, envelope};
-}
-
-void check_grad(const char *name, const Tensor &grad, const Tensor &rows, const c10::SymInt &count) {
-    check_like(name, grad, "vectors", rows);
-    TORCH_CHECK_VALUE(grad.dim() == 1 && grad.sym_size(0) == count, name, " must hold one number an edge, [", count,
-                      "]; found ", grad.sym_sizes());
-}
-
-Tensor bond_lengths_backward_any(const Tensor &on_lengths, const Tensor &on_envelope, const Tensor &vectors,
-                                 double cutoff, int64_t exponent) {
-    check_lengths(vectors, cutoff, exponent);
-    check_grad("grad_lengths", on_lengths, vectors, vectors.sym_size(0));
-    check_grad("grad_envelope", on_envelope, vectors, vectors.sym_size(0));
-    return memory_like(vectors, true);
+    return out;
 }
 
 // A vector without a length has no gradient.
@@ -112,51 +58,6 @@ Tensor bond_lengths_backward_cpu(const Tensor &on_lengths, const Tensor &on_enve
     return out;
 }
 
-std::tuple<Tensor, Tensor> bond_lengths_meta(const Tensor &vectors, double cutoff, int64_t exponent) {
-    check_lengths(vectors, cutoff, exponent);
-    return {one_a_row(vectors), one_a_row(vectors)};
-}
-
-// All tensors but `edge_index` have the type of the scalars.
-struct EdgeDegree {
-    const Tensor &scalars;    // [N, channels]
-    const Tensor &vectors;    // [E, 3]
-    const Tensor &frames;     // what bond_frames gives for them
-    const Tensor &envelope;   // [E]
-    const Tensor &radial;     // [E, (l_max + 1) channels]
-    const Tensor &edge_index; // [2, E] receivers, senders; sorted by receiver
-    double scale;
-
-    Shape shape() const {
-        check_real("scalars", scalars);
-        TORCH_CHECK_VALUE(scalars.dim() == 2 && scalars.sym_size(1) > 0,
-                          "scalars must have shape [N, channels]; found ", scalars.sym_sizes());
-        for (const auto &[name, tensor] : {std::pair<const char *, const Tensor &>{"vectors", vectors},
-                                           {"frames", frames},
-                                           {"envelope", envelope},
-                                           {"radial", radial}})
-            check_like(name, tensor, "scalars", scalars);
-        const int64_t channels = scalars.sym_size(1).guard_int(__FILE__, __LINE__);
-        TORCH_CHECK_VALUE(radial.dim() == 2, "radial must have shape [E, (l_max + 1) channels]; found ",
-                          radial.sym_sizes());
-        const int64_t columns = radial.sym_size(1).guard_int(__FILE__, __LINE__);
-        TORCH_CHECK_VALUE(columns > 0 && columns % channels == 0, "radial must have (l_max + 1) ", channels,
-                          " columns; found ", radial.sym_sizes());
-        const Shape made(columns / channels - 1, 0, channels, 1, true);
-        check_edge_index(edge_index, "scalars", scalars);
-        const c10::SymInt edges = edge_index.sym_size(1);
-        TORCH_CHECK_VALUE(vectors.dim() == 2 && vectors.sym_size(0) == edges && vectors.sym_size(1) == 3 &&
-                              frames.dim() == 2 && frames.sym_size(0) == edges &&
-                              frames.sym_size(1) == made.frame_size && envelope.dim() == 1 &&
-                              envelope.sym_size(0) == edges && radial.sym_size(0) == edges,
-                          "vectors [E, 3], frames [E, ", made.frame_size, "], envelope [E] and radial [E, ", columns,
-                          "] must have one row an edge, ", edges, "; found ", vectors.sym_sizes(), ", ",
-                          frames.sym_sizes(), ", ", envelope.sym_sizes(), " and ", radial.sym_sizes());
-        return made;
-    }
-};
-using DegreeGradients = std::tuple<Tensor, Tensor, Tensor>; // to vectors, envelope, radial
-
 // Calls call(kernels, edges, threads).
 template <class F> void with_degree(const EdgeDegree &in, const Shape &shape, F &&call) {
     const Tensor index = in.edge_index.contiguous();
@@ -164,11 +65,6 @@ template <class F> void with_degree(const EdgeDegree &in, const Shape &shape, F 
     const Threads threads(double(edges.count) * double(shape.frame_size + shape.size) * double(shape.channels));
     AT_DISPATCH_FLOATING_TYPES(in.scalars.scalar_type(), "edge_degree",
                                [&] { call(choose_edge_kernels<scalar_t>(), edges, threads); });
-}
-
-Tensor edge_degree_meta(const EdgeDegree &in) {
-    const Shape shape = in.shape();
-    return at::empty_symint({in.scalars.sym_size(0), shape.size, shape.channels}, in.scalars.options());
 }
 
 Tensor edge_degree_cpu(const EdgeDegree &in) {
@@ -192,15 +88,6 @@ Tensor edge_degree_cpu(const EdgeDegree &in) {
             });
         });
     return out;
-}
-
-DegreeGradients edge_degree_backward_any(const Tensor &grad, const EdgeDegree &in) {
-    const Shape shape = in.shape();
-    check_like("grad", grad, "scalars", in.scalars);
-    TORCH_CHECK_VALUE(grad.dim() == 3 && grad.sym_size(0) == in.scalars.sym_size(0) && grad.sym_size(1) == shape.size &&
-                          grad.sym_size(2) == shape.channels,
-                      "grad must have shape [N, ", shape.size, ", ", shape.channels, "]; found ", grad.sym_sizes());
-    return {memory_like(in.vectors, true), memory_like(in.envelope, true), memory_like(in.radial, true)};
 }
 
 DegreeGradients edge_degree_backward_cpu(const Tensor &grad, const EdgeDegree &in) {
@@ -231,19 +118,6 @@ DegreeGradients edge_degree_backward_cpu(const Tensor &grad, const EdgeDegree &i
                     });
                 });
     return out;
-}
-
-// The arguments one by one.
-template <auto FUNCTION>
-Tensor degree_with(const Tensor &scalars, const Tensor &vectors, const Tensor &frames, const Tensor &envelope,
-                   const Tensor &radial, const Tensor &edge_index, double scale) {
-    return FUNCTION({scalars, vectors, frames, envelope, radial, edge_index, scale});
-}
-template <auto FUNCTION>
-DegreeGradients degree_backward_with(const Tensor &grad, const Tensor &scalars, const Tensor &vectors,
-                                     const Tensor &frames, const Tensor &envelope, const Tensor &radial,
-                                     const Tensor &edge_index, double scale) {
-    return FUNCTION(grad, {scalars, vectors, frames, envelope, radial, edge_index, scale});
 }
 
 // First gradients; in the functions below, arguments that have one come first and alone, as autograd wants them.
@@ -332,24 +206,16 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
 }
 
 TORCH_LIBRARY_IMPL(equistride, CPU, m) {
-    m.impl("bond_lengths", bond_lengths_cpu);
-    m.impl("bond_lengths_backward", bond_lengths_backward_cpu);
-    m.impl("edge_degree", degree_with<edge_degree_cpu>);
-    m.impl("edge_degree_backward", degree_backward_with<edge_degree_backward_cpu>);
+    implement_bonds<bond_lengths_cpu, bond_lengths_backward_cpu, edge_degree_cpu, edge_degree_backward_cpu>(m);
 }
 
 TORCH_LIBRARY_IMPL(equistride, Meta, m) {
-    m.impl("bond_lengths", bond_lengths_meta);
-    m.impl("bond_lengths_backward", bond_lengths_backward_any);
-    m.impl("edge_degree", degree_with<edge_degree_meta>);
-    m.impl("edge_degree_backward", degree_backward_with<edge_degree_backward_any>);
+    implement_bonds<bond_lengths_any, bond_lengths_backward_any, edge_degree_any, edge_degree_backward_any>(m);
 }
 
 TORCH_LIBRARY_IMPL(equistride, Autograd, m) {
-    m.impl("bond_lengths", bond_lengths_autograd);
-    m.impl("bond_lengths_backward", bond_lengths_backward_autograd);
-    m.impl("edge_degree", degree_with<edge_degree_autograd>);
-    m.impl("edge_degree_backward", degree_backward_with<edge_degree_backward_autograd>);
+    implement_bonds<bond_lengths_autograd, bond_lengths_backward_autograd, edge_degree_autograd,
+                    edge_degree_backward_autograd>(m);
 }
 
 } // namespace equistride

@@ -162,43 +162,48 @@ template <class Tile> __device__ void unrotate(const Tile &tile) {
     });
 }
 
+// By one warp, backwards through factor * D^T z: on_z, which may be z; the torque; returns the gradient to the factor.
+template <class Real>
+__device__ __forceinline__ Real unrotate_edge(const Shape &shape, const Real *frame, Real factor, const Real *grad,
+                                              const Real *z, Real *on_z, Real (&torque)[3]) {
+    const int channels = int(shape.channels);
+    Real on_factor = 0;
+    for (int c = int(threadIdx.x) % WARP; c < channels; c += WARP) {
+        Real g[MAX_SIZE];
+        load_features(shape, grad, channels, c, g);
+        each_degree(shape, [&](auto l) {
+            const Real *const d = frame + shape.frame[l];
+            Real message[2 * l + 1] = {};
+            each<2 * l + 1>([&](auto k) {
+                if (order_of<l>(k) <= shape.m_max) {
+                    const int at = shape.row[l][k] * channels + c;
+                    const Real turned = row_times<l>(d, k, g + l * l), value = z[at];
+                    on_factor += turned * value;
+                    on_z[at] = factor * turned;
+                    add_column<l>(d, k, value, message);
+                }
+            });
+            add_torque<l>(message, g + l * l, torque);
+        });
+    }
+    each<3>([&](auto axis) { torque[axis] = factor * sum_lanes(torque[axis]); });
+    return sum_lanes(on_factor);
+}
+
 // Backwards through the rotation back: z becomes its gradient; the torque begins; the envelope's gradient. `fetched`:
 // the gradient's features lie in wide rows.
 template <class Tile> __device__ void unrotate_back(const Tile &tile, bool fetched) {
     const auto &in = tile.in;
-    const Shape &shape = in.shape;
-    const int channels = int(shape.channels);
     using Real = typename Tile::Real;
     tile.each_edge([&](int e, int lane) {
         const int64_t edge = tile.begin + e;
-        const Real factor = in.envelope[edge];
-        const Real *const frame = tile.frame(e);
         const Real *const grad = fetched ? tile.wide(e) : in.grad + tile.atom(in.receiver[edge]);
-        Real *const z = tile.z(e);
-        Real on_factor = 0, torque[3] = {};
-        for (int c = lane; c < channels; c += WARP) {
-            Real g[MAX_SIZE];
-            load_features(shape, grad, channels, c, g);
-            each_degree(shape, [&](auto l) {
-                const Real *const d = frame + shape.frame[l];
-                Real message[2 * l + 1] = {};
-                each<2 * l + 1>([&](auto k) {
-                    if (order_of<l>(k) <= shape.m_max) {
-                        Real &place = z[shape.row[l][k] * channels + c];
-                        const Real turned = row_times<l>(d, k, g + l * l), value = place;
-                        on_factor += turned * value;
-                        place = factor * turned;
-                        add_column<l>(d, k, value, message);
-                    }
-                });
-                add_torque<l>(message, g + l * l, torque);
-            });
-        }
-        on_factor = sum_lanes(on_factor);
-        each<3>([&](auto axis) { torque[axis] = sum_lanes(torque[axis]); });
+        Real torque[3] = {};
+        const Real on_factor =
+            unrotate_edge(in.shape, tile.frame(e), in.envelope[edge], grad, tile.z(e), tile.z(e), torque);
         if (lane == 0) {
             in.on_envelope[edge] = on_factor;
-            each<3>([&](auto axis) { tile.torque(e)[axis] = factor * torque[axis]; });
+            each<3>([&](auto axis) { tile.torque(e)[axis] = torque[axis]; });
         }
     });
 }

@@ -119,7 +119,7 @@ template <class Real> EQUISTRIDE_HD inline void bond_frame(const Real *vector, R
 
 // A rotation of everything by a small angle w turns the frame as a bond turned by -w does, so that the gradient to the
 // bond is n x torque / r.
-template <class Real> void turn_bond(const Real *vector, const Real *torque, Real *on_vector) {
+template <class Real> EQUISTRIDE_HD void turn_bond(const Real *vector, const Real *torque, Real *on_vector) {
     const Real square = vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2];
     for (int k = 0; k < 3; ++k) {
         const int a = (k + 1) % 3, b = (k + 2) % 3;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,3 +128,46 @@ class SplineCase:
         lengths, pair, tables, grad = (t.to(device) for t in (self.lengths, self.pair, self.tables, self.grad))
         rest = (lengths, pair, tables, 1.0, 0.2)
         return [ops.radial_splines(*rest), ops.radial_splines_backward(grad, *rest)]
+
+
+def some_bonds(l_max: int, channels: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Scalars, vectors, frames, radial rows and edges of 40 bonds, some longer than 2 A."""
+    generator = torch.Generator().manual_seed(9)
+    edges = graph(6, 40, generator)
+    scalars, vectors = (torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((6, channels), (40, 3)))
+    radial = torch.randn(40, (l_max + 1) * channels, generator=generator, dtype=dtype)
+    return [scalars, vectors, torch.ops.equistride.bond_frames(vectors, l_max), radial, edges]
+
+
+class DegreeCase:
+    """Lengths and first features of 40 bonds with their arguments; ``between`` lays tensors into memory of its own kind."""
+
+    def __init__(
+        self, l_max: int, channels: int, dtype: torch.dtype, between: Callable[[Tensor], Tensor] = torch.clone
+    ) -> None:
+        *numbers, self.edges = some_bonds(l_max, channels, dtype)
+        self.scalars, self.vectors, self.frames, self.radial = map(between, numbers)
+
+    def to(self, device: str) -> DegreeCase:
+        """Move it, and return it."""
+        for name, value in vars(self).items():
+            setattr(self, name, value.to(device))
+        return self
+
+    def everything(self, ops: torch._ops._OpNamespace) -> list[Tensor]:
+        """Lengths, envelopes and features, and the gradients of sums of their squares."""
+        lengths, envelope = ops.bond_lengths(self.vectors, 2.0, 5)
+        rest = (self.scalars, self.vectors, self.frames, envelope, self.radial, self.edges, 0.2)
+        out = ops.edge_degree(*rest)
+        on_vectors = ops.bond_lengths_backward(2 * lengths, 2 * envelope, self.vectors, 2.0, 5)
+        return [lengths, envelope, out, on_vectors, *ops.edge_degree_backward(2 * out, *rest)]
+
+
+def assert_as_on_the_cpu(case: Any, tolerance: float) -> None:
+    """Outputs on the GPU are within the tolerance of the CPU's, and the same bit for bit the second time."""
+    expected = case.everything(torch.ops.equistride)
+    found = case.to("cuda").everything(torch.ops.equistride)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.is_cuda
+        assert deviation(ours, theirs) < tolerance
+    assert all(map(torch.equal, found, case.everything(torch.ops.equistride)))

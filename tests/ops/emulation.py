@@ -31,6 +31,7 @@ SOURCES = {
     ],
     "contraction": ["symmetric_contraction/cuda.cu", "symmetric_contraction/checks.cpp"],
     "edge_block": [
+        *("edge_block/bonds.cu", "edge_block/bond_checks.cpp"),
         *("edge_block/cuda.cu", "edge_block/tiles_fma32.cu", "edge_block/tiles_fma64.cu", "edge_block/tiles_split.cu"),
         *("edge_block/tiles_tf32.cu", "edge_block/checks.cpp", "cuda_edges.cu", "host_memory.cpp"),
     ],
@@ -43,7 +44,10 @@ OPERATORS = {
     "atom_block": ["atom_block", "atom_block_backward", "spherical_norm", "spherical_norm_backward"],
     "convolution": CONVOLUTION,
     "contraction": ["symmetric_contraction", "symmetric_contraction_backward"],
-    "edge_block": ["bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"],
+    "edge_block": [
+        *("bond_frames", "edge_block", "edge_block_backward", "radial_splines", "radial_splines_backward"),
+        *("bond_lengths", "bond_lengths_backward", "edge_degree", "edge_degree_backward"),
+    ],
     "neighbors": ["neighbors", "neighbors_padded", "edge_vectors", "edge_vectors_backward", "edge_virial"],
     "strides": ["keep_momenta", "thermostat"],
 }
@@ -73,7 +77,12 @@ def _library(compiler: str, folder: Path, name: str) -> Path:
         for source in sources
         for room in re.findall(r'^#include "(\w+)/', (CSRC / source).read_text(), re.MULTILINE)
     }
-    ours = [f for room in rooms for f in (CSRC / room).iterdir() if f.suffix in (".h", ".cu") or f.name == "checks.cpp"]
+    ours = [
+        f
+        for room in rooms
+        for f in (CSRC / room).iterdir()
+        if f.suffix in (".h", ".cu") or f.name.endswith("checks.cpp")
+    ]
     return folder / f"lib{name}-{_key(compiler, [*HERE.rglob('*.*'), *CSRC.glob('*.*'), *ours])}.so"
 
 

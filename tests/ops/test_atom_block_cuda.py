@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from atom_block_cases import SIZES, TOLERANCE, AtomCase
-from edge_block_cases import deviation
+from edge_block_cases import assert_as_on_the_cpu
 
 from equistride.bench.timing import captured
 
@@ -25,13 +25,7 @@ def test_equals_the_cpu_and_repeats(
 ) -> None:
     """Tiles that fit into shared memory, and of the last size in float64 one that does not."""
     monkeypatch.setenv("EQUISTRIDE_TENSOR_CORES", cores)
-    case = AtomCase(size, dtype, 300)
-    expected = case.everything(OPS)
-    found = case.to("cuda").everything(OPS)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.is_cuda
-        assert deviation(ours, theirs) < 10 * TOLERANCE[dtype]
-    assert all(map(torch.equal, found, case.everything(OPS)))
+    assert_as_on_the_cpu(AtomCase(size, dtype, 300), 10 * TOLERANCE[dtype])
 
 
 def test_runs_inside_a_captured_graph() -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edge_block_cases import SIZES, TF32_TOLERANCE, TOLERANCE, BlockCase, SplineCase, deviation, tf32
+from edge_block_cases import (
+    SIZES,
+    TF32_TOLERANCE,
+    TOLERANCE,
+    BlockCase,
+    DegreeCase,
+    SplineCase,
+    assert_as_on_the_cpu,
+    deviation,
+    tf32,
+)
 from random_models import Graph, graph_of, random_potential
 from torch import Tensor
 
@@ -106,6 +116,12 @@ def test_splines_equal_the_cpu(terms: int, columns: int, dtype: torch.dtype) -> 
     case = SplineCase(dtype, terms, columns, 5000)
     for ours, theirs in zip(case.everything(OPS, "cuda"), case.everything(OPS), strict=True):
         assert deviation(ours, theirs) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("l_max", "channels"), [(1, 3), (2, 64), (4, 40)])
+def test_bonds_equal_the_cpu_and_repeat(l_max: int, channels: int, dtype: torch.dtype) -> None:
+    assert_as_on_the_cpu(DegreeCase(l_max, channels, dtype), 10 * TOLERANCE[dtype])
 
 
 def test_runs_inside_a_captured_graph() -> None:

@@ -10,7 +10,17 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from edge_block_cases import SIZES, TF32_TOLERANCE, TOLERANCE, BlockCase, SplineCase, deviation, tf32
+from edge_block_cases import (
+    SIZES,
+    TF32_TOLERANCE,
+    TOLERANCE,
+    BlockCase,
+    DegreeCase,
+    SplineCase,
+    deviation,
+    some_bonds,
+    tf32,
+)
 from emulation import between_nan, in_place_of_the_cpu
 from random_models import graph_of, random_potential
 from torch import Tensor
@@ -212,6 +222,47 @@ def test_splines_of_no_pair_or_no_length_give_nan(kernels: torch._ops._OpNamespa
         assert wrong.nonzero().flatten().tolist() == [3, 4, 9]
     case.lengths, case.pair, case.grad = case.lengths[:0], case.pair[:0], case.grad[:0]
     assert [len(result) for result in case.everything(kernels)] == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("l_max", "channels"), [(0, 5), (1, 3), (2, 64), (3, 19), (4, 40)])
+def test_bonds_equal_the_cpu(l_max: int, channels: int, dtype: torch.dtype, kernels: torch._ops._OpNamespace) -> None:
+    """Lengths, envelopes and first features; bit for bit the same in any order of threads."""
+    case = DegreeCase(l_max, channels, dtype, between_nan)
+    found = case.everything(kernels)
+    assert_equal(found, case.everything(CPU), 10 * TOLERANCE[dtype])
+    kernels.set_order(7)
+    assert all(map(torch.equal, found, case.everything(kernels)))
+
+
+def test_bonds_against_finite_differences(kernels: torch._ops._OpNamespace) -> None:
+    scalars, vectors, _, radial, edges = some_bonds(2, 2)
+    names = ["bond_frames", "bond_lengths", "bond_lengths_backward", "edge_degree", "edge_degree_backward"]
+
+    def features(vectors: Tensor, radial: Tensor) -> Tensor:
+        frames = CPU.bond_frames(vectors.detach(), 2)
+        lengths, envelope = CPU.bond_lengths(vectors, 2.0, 5)
+        return CPU.edge_degree(scalars, vectors, frames, envelope + lengths, radial, edges, 0.2)
+
+    with in_place_of_the_cpu(kernels, names) as called:
+        assert torch.autograd.gradcheck(features, [t.requires_grad_() for t in (vectors, radial)])
+    assert set(called) == set(names)
+
+
+def test_bonds_of_no_length_no_edges_and_wrong_edges(kernels: torch._ops._OpNamespace) -> None:
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    one = torch.ones(2, dtype=torch.float64)
+    assert not kernels.bond_lengths_backward(one, one, zero, 2.0, 5).any()
+    case = DegreeCase(2, 3, torch.float64)
+    case.edges = case.edges + 5
+    for result in case.everything(kernels)[4:]:
+        assert result.isnan().all()
+    assert case.everything(kernels)[2].isnan().all()
+    case.edges, case.vectors, case.frames, case.radial = (
+        case.edges[:, :0], case.vectors[:0], case.frames[:0], case.radial[:0],
+    )  # fmt: skip
+    for ours, theirs in zip(case.everything(kernels), case.everything(CPU), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.filterwarnings("ignore:Warning only once for all operators")

@@ -14,11 +14,9 @@ from equistride.nn.atom_block import AtomBlock, AtomNorm, PlainAtomBlock
 from equistride.nn.bonds import SHORTEST
 from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines, bond_lengths
 from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
-from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.nearest import nearest
 from equistride.nn.radial import RadialNetwork
 from equistride.nn.spherical import Gate, SpectralFeedForward
-from equistride.nn.tensor_product import TensorProductConvolution
 
 TOLERANCE: Final = 1e-8
 """Largest error of a radial function's spline, as a share of its largest value; energies and forces change less than by
@@ -166,15 +164,6 @@ class FusedESEN(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = AtomNorm(self.plain.norm)
         self.degree = self._radial(self.plain.edge_degree, splines)
-        c = self.channels
-        harmonics = "+".join(f"1x{degree}{'eo'[degree % 2]}" for degree in range(self.l_max + 1))
-        self.harmonics = SphericalHarmonics(self.l_max)
-        self.spread = TensorProductConvolution(f"{c}x0e", harmonics)
-        scale = [(2 * degree + 1) ** -0.5 / plain.edge_degree_scale for degree in range(self.l_max + 1)]
-        rows = [factor for degree, factor in enumerate(scale) for _ in range(2 * degree + 1)]
-        self.register_buffer("scale", torch.tensor(rows, dtype=torch.float64), persistent=False)
-
-    scale: Tensor
 
     def _radial(self, network: RadialNetwork, splines: float | None) -> nn.Module:
         plain = self.plain
@@ -219,18 +208,10 @@ class FusedESEN(nn.Module):
     def start(self, scalars: Tensor, bonds: Bonds, radial: Tensor) -> Tensor:
         """Return the first features [N, (l_max+1)^2, C]: of scalars [N, C] and bonds, whose rows of order 0 are ``radial``
         [E, (l_max+1) C]."""
-        if scalars.is_cuda:
-            return self.start_on_gpu(scalars, bonds, radial)
         return torch.ops.equistride.edge_degree(
             scalars, bonds.vectors, bonds.frames, bonds.envelope, radial, bonds.edge_index,
             1.0 / self.plain.edge_degree_scale,
         )  # fmt: skip
-
-    def start_on_gpu(self, scalars: Tensor, bonds: Bonds, radial: Tensor) -> Tensor:
-        """Return the same by other operators of ours."""
-        y = self.harmonics(bonds.vectors) * (bonds.envelope[:, None] * self.scale)
-        x = self.spread(torch.ones_like(scalars), y, radial, bonds.edge_index).view(-1, self.size, self.channels)
-        return torch.cat([x[:, :1] + scalars[:, None], x[:, 1:]], 1)
 
     def forward(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
         """Return atomic energies [N] in units of the target scale; arguments as for :meth:`ESEN.forward`, with edges sorted by

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
-from equistride.nn.radial import polynomial_envelope
 from equistride.nn.radial_table import QuinticTable, fewest_intervals
 from equistride.nn.so2 import SO2Convolution
 
@@ -34,17 +33,14 @@ class Bonds(NamedTuple):
 
 
 def bond_lengths(vectors: Tensor, cutoff: float, exponent: int) -> tuple[Tensor, Tensor]:
-    """Return lengths [E] in A and envelopes [E] of bonds [E, 3], in one operator on a CPU.
+    """Return lengths [E] in A and envelopes [E] of bonds [E, 3], in one operator.
 
     Parameters
     ----------
     cutoff, exponent
         Of :func:`~equistride.nn.radial.polynomial_envelope`; with exponent 0 envelopes are one.
     """
-    if not vectors.is_cuda:
-        return torch.ops.equistride.bond_lengths(vectors, cutoff, exponent)
-    r = torch.linalg.vector_norm(vectors, dim=1)
-    return r, polynomial_envelope(r / cutoff, exponent) if exponent > 0 else torch.ones_like(r)
+    return torch.ops.equistride.bond_lengths(vectors, cutoff, exponent)
 
 
 def pack(first: SO2Convolution, second: SO2Convolution, radial: nn.Linear) -> Tensor:
