@@ -65,6 +65,8 @@ template <auto NORM, auto NORM_BACKWARD, auto BLOCK, auto BLOCK_BACKWARD> void i
 }
 
 // Shapes, types and devices, without reading a tensor.
+AtomShape shape_of(const Tensor &x, int64_t hidden_channels);
+void check_shape(const char *name, const Tensor &tensor, const Tensor &x, at::IntArrayRef expected);
 AtomShape checked_shape(const SphericalNorm &in);
 void check_atom_block(const AtomBlock &in, const AtomShape &shape);
 void check_grad_of_atoms(const Tensor &grad, const Tensor &x);

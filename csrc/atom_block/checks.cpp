@@ -19,8 +19,6 @@ AtomShape::AtomShape(int64_t size, int64_t channels, int64_t hidden)
     gates = l_max * hidden;
 }
 
-namespace {
-
 AtomShape shape_of(const Tensor &x, int64_t hidden) {
     check_real("x", x);
     TORCH_CHECK_VALUE(x.dim() == 3, "x must have shape [N, (l_max + 1)^2, channels]; found ", x.sym_sizes());
@@ -32,6 +30,8 @@ void check_shape(const char *name, const Tensor &tensor, const Tensor &x, at::In
     TORCH_CHECK_VALUE(tensor.sym_sizes() == c10::fromIntArrayRefSlow(expected), name, " must have shape ", expected,
                       "; found ", tensor.sym_sizes());
 }
+
+namespace {
 
 int64_t packed_size(const AtomShape &shape) {
     const int64_t c = shape.channels, h = shape.hidden, first = shape.gates + h;

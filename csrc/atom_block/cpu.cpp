@@ -1,9 +1,9 @@
 // The blocks on the CPU: a dozen atoms at a time, which share what is read of the matrices.
 #include "atom_block/atom_block.h"
+#include "atom_block/chunks.h"
 #include "atom_block/weights.h"
 #include "edges.h"
 #include "instruction_set.h"
-#include "threads.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
@@ -11,14 +11,14 @@
 
 namespace equistride {
 
-namespace {
-
-constexpr int64_t CHUNK = 12; // atoms: one tile of rows
-
 template <class Real> const AtomKernels<Real> &choose_atom_kernels() {
     return for_this_processor(atom_kernels<Real, InstructionSet::portable>, atom_kernels<Real, InstructionSet::avx2>,
                               atom_kernels<Real, InstructionSet::avx512>)();
 }
+template const AtomKernels<float> &choose_atom_kernels();
+template const AtomKernels<double> &choose_atom_kernels();
+
+namespace {
 
 template <class Real> class Block {
 public:
@@ -91,15 +91,6 @@ private:
                            .bias = row == 0 ? layer.bias : nullptr});
     }
 };
-
-// Calls f(first atom, count) for chunks of the atoms.
-template <class F> void chunks(int64_t atoms, double work, F &&f) {
-    const Threads threads(work);
-    threads.share(0, atoms, [&](int64_t begin, int64_t end) {
-        for (; begin < end; begin += CHUNK)
-            f(begin, std::min(CHUNK, end - begin));
-    });
-}
 
 template <class Body> Tensor atom_block_any(const AtomBlock &in, double passes, Body &&body) {
     const AtomShape shape = in.shape();

@@ -36,5 +36,6 @@ template <class Real> struct AtomKernels {
 };
 
 template <class Real, InstructionSet> const AtomKernels<Real> &atom_kernels(); // each compiled for its own
+template <class Real> const AtomKernels<Real> &choose_atom_kernels();          // for this processor
 
 } // namespace equistride

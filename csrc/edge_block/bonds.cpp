@@ -35,6 +35,8 @@ template <class F> void over_bonds(const Tensor &vectors, double cutoff, int64_t
     });
 }
 
+} // namespace
+
 std::tuple<Tensor, Tensor> bond_lengths_cpu(const Tensor &vectors, double cutoff, int64_t exponent) {
     const auto out = bond_lengths_any(vectors, cutoff, exponent);
     const auto &[lengths, envelope] = out;
@@ -58,6 +60,8 @@ Tensor bond_lengths_backward_cpu(const Tensor &on_lengths, const Tensor &on_enve
     return out;
 }
 
+namespace {
+
 // Calls call(kernels, edges, threads).
 template <class F> void with_degree(const EdgeDegree &in, const Shape &shape, F &&call) {
     const Tensor index = in.edge_index.contiguous();
@@ -66,6 +70,8 @@ template <class F> void with_degree(const EdgeDegree &in, const Shape &shape, F 
     AT_DISPATCH_FLOATING_TYPES(in.scalars.scalar_type(), "edge_degree",
                                [&] { call(choose_edge_kernels<scalar_t>(), edges, threads); });
 }
+
+} // namespace
 
 Tensor edge_degree_cpu(const EdgeDegree &in) {
     const Shape shape = in.shape();
@@ -119,6 +125,8 @@ DegreeGradients edge_degree_backward_cpu(const Tensor &grad, const EdgeDegree &i
                 });
     return out;
 }
+
+namespace {
 
 // First gradients; in the functions below, arguments that have one come first and alone, as autograd wants them.
 

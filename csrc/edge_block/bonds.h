@@ -47,6 +47,12 @@ struct EdgeDegree {
 };
 using DegreeGradients = std::tuple<Tensor, Tensor, Tensor>; // to vectors, envelope, radial
 
+std::tuple<Tensor, Tensor> bond_lengths_cpu(const Tensor &vectors, double cutoff, int64_t exponent);
+Tensor bond_lengths_backward_cpu(const Tensor &on_lengths, const Tensor &on_envelope, const Tensor &vectors,
+                                 double cutoff, int64_t exponent);
+Tensor edge_degree_cpu(const EdgeDegree &in);
+DegreeGradients edge_degree_backward_cpu(const Tensor &grad, const EdgeDegree &in);
+
 // The arguments one by one.
 template <auto FUNCTION>
 Tensor degree_with(const Tensor &scalars, const Tensor &vectors, const Tensor &frames, const Tensor &envelope,

@@ -21,9 +21,10 @@ constexpr std::array ALLOWED = {
     // Our own that networks call. Not their backwards, which autograd calls: exchange_backward takes an address.
     "equistride::atom_block equistride::atom_block_pack equistride::bond_frames equistride::bond_lengths "
     "equistride::edge_block equistride::edge_block_on_gpu equistride::edge_block_pack equistride::edge_degree "
-    "equistride::edge_vectors equistride::exchange equistride::neighbors equistride::own equistride::radial_splines "
-    "equistride::spherical_norm equistride::symmetric_contraction equistride::tensor_product "
-    "equistride::tensor_product_table equistride::total",
+    "equistride::edge_vectors equistride::energy_head_pack equistride::esen equistride::exchange "
+    "equistride::neighbors equistride::own equistride::radial_splines equistride::spherical_norm "
+    "equistride::symmetric_contraction equistride::tensor_product equistride::tensor_product_table "
+    "equistride::total",
 
     // The language: values, attributes, branches, loops, calls (each callee is looked at as well), errors.
     "prim::Constant prim::GetAttr prim::SetAttr prim::CallFunction prim::CallMethod prim::CreateObject prim::Enter "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import equistride._library  # noqa: F401  (loads torch.ops.equistride)
 from equistride.errors import EquistrideError
 from equistride.models.esen import ESEN, Block
-from equistride.nn.atom_block import AtomBlock, AtomNorm, PlainAtomBlock
+from equistride.nn.atom_block import AtomBlock, AtomNorm, EnergyHead, PlainAtomBlock
 from equistride.nn.bonds import SHORTEST
 from equistride.nn.edge_block import Bonds, EdgeBlock, RadialSplines, bond_lengths
 from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
@@ -163,7 +163,15 @@ class FusedESEN(nn.Module):
             blocks.append(FusedBlock(block, m_max, radial, KEEP_BYTES // len(layers)))
         self.blocks = nn.ModuleList(blocks)
         self.norm = AtomNorm(self.plain.norm)
+        self.head = EnergyHead(self.plain.norm, self.plain.head)
         self.degree = self._radial(self.plain.edge_degree, splines)
+        radials = [self.degree, *(block.radial for block in blocks)]
+        self.one_operator = plain.system is None and plain.balance is None and (
+            all(isinstance(radial, RadialSplines) for radial in radials)
+            and all(isinstance(block.atoms, AtomBlock) for block in blocks)
+        )  # fmt: skip
+
+    one_operator: Final[bool]
 
     def _radial(self, network: RadialNetwork, splines: float | None) -> nn.Module:
         plain = self.plain
@@ -223,6 +231,28 @@ class FusedESEN(nn.Module):
             far = torch.linalg.vector_norm(vectors.detach(), dim=1)
             keep = nearest(far, edge_index[0], species.size(0), limit, slack)
             vectors, edge_index = vectors.index_select(0, keep), edge_index[:, keep]
+        if self.one_operator and torch.jit.is_scripting() and not vectors.is_cuda:
+            return self.in_one(vectors, species, edge_index)
+        return self.by_layers(vectors, species, edge_index)
+
+    def in_one(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
+        """Return what :meth:`by_layers` does of a network without charge and spin whose radial functions are splines, in one
+        operator, on a CPU."""
+        weights = [self.plain.embedding.weight, self.degree.tables, self.head.weights]
+        knots = [self.degree.start, self.degree.step]
+        for block in self.blocks:
+            weights += block.norm.weights()
+            weights += [block.radial.tables, block.edgewise.weights, block.atoms.weights]
+            knots += [block.radial.start, block.radial.step]
+        edges, smooth = self.blocks[0].edgewise, self.plain.smooth
+        return torch.ops.equistride.esen(
+            vectors, species, edge_index, weights, knots, self.cutoff, self.plain.envelope_exponent if smooth else 0,
+            1.0 / self.plain.edge_degree_scale, self.plain.norm.eps, edges.l_max, edges.m_max, edges.hidden_channels,
+            edges.mirror, edges.keep,
+        )  # fmt: skip
+
+    def by_layers(self, vectors: Tensor, species: Tensor, edge_index: Tensor) -> Tensor:
+        """Return atomic energies [N], each layer by operators of its own."""
         r, envelope = bond_lengths(vectors, self.cutoff, self.plain.envelope_exponent if self.plain.smooth else 0)
         frames = torch.ops.equistride.bond_frames(vectors.detach(), self.l_max)
         bonds = Bonds(vectors, frames, envelope, edge_index)
@@ -276,7 +306,7 @@ def fuse(network: ESEN, splines: float | None = TOLERANCE) -> FusedESEN:
     weight = network.embedding.weight
     fused = fused.to(weight.device, weight.dtype).requires_grad_(False)
     fused.pack()
-    for block in fused.blocks:
-        if isinstance(block.atoms, AtomBlock):
-            block.atoms.pack()
+    for part in fused.modules():
+        if isinstance(part, AtomBlock | EnergyHead):
+            part.pack()
     return fused

@@ -24,9 +24,13 @@ class AtomNorm(nn.Module):
         """Return the normalised features, as :meth:`SphericalRMSNorm.forward` does."""
         if shift is not None:
             return self.norm(x, shift)
+        weight, bias, balance = self.weights()
+        return torch.ops.equistride.spherical_norm(x, weight, bias, balance.view(-1), self.norm.eps)
+
+    def weights(self) -> list[Tensor]:
+        """Return the weight of each row and channel, the bias of the scalars and the weight of each row in the mean square."""
         weight = self.norm.packed[0] if len(self.norm.packed) > 0 else self.norm.factors()[0]
-        balance = self.norm.balance.view(-1)
-        return torch.ops.equistride.spherical_norm(x, weight, self.norm.bias, balance, self.norm.eps)
+        return [weight, self.norm.bias, self.norm.balance]
 
 
 class PlainAtomBlock(nn.Module):
@@ -83,3 +87,33 @@ class AtomBlock(PlainAtomBlock):
             Where shapes or types do not fit.
         """
         return torch.ops.equistride.atom_block(x, messages, self.weights, self.hidden_channels, self.norm.eps)
+
+
+class EnergyHead(nn.Module):
+    """Weights of a last norm and of the three layers that make energies of its scalars, for an operator that ends with them.
+
+    Attributes
+    ----------
+    weights
+        As for :class:`AtomBlock`.
+    """
+
+    weights: Tensor
+
+    def __init__(self, norm: SphericalRMSNorm, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.norm, self.layers = norm, layers
+        self.register_buffer("weights", torch.empty(0), persistent=False)
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Lay the weights out: once, before the first call."""
+        first, second, last = self.layers[0], self.layers[2], self.layers[4]
+        layers = [first.weight, first.bias, second.weight, second.bias, last.weight, last.bias]
+        norm = self.norm
+        self.weights = torch.ops.equistride.energy_head_pack(norm.factors()[0], norm.bias, norm.balance, layers)
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget the layout, which no file shall hold."""
+        self.weights = torch.empty(0)
