@@ -7,11 +7,6 @@
 
 namespace equistride {
 
-namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
 std::tuple<Tensor, Tensor> call_block(const EdgeBlock &in, int64_t keep) {
     static const auto op = find_operator<decltype(edge_block_with<call_block>)>("equistride::edge_block");
     return op.call(in.x, in.vectors, in.frames, in.envelope, in.hidden, in.edge_index, in.weights, in.l_max, in.m_max,
@@ -24,6 +19,11 @@ EdgeGradients call_block_backward(const Tensor &grad, const EdgeBlock &in, const
     return op.call(grad, in.x, in.vectors, in.frames, in.envelope, in.hidden, in.edge_index, in.weights, kept, in.l_max,
                    in.m_max, in.hidden_channels, in.mirror);
 }
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 Tensor call_splines(const RadialSplines &in) {
     static const auto op = find_operator<decltype(radial_splines_with<call_splines>)>("equistride::radial_splines");

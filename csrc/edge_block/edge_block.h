@@ -40,6 +40,10 @@ Tensor bond_frames_cpu(const Tensor &vectors, int64_t l_max);
 std::tuple<Tensor, Tensor> edge_block_cpu(const EdgeBlock &in, int64_t keep);
 EdgeGradients edge_block_backward_cpu(const Tensor &grad, const EdgeBlock &in, const Tensor &kept);
 
+// The same through torch's dispatcher, where it is seen by who counts work.
+std::tuple<Tensor, Tensor> call_block(const EdgeBlock &in, int64_t keep);
+EdgeGradients call_block_backward(const Tensor &grad, const EdgeBlock &in, const Tensor &kept);
+
 // Splines of length, a table for each kind of pair: [E, columns].
 struct RadialSplines {
     const Tensor &lengths; // [E]

@@ -12,6 +12,7 @@
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/custom_class.h>
 #include <torch/library.h>
 
@@ -23,6 +24,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr size_t OF_NETWORK = 3, OF_LAYER = 6; // tensors in `weights`
+constexpr size_t MOST_LAYERS = 64;             // as many as a file may declare
 
 struct Sizes {
     double cutoff;
@@ -61,6 +63,8 @@ public:
         TORCH_CHECK_VALUE(weights.size() >= OF_NETWORK && (weights.size() - OF_NETWORK) % OF_LAYER == 0, "an eSEN is ",
                           OF_NETWORK, " tensors and ", OF_LAYER, " a layer; found ", weights.size());
         layers_.resize((weights.size() - OF_NETWORK) / OF_LAYER);
+        TORCH_CHECK_VALUE(layers_.size() <= MOST_LAYERS, "an eSEN has at most ", MOST_LAYERS, " layers; found ",
+                          layers_.size());
         TORCH_CHECK_VALUE(knots.size() == 2 * (layers_.size() + 1), "an eSEN of ", layers_.size(), " layers has ",
                           layers_.size() + 1, " splines, with a start and a step each; found ", knots.size(),
                           " numbers");
@@ -68,10 +72,11 @@ public:
             weights_[OF_NETWORK + k * OF_LAYER + 2] = of_layer(k, 2).flatten(); // a row's weight in the mean square
     }
 
-    const Tensor &vectors() const { return vectors_; }
+    const Tensor &species() const { return species_; }
+    const Tensor &edge_index() const { return edge_index_; }
 
     Tensor forward(bool gradient) {
-        Exchange *const others = current_exchange();
+        Exchange *const others = others_ = current_exchange();
         const auto [lengths, envelope] = bond_lengths_cpu(vectors_, sizes_.cutoff, sizes_.exponent);
         lengths_ = lengths;
         envelope_ = envelope;
@@ -91,7 +96,7 @@ public:
             if (others)
                 now.normed = others->forward(now.normed);
             now.hidden = radial_splines_cpu(splines(k + 1));
-            const auto [messages, kept] = edge_block_cpu(edges(k, now), gradient ? sizes_.keep : 0);
+            const auto [messages, kept] = call_block(edges(k, now), gradient ? sizes_.keep : 0);
             now.messages = first_rows(messages, x.size(0));
             now.kept = kept;
             x = atom_block_cpu(atoms(k, now));
@@ -106,13 +111,15 @@ public:
     // it.
     Tensor backward(const Tensor &grad) const {
         Exchange *const others = current_exchange();
+        TORCH_CHECK(others == others_,
+                    "the gradient of an eSEN is asked for outside of its exchange between processes");
         const int64_t own = last_.size(0);
         Tensor on_vectors, on_lengths, on_envelope, on_x = energy_head_backward_cpu(first_rows(grad, own), head());
         for (size_t k = layers_.size(); k-- > 0;) {
             const Layer &then = layers_[k];
             const Tensor on_both = atom_block_backward_cpu(on_x, atoms(k, then));
             const auto [on_normed, vectors, envelope, hidden] =
-                edge_block_backward_cpu(with_rows(on_both, then.normed.size(0)), edges(k, then), then.kept);
+                call_block_backward(with_rows(on_both, then.normed.size(0)), edges(k, then), then.kept);
             add(on_vectors, vectors);
             add(on_envelope, envelope);
             add(on_lengths, radial_splines_backward_cpu(hidden, splines(k + 1)));
@@ -139,6 +146,7 @@ private:
     const Sizes sizes_;
     Tensor lengths_, envelope_, frames_, pair_, scalars_, radial_, last_;
     std::vector<Layer> layers_;
+    Exchange *others_ = nullptr;
 
     // The weights in their order.
     const Tensor &embedding() const { return weights_[0]; }
@@ -164,17 +172,21 @@ private:
 };
 
 struct Energies : torch::autograd::Function<Energies> {
-    static Tensor forward(AutogradContext *context, const Tensor &, const c10::intrusive_ptr<Evaluated> &run) {
+    static Tensor forward(AutogradContext *context, const Tensor &vectors, const c10::intrusive_ptr<Evaluated> &run) {
         const at::AutoDispatchBelowADInplaceOrView below;
+        // also the variables that a graph lets go one after the other, and whose changes in place it sees
+        context->save_for_backward({vectors, run->species(), run->edge_index()});
         context->saved_data["run"] = c10::IValue::make_capsule(run);
         return run->forward(true);
     }
     static variable_list backward(AutogradContext *context, variable_list grads) {
-        const auto saved = context->saved_data["run"].toCapsule();
-        const auto &run = static_cast<const Evaluated &>(*saved);
-        refuse_second("the fused eSEN has", {grads[0], run.vectors()});
+        const variable_list in = context->get_saved_variables();
+        refuse_second("the fused eSEN has", {grads[0], in[0]});
+        const auto run = context->saved_data["run"].toCapsule();
+        if (!torch::autograd::get_current_graph_task_keep_graph())
+            context->saved_data.erase("run");
         const at::AutoDispatchBelowADInplaceOrView below;
-        return {run.backward(grads[0]), Tensor()};
+        return {static_cast<const Evaluated &>(*run).backward(grads[0]), Tensor()};
     }
 };
 
@@ -183,7 +195,7 @@ Tensor esen(const Tensor &vectors, const Tensor &species, const Tensor &edge_ind
             int64_t m_max, int64_t hidden_channels, bool mirror, int64_t keep) {
     check_frozen("weights of the fused eSEN", weights.vec());
     const auto run = c10::make_intrusive<Evaluated>(
-        vectors, species, edge_index, weights, knots,
+        vectors.detach(), species, edge_index, weights, knots,
         Sizes{cutoff, exponent, degree_scale, eps, l_max, m_max, hidden_channels, mirror, keep});
     if (wants_gradient({vectors}))
         return Energies::apply(vectors, run);

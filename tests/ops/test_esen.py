@@ -138,6 +138,7 @@ def call(given: dict[str, object]) -> Tensor:
         ({"weights": lambda w: [*w[:1], w[1][:1], *w[2:]]}, IndexError, "pair must name tables below 1"),
         ({"weights": lambda w: [*w[:7], w[7][1:], *w[8:]]}, ValueError, "weights must hold"),
         ({"weights": lambda w: [w[0].requires_grad_(), *w[1:]]}, ValueError, "have no gradient here"),
+        ({"weights": lambda w: [*w[:3], *65 * w[3:9]]}, ValueError, "at most 64 layers; found 65"),
         ({"knots": lambda k: k[:-1]}, ValueError, "a start and a step each; found 5 numbers"),
         ({"sizes": lambda s: [*s[:4], 3, *s[5:]]}, ValueError, r"frames \[E, 34\]"),
     ],
@@ -148,6 +149,19 @@ def test_it_refuses(change: dict[str, object], error: type[Exception], message: 
         given[name] = function(given[name])
     with pytest.raises(error, match=message):
         call(given)
+
+
+def test_a_graph_is_used_once_and_watched() -> None:
+    made, (vectors, species, edges) = network(), bonds()
+    energies = made.in_one(vectors.requires_grad_(), species, edges).sum()
+    energies.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        energies.backward()
+    moved = vectors * 1
+    energies = made.in_one(moved, species, edges).sum()
+    moved.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        energies.backward()
 
 
 def test_the_head_refuses() -> None:
