@@ -12,14 +12,10 @@ namespace {
 constexpr double FARTHEST = 1e9;
 
 void check_reach(const Frame &frame) {
-    if (frame.positions.size(0) == 0)
-        return;
-    const at::Tensor reach =
-        frame.positions.abs(); // of all at once: by row, torch wakes threads for any number of atoms
-    const auto farthest = reach.max().item<double>();
+    const double farthest = largest_magnitude(frame.positions);
     if (farthest <= FARTHEST)
         return;
-    const auto row = reach.argmax().item<std::int64_t>() / 3;
+    const auto row = frame.positions.abs().argmax().item<std::int64_t>() / 3;
     TORCH_CHECK_VALUE(false, "the position of atom ",
                       frame.labels ? (*frame.labels)[static_cast<std::size_t>(row)] : row, " is ", farthest,
                       " A from the origin; expected at most ", FARTHEST,
@@ -92,7 +88,7 @@ Frame Placement::place(const Coordinates &now, const at::Tensor &species) const 
     frame.cell = (now.cell.defined() ? now.cell : at::zeros({3, 3}, at::kDouble)).to(real);
     if (now.velocities.defined())
         frame.velocities = now.velocities.to(real);
-    const at::Tensor rows = lattice(now.cell, species.size(0));
+    const at::Tensor rows = open_ ? at::Tensor() : lattice(now.cell, species.size(0));
     if (model_.metadata().is_potential()) {
         const at::Tensor inverse = open_ ? at::Tensor() : inverse_of(rows);
         const auto home = frame.positions.options();

@@ -20,6 +20,9 @@ void check_inputs(const Frame &frame, const Model &model);
 void check_geometry(const Frame &frame, const Metadata &metadata);
 /// Raises c10::ValueError that names the first atom with an output that is not finite.
 void check_outputs(const Outputs &outputs, const Frame &frame);
+/// The largest of all numbers, float32 or float64, without their signs; NaN where one is no number, 0 where there are
+/// none. On a CPU without operators of torch, which cost a small system more than what they compute.
+double largest_magnitude(const at::Tensor &values);
 /// Raises c10::ValueError: "<what> of atom <label> is not finite; <hint>".
 EQUISTRIDE_API void check_finite(const at::Tensor &values, const Frame &frame, const char *what, const char *hint);
 /// check_finite() of the positions, with what to do about them.
