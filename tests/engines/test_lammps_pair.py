@@ -16,6 +16,8 @@ from random_models import random_potential, write_artifact
 
 from equistride import artifact
 from equistride.artifact.ensemble import combine
+from equistride.models.esen_fused import fuse
+from equistride.models.potential import ConservativePotential
 from equistride.units import EV_PER_ANGSTROM3_IN_BAR
 
 Array = NDArray[np.float64]
@@ -57,6 +59,18 @@ def test_agrees_with_the_model(random_artifact64: Path, tmp_path: Path, ranks: i
     virial = true.virial.numpy() / atoms.get_volume() * BAR
     np.testing.assert_allclose(pressure(found), virial, atol=1e-9 * np.abs(virial).max())
     assert "atom type 1: Si" in found.log
+
+
+@pytest.mark.parametrize(("ranks", "ghosts"), [(1, "exchange"), (2, "exchange"), (2, "wide")])
+def test_a_network_in_one_operator(tmp_path: Path, ranks: int, ghosts: str) -> None:
+    """Features go between processes inside of it, forward and backward; in double precision, to see that to rounding."""
+    made, atoms = random_potential(), crystal()
+    served = ConservativePotential(fuse(made.network, 1e-3), made.species, made.cutoff, made.scale, made.references)
+    assert served.network.one_operator
+    path = write_artifact(served, tmp_path / "one.pt", "float64")
+    found, true = once(path, atoms, tmp_path, f"ghost {ghosts}", ranks), expected(path, atoms)
+    assert found.energies == pytest.approx(true.atomic_energies.numpy(), rel=1e-12)
+    np.testing.assert_allclose(found.forces, true.forces.numpy(), atol=1e-10)
 
 
 def test_ranks_without_atoms(random_artifact64: Path, tmp_path: Path) -> None:
