@@ -20,10 +20,12 @@ template <class Real, Arithmetic HOW> Kernel<Real> kernel_for(const Layout &layo
     const auto fits = [limit = shared_memory_limit(), &layout](const Kernel<Real> &kernel) {
         return int64_t(kernel.edges) * layout.edge * int64_t(sizeof(Real)) <= limit;
     };
+    if constexpr (HOW != Arithmetic::fma) // takes about as long as the matrices do for 20 edges
+        if (constexpr auto kernel = kernel_of<Real, HOW, 7>(); fits(kernel))
+            return kernel;
     if constexpr (sizeof(Real) == 4) // float64 has no registers for more than 12 edges
-        for (const auto &kernel : {kernel_of<Real, HOW, 7>(), kernel_of<Real, HOW, 5>()})
-            if (fits(kernel))
-                return kernel;
+        if (constexpr auto kernel = kernel_of<Real, HOW, 5>(); fits(kernel))
+            return kernel;
     const auto kernel = kernel_of<Real, HOW, 3>();
     return fits(kernel) ? kernel : kernel_of<Real, HOW, 3, false>();
 }
