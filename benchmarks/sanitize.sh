@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 kind=${1:?address or thread}
 shift
-operators=(tests/ops/test_{neighbors,neighbor_list,neighbors_random,edge_vectors,exchange,tensor_product,edge_block,atom_block,esen}.py
+operators=(tests/ops/test_{neighbors,neighbor_list,neighbors_random,edge_vectors,exchange,tensor_product,edge_block,atom_block,esen_operator}.py
   tests/ops/test_{symmetric_contraction,operators,threads}.py)
 models=(tests/artifact/test_{digest,sandbox,step,compute,batch,contract,formats,refusals}.py)
 openmm=(tests/engines/test_{openmm_errors,openmm_force,openmm_refusals,integrator,integrator_guard,openmm_simulation}.py)
