@@ -70,6 +70,7 @@ def operators() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
     block.pack()
     features = x.view(ATOMS, 9, 64)
     on_atoms = (features, features.flip(0), block.weights, 64, norm.eps)
+    normed = (features, norm.factors()[0], norm.bias, norm.balance.view(-1), norm.eps)
     numbers = torch.tensor([0.9, 0.8, 2.5e-6], dtype=torch.float64)
     return {
         "neighbors": (OPS.neighbors, padded_list_arguments(graph, 5.0)[:4]),
@@ -78,10 +79,8 @@ def operators() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
         "edge_vectors_backward": (OPS.edge_vectors_backward, (random(graph.edges, 3), *edges, ATOMS)),
         "edge_virial": (OPS.edge_virial, (graph.vectors, random(graph.edges, 3))),
         "tensor_product_table": (OPS.tensor_product_table, (x, y, *table, 1.0, 0.06, graph.edge_index, *spec, ATOMS)),
-        "spherical_norm": (
-            OPS.spherical_norm,
-            (features, norm.factors()[0], norm.bias, norm.balance.view(-1), norm.eps),
-        ),
+        "spherical_norm": (OPS.spherical_norm, normed),
+        "spherical_norm_backward": (OPS.spherical_norm_backward, (features.roll(1, 0), *normed)),
         "atom_block": (OPS.atom_block, on_atoms),
         "atom_block_backward": (OPS.atom_block_backward, (features.roll(1, 0), *on_atoms)),
         "keep_momenta": (OPS.keep_momenta, (r, v, moves, after, masses, 5.0, True)),

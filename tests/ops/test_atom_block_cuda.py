@@ -23,7 +23,7 @@ OPS = torch.ops.equistride
 def test_equals_the_cpu_and_repeats(
     size: tuple[int, int, int], dtype: torch.dtype, cores: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tiles that fit into shared memory, and of the last size in float64 one that does not."""
+    """Tiles that fit into shared memory, and of the last size going back some that do not."""
     monkeypatch.setenv("EQUISTRIDE_TENSOR_CORES", cores)
     assert_as_on_the_cpu(AtomCase(size, dtype, 300), 10 * TOLERANCE[dtype])
 

@@ -40,7 +40,7 @@ def test_equals_the_cpu(size: tuple[int, int, int], dtype: torch.dtype, kernels:
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("memory", [75_000, 20_000])
 def test_smaller_tiles(memory: int, dtype: torch.dtype, kernels: torch._ops._OpNamespace) -> None:
-    """4.9 kB an atom going forward and 6.2 back, 9.7 and 12.5 in float64: half as many atoms, or none. Their numbers stay."""
+    """5.7 kB an atom going forward and more back, twice in float64: fewer atoms a tile, or none. Their numbers stay."""
     case = AtomCase((3, 9, 40), dtype, between=between_nan)
     expected = case.everything(kernels)
     kernels.set_memory(memory)
