@@ -53,8 +53,11 @@ Notes check_settings(const LAMMPS_NS::LAMMPS &lmp, const std::vector<std::int64_
         }
         for (int k = 0; k < lists.nex_mol; k++)
             mine[3] |= (mask & lmp.group->bitmask[lists.ex_mol_group[k]]) != 0;
-        for (std::size_t k = 0; k < groups.size(); k++)
-            groups[k] |= (mask & lmp.group->bitmask[(k % 2 ? lists.ex2_group : lists.ex1_group)[k / 2]]) != 0;
+        for (int k = 0; k < lists.nex_group; k++) {
+            int *const both = &groups[2 * static_cast<std::size_t>(k)];
+            both[0] |= (mask & lmp.group->bitmask[lists.ex1_group[k]]) != 0;
+            both[1] |= (mask & lmp.group->bitmask[lists.ex2_group[k]]) != 0;
+        }
     }
     MPI_Allreduce(mine.data(), all.data(), static_cast<int>(mine.size()), MPI_INT, MPI_MAX, lmp.world);
     MPI_Allreduce(groups.data(), all_groups.data(), static_cast<int>(groups.size()), MPI_INT, MPI_MAX, lmp.world);
