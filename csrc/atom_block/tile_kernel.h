@@ -17,12 +17,10 @@ struct AtomLayout {
     int atom;              // numbers an atom, in all
 
     AtomLayout(const AtomShape &shape, bool backward, int64_t bytes) {
-        const int64_t line = 128 / bytes, apart = 16 / bytes, features = shape.size * shape.channels,
-                      rows = shape.size * shape.hidden;
-        const auto stride = [&](int64_t numbers) { return int((numbers + line - 1) / line * line + apart); };
-        wide = stride(std::max(features, rows));
-        inner = stride(std::max(features, shape.gates + rows));
-        grad = backward ? stride(features) : 0;
+        const int64_t features = shape.size * shape.channels, rows = shape.size * shape.hidden;
+        wide = row_step(std::max(features, rows), bytes);
+        inner = row_step(std::max(features, shape.gates + rows), bytes);
+        grad = backward ? row_step(features, bytes) : 0;
         atom = wide + inner + grad;
     }
 };
@@ -48,10 +46,7 @@ template <class How, bool SHARED> struct AtomTile {
     int count;     // its atoms
 
     __device__ __forceinline__ Real *memory() const {
-        if constexpr (SHARED)
-            return shared_memory<Real>();
-        else
-            return in.memory + int64_t(blockIdx.x) * ATOMS * in.layout.atom;
+        return memory_of_tile<SHARED>(in.memory, int64_t(ATOMS) * in.layout.atom);
     }
     __device__ __forceinline__ Real *wide(int atom) const { return memory() + atom * in.layout.wide; }
     __device__ __forceinline__ Real *inner(int atom) const {
@@ -59,13 +54,6 @@ template <class How, bool SHARED> struct AtomTile {
     }
     __device__ __forceinline__ Real *grad(int atom) const {
         return memory() + int64_t(ATOMS) * (in.layout.wide + in.layout.inner) + atom * in.layout.grad;
-    }
-
-    // A warp takes one atom after the other; in between, body(atom).
-    template <class Body> __device__ __forceinline__ void each_atom(Body &&body) const {
-#pragma unroll 1
-        for (int atom = threadIdx.x / WARP; atom < count; atom += TILE_WARPS)
-            body(atom);
     }
 
     // body(atom, place among its features, place among those of all atoms), for each number by one thread.
@@ -97,15 +85,8 @@ EQUISTRIDE_NOINLINE __device__ void multiply_rows(const AtomProblem<Real> &in, c
         while ((l + 1) * (l + 1) <= row)
             ++l;
         Real sum[How::LANE_ROWS][4] = {};
-        if (row == 0 && layer.bias != nullptr) {
-            const Four<Real> bias = load_four(layer.bias + column);
-#pragma unroll
-            for (int i = 0; i < How::LANE_ROWS; ++i) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j)
-                    sum[i][j] = bias.of[j];
-            }
-        }
+        if (row == 0 && layer.bias != nullptr)
+            begin_with(layer.bias + column, sum);
         how.accumulate(PlainRows<Real>{x + how.first * x_stride + from, How::STEP * x_stride}, from % 4 == 0,
                        layer.matrix(l) + int64_t(panel) * k * PANEL, k, sum);
         store<How>(sum, y + how.first * y_stride + to + column, nullptr, How::STEP * y_stride, n - column, to % 4 == 0);
@@ -162,7 +143,7 @@ template <class How, bool SHARED> __device__ void take_atoms(const AtomTile<How,
             tile.grad(atom)[k] = in.grad[all];
     });
     __syncthreads();
-    tile.each_atom([&](int atom) {
+    each_row(tile.count, [&](int atom) {
         Real *const x = tile.wide(atom);
         normalise(shape, in.of.norm, [&](int k) { return x[k]; }, [&](int k, Real value) { x[k] = value; });
     });
@@ -170,7 +151,7 @@ template <class How, bool SHARED> __device__ void take_atoms(const AtomTile<How,
     multiply_rows<How>(in, in.of.up, wide, at.wide, inner, at.inner);
     __syncthreads();
     if (in.grad == nullptr) {
-        tile.each_atom([&](int atom) { gate_rows(shape, tile.inner(atom), tile.wide(atom)); });
+        each_row(tile.count, [&](int atom) { gate_rows(shape, tile.inner(atom), tile.wide(atom)); });
         __syncthreads();
         multiply_rows<How>(in, in.of.down, wide, at.wide, inner, at.inner);
         __syncthreads();
@@ -179,12 +160,12 @@ template <class How, bool SHARED> __device__ void take_atoms(const AtomTile<How,
     }
     multiply_rows<How>(in, in.of.down_back, grad, at.grad, wide, at.wide);
     __syncthreads();
-    tile.each_atom([&](int atom) { ungate_rows(shape, tile.wide(atom), tile.inner(atom)); });
+    each_row(tile.count, [&](int atom) { ungate_rows(shape, tile.wide(atom), tile.inner(atom)); });
     __syncthreads();
     multiply_rows<How>(in, in.of.up_back, inner, at.inner, grad, at.grad);
     tile.each_feature([&](int atom, int k, int64_t all) { tile.wide(atom)[k] = tile.feature(all); });
     __syncthreads();
-    tile.each_atom([&](int atom) {
+    each_row(tile.count, [&](int atom) {
         const Real *const x = tile.wide(atom), *const g = tile.grad(atom);
         const int64_t first = (tile.begin + atom) * shape.size * shape.channels;
         normalise_back(

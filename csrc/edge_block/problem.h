@@ -29,6 +29,13 @@ template <class Real> struct Products {
     Product<Real> of[MAX_L + 1];
 };
 
+// From row to row of a tile's memory, for so many numbers: 16 bytes beyond a multiple of 128, so that no bank is met
+// twice.
+inline int row_step(int64_t numbers, int64_t bytes) {
+    const int64_t line = 128 / bytes;
+    return int((numbers + line - 1) / line * line + 16 / bytes);
+}
+
 // Rows of the tile's memory, each an edge's. What is in them, one after the other:
 //   wide    scaled [rows, 2 channels]; gated [rows, hidden], z [rows, channels]; and backward, of their gradients, the
 //           same, then parts of those to the last radial layer's input
@@ -41,12 +48,10 @@ struct Layout {
     int edge;                        // numbers an edge, in all
 
     Layout(const Shape &shape, int64_t radial, int64_t bytes) {
-        const int64_t line = 128 / bytes, apart = 16 / bytes;
-        const auto stride = [&](int64_t numbers) { return int((numbers + line - 1) / line * line + apart); };
         z = int(shape.rows * shape.hidden + 3) / 4 * 4;
-        wide = stride(std::max({shape.scaled, z + shape.rows * shape.channels, (radial + 3) / 4 * 4}));
-        narrow = stride(std::max(shape.weights, shape.inner));
-        hidden = stride(radial);
+        wide = row_step(std::max({shape.scaled, z + shape.rows * shape.channels, (radial + 3) / 4 * 4}), bytes);
+        narrow = row_step(std::max(shape.weights, shape.inner), bytes);
+        hidden = row_step(radial, bytes);
         frame = shape.frame_size + 3;
         edge = wide + narrow + hidden + frame;
     }

@@ -19,6 +19,32 @@ template <class Real> __device__ __forceinline__ Four<Real> load_four(const Real
     return *reinterpret_cast<const Four<Real> *>(from);
 }
 
+// Sums of four columns that begin with the bias.
+template <class Real, int N> __device__ __forceinline__ void begin_with(const Real *from, Real (&sum)[N][4]) {
+    const Four<Real> bias = load_four(from);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+            sum[i][j] = bias.of[j];
+    }
+}
+
+// The memory of the block's tile, of so many numbers: shared memory, or the block's part of `memory`.
+template <bool SHARED, class Real> __device__ __forceinline__ Real *memory_of_tile(Real *memory, int64_t numbers) {
+    if constexpr (SHARED)
+        return shared_memory<Real>();
+    else
+        return memory + int64_t(blockIdx.x) * numbers;
+}
+
+// A warp takes one row of the tile after the other; in between, body(row).
+template <class Body> __device__ __forceinline__ void each_row(int count, Body &&body) {
+#pragma unroll 1
+    for (int row = threadIdx.x / WARP; row < count; row += TILE_WARPS)
+        body(row);
+}
+
 // Rows of the tile, `place` numbers from `a`: some; those of a and b summed; ROWS of a, then those of b.
 template <class Real> struct PlainRows {
     const Real *a;
@@ -175,15 +201,8 @@ __device__ __forceinline__ void multiply(const How &how, const Products<Real> &p
         constexpr int N = How::LANE_ROWS;
         const bool general = product.form == Form::general;
         Real start[N][4] = {};
-        if (product.bias != nullptr) {
-            const Four<Real> bias = load_four(product.bias + column);
-#pragma unroll
-            for (int i = 0; i < N; ++i) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j)
-                    start[i][j] = bias.of[j];
-            }
-        }
+        if (product.bias != nullptr)
+            begin_with(product.bias + column, start);
         if (general)
             how.accumulate(SummedRows<Real>{plus, minus, x_step}, aligned, product.matrix[0] + place, k, start);
 #pragma unroll 1

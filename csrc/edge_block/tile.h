@@ -60,10 +60,7 @@ template <class How, bool SHARED> struct Tile {
     int count;     // its edges
 
     __device__ __forceinline__ Real *memory() const {
-        if constexpr (SHARED)
-            return shared_memory<Real>();
-        else
-            return in.memory + int64_t(blockIdx.x) * EDGES * in.layout.edge;
+        return memory_of_tile<SHARED>(in.memory, int64_t(EDGES) * in.layout.edge);
     }
     __device__ __forceinline__ int narrow_place() const { return EDGES * in.layout.wide; }
     __device__ __forceinline__ int hidden_place() const { return narrow_place() + EDGES * in.layout.narrow; }
@@ -76,11 +73,9 @@ template <class How, bool SHARED> struct Tile {
     __device__ __forceinline__ Real *torque(int e) const { return frame(e) + in.shape.frame_size; }
     __device__ __forceinline__ int64_t atom(int64_t i) const { return i * in.shape.size * in.shape.channels; }
 
-    // A warp takes one edge after the other; in between, body(edge, lane).
+    // body(edge, lane), by warps.
     template <class Body> __device__ __forceinline__ void each_edge(Body &&body) const {
-#pragma unroll 1
-        for (int e = threadIdx.x / WARP; e < count; e += TILE_WARPS)
-            body(e, int(threadIdx.x % WARP));
+        each_row(count, [&](int e) { body(e, int(threadIdx.x % WARP)); });
     }
 
     // Begin to copy what is of the tile's edges into its rows: fetch_rows().

@@ -90,11 +90,10 @@ Frame Placement::place(const Coordinates &now, const at::Tensor &species) const 
         frame.velocities = now.velocities.to(real);
     const at::Tensor rows = open_ ? at::Tensor() : lattice(now.cell, species.size(0));
     if (model_.metadata().is_potential()) {
-        const at::Tensor inverse = open_ ? at::Tensor() : inverse_of(rows);
         const auto home = frame.positions.options();
         if (open_)
             frame.positions = near_origin(frame.positions, {}, {});
-        else if (inverse.isfinite().all().item<bool>())
+        else if (const at::Tensor inverse = inverse_of(rows); inverse.isfinite().all().item<bool>())
             frame.positions = near_origin(frame.positions, rows.to(home), inverse.to(home));
         frame.positions = frame.positions.to(real);
     }

@@ -236,9 +236,9 @@ def demo(
         potential = _trajectory(second, symbols, metadata.description)
         reference = _reference(len(second), seed) if compared else None
         if far is not None:
+            other, whose = (potential, "the potential's run") if reference is None else (reference, "the reference")
             settings["structure in strides"] = _strides_against(
-                _trajectory(third, symbols, "strides", False),
-                *((potential, "the potential's run") if reference is None else (reference, "the reference")),
+                _trajectory(third, symbols, "strides", False), other, whose
             )
         result = write_report(
             output / "report.html",
