@@ -24,7 +24,7 @@ constexpr std::array ALLOWED = {
     "equistride::edge_vectors equistride::energy_head_pack equistride::esen equistride::exchange "
     "equistride::neighbors equistride::own equistride::radial_splines equistride::spherical_norm "
     "equistride::symmetric_contraction equistride::tensor_product equistride::tensor_product_table "
-    "equistride::total",
+    "equistride::total equistride::trajcast_layer equistride::trajcast_pack",
 
     // The language: values, attributes, branches, loops, calls (each callee is looked at as well), errors.
     "prim::Constant prim::GetAttr prim::SetAttr prim::CallFunction prim::CallMethod prim::CreateObject prim::Enter "

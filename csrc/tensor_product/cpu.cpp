@@ -61,9 +61,9 @@ void forward_receivers(const Input<Real> &in, const Weights &source, int64_t beg
     constexpr bool stored = std::is_same_v<Weights, StoredWeights<Real>>;
     const Plan<Real> &plan = in.plan;
     Block<Real> block(in);
-    Buffer<Real> evaluated(stored ? 0 : plan.weights_width * EDGE_BLOCK);
     const Real *weights[EDGE_BLOCK];
     SplineRow<Real> splines[EDGE_BLOCK];
+    const auto &kernels = stored ? in.kernels.forward : in.kernels.forward_table;
     for (int64_t t = begin; t < end; ++t) {
         Real *row = out + t * plan.out_width;
         std::fill_n(row, plan.out_width, Real(0));
@@ -79,26 +79,20 @@ void forward_receivers(const Input<Real> &in, const Weights &source, int64_t beg
             for (const Group &group : plan.groups)
                 for (size_t p = group.first_path; p < group.last_path; ++p) {
                     const Path &path = plan.paths[p];
-                    ForwardStep<Real> step{block.x,
-                                           weights,
-                                           path.x,
-                                           path.weights,
-                                           path.out_stride,
-                                           source.ahead(e + edges),
-                                           edges,
-                                           int(path.channels),
-                                           int(2 * path.l1 + 1),
-                                           block.matrix(group),
-                                           row + path.out};
-                    if constexpr (!stored) {
-                        for (int k = 0; k < edges; ++k) {
-                            Real *into = evaluated.data() + k * path.channels;
-                            in.kernels.spline(splines[k], path.weights, path.channels, into);
-                            weights[k] = into;
-                        }
-                        step.weights_at = 0;
-                    }
-                    in.kernels.forward[path.l1][path.l2][path.l3](step);
+                    const ForwardStep<Real> step{block.x,
+                                                 weights,
+                                                 splines,
+                                                 path.x,
+                                                 path.weights,
+                                                 path.out_stride,
+                                                 source.ahead(e + edges),
+                                                 edges,
+                                                 int(path.channels),
+                                                 int(2 * path.l1 + 1),
+                                                 false,
+                                                 block.matrix(group),
+                                                 row + path.out};
+                    kernels[path.l1][path.l2][path.l3](step);
                 }
         }
     }

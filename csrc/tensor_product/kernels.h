@@ -36,15 +36,25 @@ template <class Real> struct Term {
     Real value;
 };
 
+// A radial table: weights(r) = sum_k basis[k] * rows[k], cubic B-spline coefficients in four neighbouring rows, and
+// weights'(r) = sum_k slope[k] * (rows[k + 1] - rows[k]).
+template <class Real> struct SplineRow {
+    const Real *row;
+    int64_t stride;
+    Real basis[4], slope[3];
+};
+
 // Pointers are to the first row of the path's block; rows of x and of the weights belong to edges.
 template <class Real> struct ForwardStep {
     const Real *const *x;
-    const Real *const *weights;
+    const Real *const *weights;     // of `forward`
+    const SplineRow<Real> *splines; // of `forward_table`
     int64_t x_at, weights_at, out_stride;
     int64_t ahead;             // from a row of weights to one that will be read soon; 0 for none
     int edges, channels, rows; // rows: 2 l1 + 1
+    bool fresh;                // out is written, not added to
     const Real *matrix;        // [entries of the path, EDGE_BLOCK]
-    Real *out;                 // [2 l3 + 1, out_stride], added to
+    Real *out;                 // [2 l3 + 1, out_stride]
 };
 
 // One product of the receiver's gradient with a path's couplings: turned[entry] = sum of value[k] * grad[m3[k]].
@@ -70,20 +80,13 @@ template <class Real> struct BackwardStep {
     int64_t sums_stride, sums_at, sums_length;
 };
 
-// A radial table: weights(r) = sum_k basis[k] * rows[k], cubic B-spline coefficients in four neighbouring rows, and
-// weights'(r) = sum_k slope[k] * (rows[k + 1] - rows[k]).
-template <class Real> struct SplineRow {
-    const Real *row;
-    int64_t stride;
-    Real basis[4], slope[3];
-};
-
 template <class Real> struct Kernels {
     using Forward = void (*)(const ForwardStep<Real> &);
     using Backward = void (*)(const BackwardStep<Real> &);
 
-    int lanes;                                  // numbers in a vector
-    Forward forward[DEGREES][DEGREES][DEGREES]; // [l1][l2][l3]
+    int lanes;                                        // numbers in a vector
+    Forward forward[DEGREES][DEGREES][DEGREES];       // [l1][l2][l3]
+    Forward forward_table[DEGREES][DEGREES][DEGREES]; // with weights from a table
     Backward backward[DEGREES][DEGREES][DEGREES];
 
     // matrix [entries, EDGE_BLOCK] from y [harmonics, EDGE_BLOCK].
@@ -94,8 +97,7 @@ template <class Real> struct Kernels {
     // out[k] = sum of the lanes of vectors[k]
     void (*add_lanes)(const Real *vectors, int64_t count, Real *out);
     void (*add)(const Real *from, int64_t count, Real *to);
-    void (*spline)(const SplineRow<Real> &at, int64_t begin, int64_t count, Real *weights);
-    // With the derivatives by the length.
+    // Weights of so many columns, and their derivatives by the length.
     void (*spline_slope)(const SplineRow<Real> &at, int64_t begin, int64_t count, Real *weights, Real *slopes);
 };
 

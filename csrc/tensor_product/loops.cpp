@@ -31,12 +31,15 @@ constexpr int vectors_together(int each, int more) {
     return 1;
 }
 
-// Calls body(width, channel, channels left) for V vectors at a time, then one, then what is left (width 0).
+// Calls body(width, channel, channels left) for V vectors at a time, then two, then one, then what is left (width 0).
 template <class Real, int V, class F> INLINE void over_channels(int channels, F &&body) {
     constexpr int lanes = Simd<Real>::lanes;
     int channel = 0;
     for (; channel + V * lanes <= channels; channel += V * lanes)
         body(std::integral_constant<int, V>{}, channel, 0);
+    if constexpr (V > 2)
+        for (; channel + 2 * lanes <= channels; channel += 2 * lanes)
+            body(std::integral_constant<int, 2>{}, channel, 0);
     if constexpr (V > 1)
         for (; channel + lanes <= channels; channel += lanes)
             body(std::integral_constant<int, 1>{}, channel, 0);
@@ -45,20 +48,37 @@ template <class Real, int V, class F> INLINE void over_channels(int channels, F 
 }
 #define CHANNELS(width, channel, part) [&](auto width, int channel, int part) __attribute__((always_inline))
 
-template <class Real, int L1, int L2, int L3, int WIDTH>
+// The weights of an edge in V vectors of channels.
+template <class Real, bool TABLE, int WIDTH, int V>
+INLINE void weights_of(const ForwardStep<Real> &step, int e, int channel, const Channels<Real, WIDTH> &lanes,
+                       Vector<Real> (&w)[V]) {
+    if constexpr (TABLE) {
+        const SplineRow<Real> &at = step.splines[e];
+        const Real *a = at.row + step.weights_at + channel, *b = a + at.stride, *c = b + at.stride, *d = c + at.stride;
+        each<V>(EACH(v) {
+            w[v] = (at.basis[0] * lanes.get(a, v) + at.basis[1] * lanes.get(b, v)) +
+                   (at.basis[2] * lanes.get(c, v) + at.basis[3] * lanes.get(d, v));
+        });
+    } else {
+        const Real *weights = step.weights[e] + step.weights_at + channel;
+        if (step.ahead != 0)
+            fetch<V>(weights + step.ahead);
+        each<V>(EACH(v) { w[v] = lanes.get(weights, v); });
+    }
+}
+
+template <class Real, bool TABLE, int L1, int L2, int L3, int WIDTH>
 INLINE void forward_channels(const ForwardStep<Real> &step, int channel, int part) {
     constexpr int V = WIDTH > 0 ? WIDTH : 1, D1 = 2 * L1 + 1, D3 = 2 * L3 + 1;
     using Vec = Vector<Real>;
     const Channels<Real, WIDTH> lanes{part};
-    Vec out[D3][V];
-    each<D3>(EACH(i) { each<V>(EACH(v) { out[i][v] = lanes.get(step.out + i * step.out_stride + channel, v); }); });
+    Vec out[D3][V] = {};
+    if (!step.fresh)
+        each<D3>(EACH(i) { each<V>(EACH(v) { out[i][v] = lanes.get(step.out + i * step.out_stride + channel, v); }); });
     for (int e = 0; e < step.edges; ++e) {
         const Real *x = step.x[e] + step.x_at + channel, *m = step.matrix + e;
-        const Real *weights = step.weights[e] + step.weights_at + channel;
-        if (step.ahead != 0)
-            fetch<V>(weights + step.ahead);
         Vec w[V];
-        each<V>(EACH(v) { w[v] = lanes.get(weights, v); });
+        weights_of<Real, TABLE, WIDTH, V>(step, e, channel, lanes, w);
         if constexpr (L1 == DENSE) {
             for (int row = 0; row < step.rows; ++row, x += step.channels, m += D3 * EDGE_BLOCK) {
                 Vec z[V];
@@ -89,10 +109,10 @@ INLINE void forward_channels(const ForwardStep<Real> &step, int channel, int par
     each<D3>(EACH(i) { each<V>(EACH(v) { lanes.put(step.out + i * step.out_stride + channel, v, out[i][v]); }); });
 }
 
-template <class Real, int L1, int L2, int L3> void forward(const ForwardStep<Real> &step) {
+template <class Real, bool TABLE, int L1, int L2, int L3> void forward(const ForwardStep<Real> &step) {
     over_channels<Real, vectors_together(2 * L3 + 3, 1)>(
         step.channels,
-        CHANNELS(width, channel, part) { forward_channels<Real, L1, L2, L3, width>(step, channel, part); });
+        CHANNELS(width, channel, part) { forward_channels<Real, TABLE, L1, L2, L3, width>(step, channel, part); });
 }
 
 template <class Real> struct BackwardRows {
@@ -309,16 +329,6 @@ template <class Real> void add(const Real *from, int64_t count, Real *to) {
         });
 }
 
-template <class Real> void spline(const SplineRow<Real> &at, int64_t begin, int64_t count, Real *weights) {
-    const Real *a = at.row + begin, *b = a + at.stride, *c = b + at.stride, *d = c + at.stride;
-    int64_t k = 0;
-    for (; k + Simd<Real>::lanes <= count; k += Simd<Real>::lanes)
-        store(weights + k, (at.basis[0] * load(a + k) + at.basis[1] * load(b + k)) +
-                               (at.basis[2] * load(c + k) + at.basis[3] * load(d + k)));
-    for (; k < count; ++k)
-        weights[k] = (at.basis[0] * a[k] + at.basis[1] * b[k]) + (at.basis[2] * c[k] + at.basis[3] * d[k]);
-}
-
 template <class Real>
 void spline_slope(const SplineRow<Real> &at, int64_t begin, int64_t count, Real *weights, Real *slopes) {
     const Real *a = at.row + begin, *b = a + at.stride, *c = b + at.stride, *d = c + at.stride;
@@ -335,15 +345,18 @@ void spline_slope(const SplineRow<Real> &at, int64_t begin, int64_t count, Real 
 template <class Real, int L3> constexpr void fill_dense(Kernels<Real> &kernels) {
     for (int l1 = 0; l1 < DEGREES; ++l1)
         for (int l2 = 0; l2 < DEGREES; ++l2) {
-            kernels.forward[l1][l2][L3] = forward<Real, DENSE, DENSE, L3>;
+            kernels.forward[l1][l2][L3] = forward<Real, false, DENSE, DENSE, L3>;
+            kernels.forward_table[l1][l2][L3] = forward<Real, true, DENSE, DENSE, L3>;
             kernels.backward[l1][l2][L3] = backward_dense<Real>;
         }
 }
 
 template <class Real, int L1, int L2, int L3> constexpr void fill_sparse(Kernels<Real> &kernels) {
     if constexpr (L3 <= L1 + L2 && L3 >= L1 - L2 && L3 >= L2 - L1) {
-        if constexpr (L1 < 3 && L2 < 3 && L3 < 3)
-            kernels.forward[L1][L2][L3] = forward<Real, L1, L2, L3>;
+        if constexpr (L1 < 3 && L2 < 3 && L3 < 3) {
+            kernels.forward[L1][L2][L3] = forward<Real, false, L1, L2, L3>;
+            kernels.forward_table[L1][L2][L3] = forward<Real, true, L1, L2, L3>;
+        }
         kernels.backward[L1][L2][L3] = backward<Real, L1, L2, L3>;
     }
 }
@@ -355,7 +368,6 @@ template <class Real> constexpr Kernels<Real> make_kernels() {
     kernels.turn = turn<Real>;
     kernels.add_lanes = add_lanes<Real>;
     kernels.add = add<Real>;
-    kernels.spline = spline<Real>;
     kernels.spline_slope = spline_slope<Real>;
     each<DEGREES>([&](auto l3) { fill_dense<Real, l3>(kernels); });
     each<64>([&](auto k) { fill_sparse<Real, k / 16, k / 4 % 4, k % 4>(kernels); });

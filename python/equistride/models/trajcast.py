@@ -26,7 +26,7 @@ from equistride.nn.equivariant import (
     rows_of,
     with_channels,
 )
-from equistride.nn.exchange import exchange
+from equistride.nn.exchange import exchange, head_rows, local_rows, pad_to_all
 from equistride.nn.harmonics import SphericalHarmonics
 from equistride.nn.radial_table import RadialTable
 from equistride.nn.scalar_network import ScalarNetwork
@@ -67,13 +67,14 @@ class TrajCastConfig(BaseModel):
 
 
 class Motion(NamedTuple):
-    """What every layer reads of the atoms: ``itself`` [2, N] edges from each atom to itself, ``harmonics`` [N, (l_max+1)^2]
-    of the velocities, ``basis`` [N, n] of speed and element (and of the stride, where there are several), ``one_hot`` [N, S]
-    elements."""
+    """What every layer reads of the atoms that it updates: ``itself`` [2, n] edges from each atom to itself, ``harmonics``
+    [n, (l_max+1)^2] of the velocities, ``basis`` [n, k] of speed and element (and of the stride, where there are several),
+    ``species`` [n], ``one_hot`` [n, S] elements."""
 
     itself: Tensor
     harmonics: Tensor
     basis: Tensor
+    species: Tensor
     one_hot: Tensor
 
 
@@ -94,7 +95,15 @@ class TrajCastLayer(nn.Module):
         Irreps wanted; only what they need is computed.
     fused
         Run the native convolution, or the plain one.
+
+    Attributes
+    ----------
+    weights
+        All but the table as the operator that serves the layer reads them, made by :meth:`pack`; nothing in training and files.
     """
+
+    weights: Tensor
+    tabled: Final[bool]  # the messages' weights come from a table
 
     def __init__(
         self,
@@ -140,15 +149,68 @@ class TrajCastLayer(nn.Module):
         self.residual = IrrepLinear([Block(ir, c * num_species, c) for ir in kept])
         self.share = 1.0 / math.sqrt(2.0)
         self.portion = PORTION
+        self.num_species, self.tabled = num_species, False
+        self.register_buffer("weights", torch.empty(0), persistent=False)
+        self.sizes = self._sizes(num_species)
+        self.factors = [self.gate.tanh * self.share, self.gate.silu * self.share]
+
+    def _sizes(self, num_species: int) -> list[int]:
+        """Return the sizes that the operator asks for: ``LayerShape`` of csrc/trajcast/layer.h."""
+        c = self.gate.widths[0]
+        widths = [layer.weight.size(1) for layer in self.speed_network.layers]
+        sizes = [c, num_species, len(widths), *widths, len(self.contraction.blocks)]
+        for ir, fan_in, _ in self.contraction.blocks:
+            sizes += [ir.dim, fan_in]
+        places, column = {}, 0
+        sizes.append(len(self.update.blocks))
+        for ir, fan_in, fan_out in self.update.blocks:
+            sizes += [ir.dim, fan_in, fan_out]
+            places[ir] = column
+            column += ir.dim * fan_out
+        gates = places[EVEN] + c * self.gate.has_even
+        kept = {block.irrep for block in self.residual.blocks}
+        starts, column = {}, 0
+        for ir in self.inputs:
+            starts[ir] = column if ir in kept else -1
+            column += ir.dim * c
+        sizes.append(len(self.outputs))
+        for ir in self.outputs:
+            opening = 2 if ir.l > 0 else int(ir == EVEN)
+            sizes += [ir.dim, opening, places[ir], gates if ir.l > 0 else places[ir], starts.get(ir, -1)]
+            gates += c * (ir.l > 0)
+        return sizes
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Lay the weights out for the operator, where it can serve the layer: once, before the first call."""
+        if self.tabled:
+            matrices = self.contraction.matrices()
+            for layer in self.speed_network.layers:
+                matrices += layer.factors()
+            matrices += self.update.matrices()
+            kept = self.residual.matrices()
+            for element in range(self.num_species):
+                for matrix in kept:
+                    matrices.append(matrix.unflatten(0, [-1, self.num_species])[:, element] * self.share)
+            self.weights = torch.ops.equistride.trajcast_pack(matrices)
+
+    @torch.jit.export
+    def unpack(self) -> None:
+        """Forget the layout, which no file shall hold."""
+        self.weights = torch.empty(0)
 
     def forward(self, x: Tensor, bonds: Bonds, motion: Motion) -> Tensor:
-        """Return the updated features [N, columns] of ``x`` [N, columns].
+        """Return the updated features [n, columns] of the first n atoms of ``x`` [N, columns], those whose motion is given.
 
-        Without gradients, a portion of atoms at a time goes through (0: all): what it needs between stays in the cache.
+        Served from tables on a CPU, all is one operator. Elsewhere, without gradients, a portion of atoms at a time goes through
+        (0: all): what it needs between stays in the cache.
         """
-        count = x.size(0)
+        if self.tabled and self.weights.numel() > 0 and not x.is_cuda and not x.requires_grad:
+            return self.in_one(x, bonds, motion)
+        count = motion.harmonics.size(0)
+        own = head_rows(x, motion.harmonics)
         if self.portion == 0 or count <= self.portion or x.requires_grad or x.is_cuda:
-            return self.update_atoms(x, x, bonds, motion)
+            return self.update_atoms(x, own, bonds, motion)
         firsts = torch.arange(0, count, self.portion, device=x.device)
         starts: list[int] = torch.searchsorted(bonds.ends[0].contiguous(), firsts).tolist()
         starts.append(bonds.ends.size(1))
@@ -164,14 +226,24 @@ class TrajCastLayer(nn.Module):
                 bonds.basis[start:stop],
                 bonds.pair,
             )
-            own = Motion(
+            some = Motion(
                 motion.itself[:, : last - first],
                 motion.harmonics[first:last],
                 motion.basis[first:last],
+                motion.species[first:last],
                 motion.one_hot[first:last],
             )
-            out.append(self.update_atoms(x, x[first:last], mine, own))
+            out.append(self.update_atoms(x, own[first:last], mine, some))
         return torch.cat(out, 0)
+
+    def in_one(self, x: Tensor, bonds: Bonds, motion: Motion) -> Tensor:
+        """Return the same from one operator, without gradients, on a CPU."""
+        messages = self.messages.convolution
+        return torch.ops.equistride.trajcast_layer(
+            x, bonds.ends, bonds.lengths, bonds.harmonics, messages.table.coefficients, messages.start, messages.step,
+            motion.basis, motion.harmonics, motion.species, self.weights, messages.paths, messages.couplings,
+            self.conditioning.paths, self.conditioning.couplings, self.sizes, self.factors,
+        )  # fmt: skip
 
     def update_atoms(self, x: Tensor, mine: Tensor, bonds: Bonds, motion: Motion) -> Tensor:
         """Return the updated features of some atoms, ``mine`` [n, columns], which receive from all, ``x`` [N, columns]."""
@@ -250,15 +322,19 @@ class TrajCast(nn.Module):
         self.stride = index
 
     def features(self, vectors: Tensor, velocities: Tensor, species: Tensor, edge_index: Tensor) -> list[Tensor]:
-        """Return the features [N, columns] at the start and after each layer; arguments as for :meth:`forward`."""
+        """Return the features [N, columns] at the start and [n, columns] of the atoms that this process owns after each layer;
+        arguments as for :meth:`forward`."""
         one_hot = self.elements.to(velocities.dtype).index_select(0, species)
         speeds = self.speeds(velocities, one_hot)
         if self.num_strides > 1:
             stride = self.strides.to(speeds.dtype)[self.stride]
             speeds = torch.cat([speeds, stride.expand(speeds.size(0), self.num_strides)], 1)
         along = self.harmonics(velocities)
-        atoms = torch.arange(species.size(0), device=species.device)
-        motion = Motion(torch.stack([atoms, atoms]), along, speeds, one_hot)
+        own = local_rows(along)
+        atoms = torch.arange(own.size(0), device=species.device)
+        motion = Motion(
+            torch.stack([atoms, atoms]), own, head_rows(speeds, own), head_rows(species, own), head_rows(one_hot, own)
+        )
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.tabled:
             if self.checked:
@@ -297,7 +373,7 @@ class TrajCast(nn.Module):
         x = self.features(vectors, velocities, species, edge_index)[-1]
         first, last = self.vector_columns
         compressed = torch.cat(self.compression(x[:, first:last]), 1)
-        return torch.stack(self.readout(compressed), 2).narrow(1, 2 * self.stride, 2)
+        return pad_to_all(torch.stack(self.readout(compressed), 2).narrow(1, 2 * self.stride, 2), species)
 
     def pruned(self) -> "TrajCast":
         """Return a copy whose last layer has only the parameters that the output depends on; outputs are the same."""
@@ -344,6 +420,7 @@ class TrajCast(nn.Module):
             with torch.enable_grad():
                 table = RadialTable.tabulate(weights, shortest, self.cutoff, tolerance=tolerance)
             layer.messages = TabledConvolution(weighted.convolution, table)
+            layer.tabled = out.fused
         out.tabled, out.shortest = True, float(shortest)
         return out.to(self.start.weight.dtype)
 

@@ -100,17 +100,24 @@ class IrrepLinear(Packed):
         """Return the rows [N, channels out] of the image of ``x`` [N, columns]."""
         return rows_of(self.images(x))
 
+    def matrices(self) -> list[Tensor]:
+        """Return what multiplies the channels of each irrep, [channels in, channels out]."""
+        out: list[Tensor] = []
+        for b, weight in enumerate(self.weight.split(self.sizes)):
+            fan_in, fan_out = self.shapes[b]
+            out.append(weight.view(fan_in, fan_out) * self.scales[b])
+        return out
+
     def factors(self) -> list[Tensor]:
         """Return what multiplies each run of irreps with the same channels, [rows, channels in, channels out]."""
-        weights = self.weight.split(self.sizes)
+        matrices = self.matrices()
         out: list[Tensor] = []
         first = 0
         for run in self.runs:
             parts: list[Tensor] = []
             for b in range(first, first + len(run)):
                 fan_in, fan_out = self.shapes[b]
-                matrix = weights[b].view(fan_in, fan_out) * self.scales[b]
-                parts.append(matrix.expand(self.rows[b], fan_in, fan_out))
+                parts.append(matrices[b].expand(self.rows[b], fan_in, fan_out))
             out.append(torch.cat(parts) if len(parts) > 1 else parts[0])
             first += len(run)
         return out

@@ -54,9 +54,12 @@ def head_rows(features: Tensor, like: Tensor) -> Tensor:
 
 
 def pad_to_all(values: Tensor, like: Tensor) -> Tensor:
-    """Return values [n] as values of all atoms [N], zeros where another process owns them; ``like`` has a row an atom."""
+    """Return values [n, ...] as values of all atoms [N, ...], zeros where another process owns them; ``like`` has a row an atom."""
     missing = like.size(0) - values.size(0)
-    return values if missing == 0 else torch.cat([values, values.new_zeros(missing)])
+    if missing == 0:
+        return values
+    shape = [missing] + list(values.shape)[1:]  # noqa: RUF005 (TorchScript has no unpacking)
+    return torch.cat([values, values.new_zeros(shape)])
 
 
 def total(rows: Tensor) -> Tensor:

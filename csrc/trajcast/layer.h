@@ -1,0 +1,66 @@
+// A served layer of TrajCast: what the files of this folder share.
+//
+//     messages[i] = sums over edges of tensor products, weighted by splines of their lengths
+//     mixed       = one matrix an irrep, of the channels of all its paths
+//     moved       = tensor products of these with the harmonics of the atom's velocity, weighted by a network of its motion
+//     opened      = gate(one matrix an irrep)
+//     out         = opened + (a matrix of the atom's element, an irrep) old
+//
+// The matrices are `weights`, packed in the order of these lines, those of the network before those of the fourth.
+#pragma once
+#include "tensor_product/tensor_product.h"
+#include "trajcast/kernels.h"
+
+namespace equistride {
+
+// One irrep that a matrix maps: rows of channels in, of channels out.
+struct IrrepMap {
+    int64_t rows, in, out;
+    int64_t from, to; // its first columns
+    size_t first_path, last_path;
+};
+
+// The operator's arguments.
+struct TrajCastLayer {
+    const Tensor &x;              // [N, columns]
+    const Tensor &edge_index;     // [2, E]
+    const Tensor &lengths;        // [E]
+    const Tensor &bond_harmonics; // [E, harmonics]
+    const Tensor &table;          // [K, weights]
+    double start, step;
+    const Tensor &motion;    // [n, scalars]: of the first n atoms, which alone receive
+    const Tensor &harmonics; // [n, harmonics]
+    const Tensor &species;   // [n]
+    const Tensor &weights;   // as trajcast_pack packs them
+    IntArrayRef message_paths;
+    ArrayRef<double> message_couplings;
+    IntArrayRef motion_paths;
+    ArrayRef<double> motion_couplings;
+    IntArrayRef sizes;
+    ArrayRef<double> factors;
+
+    Convolution messages() const {
+        return {x, bond_harmonics, table, &lengths, start, step, edge_index, message_paths, message_couplings};
+    }
+};
+
+// What `sizes` says: channels; elements; how many layers the network of the motion has, and the width of each but its
+// input's; how many irreps the messages have, with rows and channels of each; how many there are before the gate, with
+// rows, channels in and channels out of each; how many there are at the end, with rows, opening, first column before
+// the gate, first column of the gate, and first column in x of what is kept, or -1.
+struct LayerShape {
+    int64_t channels, elements, scalars;
+    std::vector<int64_t> widths; // of the network's layers, its input's first
+    Paths message_paths, motion_paths;
+    std::vector<IrrepMap> mixed, opened, kept; // of the last, `from` is in x
+    std::vector<Output> outputs;
+    int64_t x_width, mixed_width, opened_width, kept_width, out_width, part_width;
+
+    explicit LayerShape(const TrajCastLayer &in); // throws where shapes, types, devices or sizes do not fit
+    double work() const;                          // of an atom's products
+
+private:
+    int64_t weights() const;
+};
+
+} // namespace equistride
