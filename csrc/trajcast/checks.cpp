@@ -40,17 +40,15 @@ private:
 };
 
 // The irreps that the paths lead to, which must fill each of them, path by path.
-void share_paths(std::vector<IrrepMap> &irreps, const Paths &paths, int64_t channels) {
+void check_paths(const std::vector<IrrepMap> &irreps, const Paths &paths, int64_t channels) {
     size_t p = 0;
-    for (IrrepMap &irrep : irreps) {
-        irrep.first_path = p;
+    for (const IrrepMap &irrep : irreps) {
         for (int64_t filled = 0; filled < irrep.in; filled += channels, ++p)
             TORCH_CHECK_VALUE(p < paths.all.size() && paths.all[p].out == irrep.from + filled &&
                                   paths.all[p].out_stride == irrep.in && 2 * paths.all[p].l3 + 1 == irrep.rows &&
                                   paths.all[p].channels == channels && paths.all[p].weights == int64_t(p) * channels,
                               "paths of a TrajCast layer must fill its irreps one after the other; path ", p,
                               " does not");
-        irrep.last_path = p;
     }
     TORCH_CHECK_VALUE(p == paths.all.size(), "a TrajCast layer has ", paths.all.size(), " paths, but irreps for ", p);
 }
@@ -78,25 +76,24 @@ LayerShape::LayerShape(const TrajCastLayer &in)
     widths.push_back(scalars);
     for (int64_t left = sizes.size(); left > 0; --left)
         widths.push_back(sizes.size());
-    mixed_width = opened_width = kept_width = out_width = part_width = 0;
+    mixed_width = opened_width = kept_width = out_width = 0;
     int64_t width = 0;
     const auto map = [&](std::vector<IrrepMap> &maps, int64_t rows, int64_t fan_in, int64_t fan_out, int64_t &to) {
-        maps.push_back({rows, fan_in, fan_out, width, to, 0, 0});
+        maps.push_back({rows, fan_in, fan_out, width, to});
         width += rows * fan_in;
         to += rows * fan_out;
-        part_width = std::max(part_width, rows * fan_in);
     };
     for (int64_t left = sizes.size(); left > 0; --left) {
         const int64_t rows = sizes.size(), fan_in = sizes.size();
         map(mixed, rows, fan_in, channels, mixed_width);
     }
-    share_paths(mixed, message_paths, channels);
+    check_paths(mixed, message_paths, channels);
     width = 0;
     for (int64_t left = sizes.size(); left > 0; --left) {
         const int64_t rows = sizes.size(), fan_in = sizes.size();
         map(opened, rows, fan_in, sizes.size(), opened_width);
     }
-    share_paths(opened, motion_paths, channels);
+    check_paths(opened, motion_paths, channels);
     for (const Path &path : motion_paths.all)
         TORCH_CHECK_VALUE(path.x + (2 * path.l1 + 1) * channels <= mixed_width, "a path of a TrajCast layer reads column ",
                           path.x, " of ", mixed_width);
@@ -116,7 +113,7 @@ LayerShape::LayerShape(const TrajCastLayer &in)
         if (output.old != -1) {
             TORCH_CHECK_VALUE(output.old >= 0 && output.old <= x_width - output.rows * channels,
                               "a TrajCast layer keeps column ", output.old, " of ", x_width);
-            kept.push_back({output.rows, channels, channels, output.old, kept_width, 0, 0});
+            kept.push_back({output.rows, channels, channels, output.old, kept_width});
             output.old = kept_width;
             kept_width += output.rows * channels;
         }

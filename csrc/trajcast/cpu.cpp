@@ -14,7 +14,7 @@ namespace equistride {
 
 namespace {
 
-constexpr int64_t TILE = 24; // atoms: rows of two tiles of the products
+constexpr int64_t TILE = 12; // atoms: rows of a tile of the products
 
 // A path with the place of its matrix M[m1, m3] among those of an edge.
 struct PlacedPath {
@@ -30,8 +30,8 @@ public:
         for (const Group &group : plan_.groups)
             for (size_t p = group.first_path; p < group.last_path; ++p)
                 placed.push_back({plan_.paths[p], group.entry});
-        std::sort(placed.begin(), placed.end(), [](const PlacedPath &a, const PlacedPath &b) {
-            return a.path.weights < b.path.weights; // as the irreps are filled
+        std::stable_sort(placed.begin(), placed.end(), [](const PlacedPath &a, const PlacedPath &b) {
+            return a.path.x < b.path.x; // so that what paths read in turn stays in cache
         });
     }
 
@@ -102,12 +102,13 @@ public:
 
 private:
     struct Scratch {
-        Buffer<Real> part, mixed, hidden, other, opened, kept, turned, sorted, of_atoms;
+        Buffer<Real> received, mixed, hidden, other, opened, kept, turned, sorted, of_atoms;
         std::vector<Real> of_edges;
         std::vector<const Real *> senders;
         std::vector<SplineRow<Real>> splines;
         explicit Scratch(const Layer &layer)
-            : part(TILE * layer.shape_.part_width), mixed(TILE * layer.shape_.mixed_width),
+            : received(TILE * std::max(layer.shape_.message_paths.out_width, layer.shape_.motion_paths.out_width)),
+              mixed(TILE * layer.shape_.mixed_width),
               hidden(TILE * layer.widest()), other(TILE * layer.widest()), opened(TILE * layer.shape_.opened_width),
               kept(TILE * layer.shape_.kept_width), turned(layer.harmonics_width_ * EDGE_BLOCK),
               sorted(TILE * layer.shape_.x_width), of_atoms(blocks(TILE) * layer.moved_.entries() * EDGE_BLOCK) {}
@@ -118,20 +119,20 @@ private:
 
     void tile(int64_t begin, int64_t count, Scratch &own) const {
         read_edges(begin, count, own);
-        for (size_t b = 0; b < shape_.mixed.size(); ++b) {
+        for (const PlacedPath &path : messages_.placed)
             for (int64_t k = 0; k < count; ++k)
-                receive(shape_.mixed[b], begin + k, edges_.first[size_t(begin)],
-                        own.part.data() + k * shape_.mixed[b].rows * shape_.mixed[b].in, own);
-            apply(shape_.mixed[b], mix_[b], count, own.part.data(), own.mixed.data(), shape_.mixed_width);
-        }
+                receive(path, begin + k, edges_.first[size_t(begin)],
+                        own.received.data() + k * shape_.message_paths.out_width, own);
+        apply(shape_.mixed, mix_, count, own.received.data(), shape_.message_paths.out_width, own.mixed.data(),
+              shape_.mixed_width);
         const Real *const weights = network(begin, count, own);
         moved_.couple(kernels_, harmonics_ + begin * velocities_width_, count, own.turned.data(), own.of_atoms.data());
-        for (size_t b = 0; b < shape_.opened.size(); ++b) {
+        for (const PlacedPath &path : moved_.placed)
             for (int64_t k = 0; k < count; ++k)
-                move(shape_.opened[b], k, weights + k * shape_.widths.back(),
-                     own.part.data() + k * shape_.opened[b].rows * shape_.opened[b].in, own);
-            apply(shape_.opened[b], open_[b], count, own.part.data(), own.opened.data(), shape_.opened_width);
-        }
+                move(path, k, weights + k * shape_.widths.back(),
+                     own.received.data() + k * shape_.motion_paths.out_width, own);
+        apply(shape_.opened, open_, count, own.received.data(), shape_.motion_paths.out_width, own.opened.data(),
+              shape_.opened_width);
         int64_t place[TILE];
         keep(begin, count, place, own);
         for (int64_t k = 0; k < count; ++k)
@@ -153,72 +154,69 @@ private:
                          own.of_edges.data());
     }
 
-    // What atom t receives for one irrep, [rows, channels of all paths]. `origin`: the first edge of the tile.
-    void receive(const IrrepMap &irrep, int64_t t, int64_t origin, Real *out, const Scratch &own) const {
-        const int64_t first = edges_.first[size_t(t)] - origin, stop = edges_.first[size_t(t) + 1] - origin;
-        for (size_t p = irrep.first_path; p < irrep.last_path; ++p) {
-            const auto &[path, entry] = messages_.placed[p];
-            ForwardStep<Real> step{nullptr,
-                                   nullptr,
-                                   nullptr,
-                                   path.x,
-                                   path.weights,
-                                   path.out_stride,
-                                   0,
-                                   0,
-                                   int(path.channels),
-                                   int(2 * path.l1 + 1),
-                                   true,
-                                   nullptr,
-                                   out + (path.out - irrep.from)};
-            int64_t e = first;
-            do { // once where there are no edges, for the zeros
-                const int64_t block = e / EDGE_BLOCK, lane = e % EDGE_BLOCK;
-                step.edges = int(std::min(stop - e, EDGE_BLOCK - lane));
-                step.x = own.senders.data() + e;
-                step.splines = own.splines.data() + e;
-                step.matrix = own.of_edges.data() + (block * messages_.entries() + entry) * EDGE_BLOCK + lane;
-                kernels_.forward_table[path.l1][path.l2][path.l3](step);
-                step.fresh = false;
-                e += step.edges;
-            } while (e < stop);
-        }
+    // What atom t receives by one path. `origin`: the first edge of the tile.
+    void receive(const PlacedPath &by, int64_t t, int64_t origin, Real *out, const Scratch &own) const {
+        const auto &[path, entry] = by;
+        const int64_t stop = edges_.first[size_t(t) + 1] - origin;
+        int64_t e = edges_.first[size_t(t)] - origin;
+        ForwardStep<Real> step{nullptr,
+                               nullptr,
+                               nullptr,
+                               path.x,
+                               path.weights,
+                               path.out_stride,
+                               0,
+                               0,
+                               int(path.channels),
+                               int(2 * path.l1 + 1),
+                               true,
+                               nullptr,
+                               out + path.out};
+        do { // once where there are no edges, for the zeros
+            const int64_t block = e / EDGE_BLOCK, lane = e % EDGE_BLOCK;
+            step.edges = int(std::min(stop - e, EDGE_BLOCK - lane));
+            step.x = own.senders.data() + e;
+            step.splines = own.splines.data() + e;
+            step.matrix = own.of_edges.data() + (block * messages_.entries() + entry) * EDGE_BLOCK + lane;
+            kernels_.forward_table[path.l1][path.l2][path.l3](step);
+            step.fresh = false;
+            e += step.edges;
+        } while (e < stop);
     }
 
     // The same of atom k of the tile with its velocity.
-    void move(const IrrepMap &irrep, int64_t k, const Real *weights, Real *out, Scratch &own) const {
+    void move(const PlacedPath &by, int64_t k, const Real *weights, Real *out, Scratch &own) const {
+        const auto &[path, entry] = by;
         const Real *const x = own.mixed.data() + k * shape_.mixed_width;
-        const Real *const matrices =
-            own.of_atoms.data() + k / EDGE_BLOCK * moved_.entries() * EDGE_BLOCK + k % EDGE_BLOCK;
-        for (size_t p = irrep.first_path; p < irrep.last_path; ++p) {
-            const auto &[path, entry] = moved_.placed[p];
-            kernels_.forward[path.l1][path.l2][path.l3]({&x,
-                                                         &weights,
-                                                         nullptr,
-                                                         path.x,
-                                                         path.weights,
-                                                         path.out_stride,
-                                                         0,
-                                                         1,
-                                                         int(path.channels),
-                                                         int(2 * path.l1 + 1),
-                                                         true,
-                                                         matrices + entry * EDGE_BLOCK,
-                                                         out + (path.out - irrep.from)});
-        }
+        const int64_t matrices = k / EDGE_BLOCK * moved_.entries() + entry;
+        kernels_.forward[path.l1][path.l2][path.l3]({&x,
+                                                     &weights,
+                                                     nullptr,
+                                                     path.x,
+                                                     path.weights,
+                                                     path.out_stride,
+                                                     0,
+                                                     1,
+                                                     int(path.channels),
+                                                     int(2 * path.l1 + 1),
+                                                     true,
+                                                     own.of_atoms.data() + matrices * EDGE_BLOCK + k % EDGE_BLOCK,
+                                                     out + path.out});
     }
 
     // Row by row of all atoms.
-    void apply(const IrrepMap &map, const Real *matrix, int64_t count, const Real *x, Real *y, int64_t y_width) const {
-        for (int64_t row = 0; row < map.rows; ++row)
-            multiply_({.a = x + row * map.in,
-                       .lda = map.rows * map.in,
-                       .rows = count,
-                       .b = matrix,
-                       .k = map.in,
-                       .n = map.out,
-                       .c = y + map.to + row * map.out,
-                       .ldc = y_width});
+    void apply(const std::vector<IrrepMap> &maps, const std::vector<const Real *> &matrices, int64_t count,
+               const Real *x, int64_t x_width, Real *y, int64_t y_width) const {
+        for (size_t b = 0; b < maps.size(); ++b)
+            for (int64_t row = 0; row < maps[b].rows; ++row)
+                multiply_({.a = x + maps[b].from + row * maps[b].in,
+                           .lda = x_width,
+                           .rows = count,
+                           .b = matrices[b],
+                           .k = maps[b].in,
+                           .n = maps[b].out,
+                           .c = y + maps[b].to + row * maps[b].out,
+                           .ldc = y_width});
     }
 
     // The weights [count, paths and channels] of the atoms' motion.

@@ -17,7 +17,6 @@ namespace equistride {
 struct IrrepMap {
     int64_t rows, in, out;
     int64_t from, to; // its first columns
-    size_t first_path, last_path;
 };
 
 // The operator's arguments.
@@ -54,7 +53,7 @@ struct LayerShape {
     Paths message_paths, motion_paths;
     std::vector<IrrepMap> mixed, opened, kept; // of the last, `from` is in x
     std::vector<Output> outputs;
-    int64_t x_width, mixed_width, opened_width, kept_width, out_width, part_width;
+    int64_t x_width, mixed_width, opened_width, kept_width, out_width;
 
     explicit LayerShape(const TrajCastLayer &in); // throws where shapes, types, devices or sizes do not fit
     double work() const;                          // of an atom's products
