@@ -28,8 +28,9 @@ public:
     }
     int64_t place(int64_t columns, int64_t width) {
         const int64_t found = any();
-        TORCH_CHECK_VALUE(found >= 0 && columns <= width && found <= width - columns, "an irrep of a TrajCast layer of ",
-                          columns, " columns must lie within ", width, "; found column ", found);
+        TORCH_CHECK_VALUE(found >= 0 && columns <= width && found <= width - columns,
+                          "an irrep of a TrajCast layer of ", columns, " columns must lie within ", width,
+                          "; found column ", found);
         return found;
     }
     bool ended() const { return at_ == from_.size(); }
@@ -95,17 +96,18 @@ LayerShape::LayerShape(const TrajCastLayer &in)
     }
     check_paths(opened, motion_paths, channels);
     for (const Path &path : motion_paths.all)
-        TORCH_CHECK_VALUE(path.x + (2 * path.l1 + 1) * channels <= mixed_width, "a path of a TrajCast layer reads column ",
-                          path.x, " of ", mixed_width);
+        TORCH_CHECK_VALUE(path.x + (2 * path.l1 + 1) * channels <= mixed_width,
+                          "a path of a TrajCast layer reads column ", path.x, " of ", mixed_width);
     TORCH_CHECK_VALUE(widths.back() == motion_paths.weights_width, "the network of a TrajCast layer must make ",
                       motion_paths.weights_width, " weights; found ", widths.back());
     for (int64_t left = sizes.size(); left > 0; --left) {
         Output output{};
         output.rows = sizes.size();
         output.opening = Opening(sizes.any());
-        TORCH_CHECK_VALUE(output.opening == Opening::gated ||
-                              ((output.opening == Opening::tanh || output.opening == Opening::silu) && output.rows == 1),
-                          "an irrep of a TrajCast layer has an unknown gate");
+        TORCH_CHECK_VALUE(
+            output.opening == Opening::gated ||
+                ((output.opening == Opening::tanh || output.opening == Opening::silu) && output.rows == 1),
+            "an irrep of a TrajCast layer has an unknown gate");
         output.from = sizes.place(output.rows * channels, opened_width);
         output.gate = sizes.place(channels, opened_width);
         output.to = out_width;

@@ -9,33 +9,53 @@
 
 #include <ATen/Dispatch.h>
 #include <algorithm>
+#include <set>
 
 namespace equistride {
 
 namespace {
 
-constexpr int64_t TILE = 12; // atoms: rows of a tile of the products
+constexpr int64_t TILE = 24; // atoms: rows of two tiles of the products
 
-// A path with the place of its matrix M[m1, m3] among those of an edge.
-struct PlacedPath {
+// A path, and the matrix that maps what comes of it.
+template <class Real> struct MappedPath {
     Path path;
-    int64_t entry;
+    int64_t entry;      // of its M[m1, m3] among those of an edge
+    const Real *matrix; // [channels, out]
+    int64_t out, to;    // channels, and first column of the irrep
+    bool add;           // to what other paths gave
 };
 
-// The paths of one tensor product in their order, and how harmonics become their matrices.
+// The paths of one tensor product with their matrices, and how harmonics become their M.
 template <class Real> class Product {
 public:
-    Product(const Paths &paths, ArrayRef<double> couplings, int64_t x_width, int64_t y_width)
+    Product(const Paths &paths, ArrayRef<double> couplings, int64_t x_width, int64_t y_width,
+            const std::vector<IrrepMap> &maps, const Real *matrices)
         : plan_(paths, couplings, x_width, y_width) {
         for (const Group &group : plan_.groups)
             for (size_t p = group.first_path; p < group.last_path; ++p)
-                placed.push_back({plan_.paths[p], group.entry});
-        std::stable_sort(placed.begin(), placed.end(), [](const PlacedPath &a, const PlacedPath &b) {
-            return a.path.x < b.path.x; // so that what paths read in turn stays in cache
-        });
+                mapped.push_back({plan_.paths[p], group.entry, nullptr, 0, 0, false});
+        const auto sort_by = [this](int64_t Path::*field) {
+            std::stable_sort(mapped.begin(), mapped.end(),
+                             [field](const auto &a, const auto &b) { return a.path.*field < b.path.*field; });
+        };
+        sort_by(&Path::weights); // as irreps are filled
+        auto next = mapped.begin();
+        for (const IrrepMap &map : maps)
+            for (int64_t filled = 0; filled < map.in; filled += next++->path.channels) {
+                next->matrix = std::exchange(matrices, matrices + next->path.channels * padded(map.out));
+                next->out = map.out;
+                next->to = map.to;
+            }
+        end_ = matrices;
+        sort_by(&Path::x); // so that what paths read in turn stays in cache
+        std::set<int64_t> begun;
+        for (auto &each : mapped)
+            each.add = !begun.insert(each.to).second;
     }
 
     int64_t entries() const { return plan_.entries; }
+    const Real *end() const { return end_; } // of the matrices
     double work() const { return plan_.work(); }
 
     // Matrices of `count` rows of harmonics, EDGE_BLOCK rows at a time: [blocks, entries, EDGE_BLOCK]. `turned` is
@@ -52,10 +72,11 @@ public:
         }
     }
 
-    std::vector<PlacedPath> placed;
+    std::vector<MappedPath<Real>> mapped;
 
 private:
     const Plan<Real> plan_;
+    const Real *end_;
 };
 
 template <class Real> class Layer {
@@ -66,29 +87,29 @@ public:
           loops_(for_this_processor(trajcast_kernels<Real, InstructionSet::portable>,
                                     trajcast_kernels<Real, InstructionSet::avx2>,
                                     trajcast_kernels<Real, InstructionSet::avx512>)()),
-          messages_(shape.message_paths, in.message_couplings, shape.x_width, in.bond_harmonics.size(1)),
-          moved_(shape.motion_paths, in.motion_couplings, shape.mixed_width, in.harmonics.size(1)),
-          harmonics_width_(std::max(in.bond_harmonics.size(1), in.harmonics.size(1))),
-          x_(in.x.const_data_ptr<Real>()), bond_harmonics_(in.bond_harmonics.const_data_ptr<Real>()),
-          bonds_width_(in.bond_harmonics.size(1)), motion_(in.motion.const_data_ptr<Real>()),
-          harmonics_(in.harmonics.const_data_ptr<Real>()), velocities_width_(in.harmonics.size(1)),
-          species_(in.species.const_data_ptr<int64_t>()),
-          table_{in.lengths.const_data_ptr<Real>(), in.table.const_data_ptr<Real>(), in.table.size(1),
-                 in.table.size(0), in.start, in.step},
+          messages_(shape.message_paths, in.message_couplings, shape.x_width, in.bond_harmonics.size(1), shape.mixed,
+                    in.weights.const_data_ptr<Real>()),
+          moved_(shape.motion_paths, in.motion_couplings, shape.mixed_width, in.harmonics.size(1), shape.opened,
+                 messages_.end() + network_size(shape)),
+          harmonics_width_(std::max(in.bond_harmonics.size(1), in.harmonics.size(1))), x_(in.x.const_data_ptr<Real>()),
+          bond_harmonics_(in.bond_harmonics.const_data_ptr<Real>()), bonds_width_(in.bond_harmonics.size(1)),
+          motion_(in.motion.const_data_ptr<Real>()), harmonics_(in.harmonics.const_data_ptr<Real>()),
+          velocities_width_(in.harmonics.size(1)), species_(in.species.const_data_ptr<int64_t>()),
+          table_rows_(in.table.size(0)), // path after path
+          table_{in.lengths.const_data_ptr<Real>(),
+                 in.table.const_data_ptr<Real>(),
+                 shape.channels,
+                 table_rows_,
+                 in.start,
+                 in.step},
           factors_{Real(in.factors[0]), Real(in.factors[1])}, out_(out.mutable_data_ptr<Real>()) {
-        const Real *next = in.weights.const_data_ptr<Real>();
-        const auto take = [&next](int64_t rows, int64_t columns) {
-            return std::exchange(next, next + rows * padded(columns));
-        };
-        for (const IrrepMap &map : shape.mixed)
-            mix_.push_back(take(map.in, map.out));
+        const Real *next = messages_.end();
         for (size_t k = 1; k < shape.widths.size(); ++k)
-            network_.push_back(take(shape.widths[k - 1], shape.widths[k]));
-        for (const IrrepMap &map : shape.opened)
-            open_.push_back(take(map.in, map.out));
+            network_.push_back(std::exchange(next, next + shape.widths[k - 1] * padded(shape.widths[k])));
+        next = moved_.end();
         for (int64_t element = 0; element < shape.elements; ++element)
             for (const IrrepMap &map : shape.kept)
-                keep_.push_back(take(map.in, map.out));
+                keep_.push_back(std::exchange(next, next + map.in * padded(map.out)));
     }
 
     // Of an atom with so many edges.
@@ -102,43 +123,63 @@ public:
 
 private:
     struct Scratch {
-        Buffer<Real> received, mixed, hidden, other, opened, kept, turned, sorted, of_atoms;
+        Buffer<Real> part, mixed, hidden, other, opened, kept, turned, sorted, of_atoms;
         std::vector<Real> of_edges;
         std::vector<const Real *> senders;
         std::vector<SplineRow<Real>> splines;
         explicit Scratch(const Layer &layer)
-            : received(TILE * std::max(layer.shape_.message_paths.out_width, layer.shape_.motion_paths.out_width)),
-              mixed(TILE * layer.shape_.mixed_width),
+            : part(TILE * (2 * MAX_DEGREE + 1) * layer.shape_.channels), mixed(TILE * layer.shape_.mixed_width),
               hidden(TILE * layer.widest()), other(TILE * layer.widest()), opened(TILE * layer.shape_.opened_width),
               kept(TILE * layer.shape_.kept_width), turned(layer.harmonics_width_ * EDGE_BLOCK),
               sorted(TILE * layer.shape_.x_width), of_atoms(blocks(TILE) * layer.moved_.entries() * EDGE_BLOCK) {}
     };
 
+    static int64_t network_size(const LayerShape &shape) {
+        int64_t sum = 0;
+        for (size_t k = 1; k < shape.widths.size(); ++k)
+            sum += shape.widths[k - 1] * padded(shape.widths[k]);
+        return sum;
+    }
     static int64_t blocks(int64_t rows) { return (rows + EDGE_BLOCK - 1) / EDGE_BLOCK; }
     int64_t widest() const { return *std::max_element(shape_.widths.begin(), shape_.widths.end()); }
 
     void tile(int64_t begin, int64_t count, Scratch &own) const {
         read_edges(begin, count, own);
-        for (const PlacedPath &path : messages_.placed)
+        for (const MappedPath<Real> &by : messages_.mapped) {
+            const int64_t width = (2 * by.path.l3 + 1) * by.path.channels;
             for (int64_t k = 0; k < count; ++k)
-                receive(path, begin + k, edges_.first[size_t(begin)],
-                        own.received.data() + k * shape_.message_paths.out_width, own);
-        apply(shape_.mixed, mix_, count, own.received.data(), shape_.message_paths.out_width, own.mixed.data(),
-              shape_.mixed_width);
+                receive(by, begin + k, edges_.first[size_t(begin)], own.part.data() + k * width, own);
+            apply(by, count, own.part.data(), own.mixed.data(), shape_.mixed_width);
+        }
         const Real *const weights = network(begin, count, own);
         moved_.couple(kernels_, harmonics_ + begin * velocities_width_, count, own.turned.data(), own.of_atoms.data());
-        for (const PlacedPath &path : moved_.placed)
+        for (size_t p = 0; p < moved_.mapped.size(); ++p) {
+            const MappedPath<Real> &by = moved_.mapped[p];
+            const int64_t width = (2 * by.path.l3 + 1) * by.path.channels;
+            fetch(begin + count, p, moved_.mapped.size());
             for (int64_t k = 0; k < count; ++k)
-                move(path, k, weights + k * shape_.widths.back(),
-                     own.received.data() + k * shape_.motion_paths.out_width, own);
-        apply(shape_.opened, open_, count, own.received.data(), shape_.motion_paths.out_width, own.opened.data(),
-              shape_.opened_width);
+                move(by, k, weights + k * shape_.widths.back(), own.part.data() + k * width, own);
+            apply(by, count, own.part.data(), own.opened.data(), shape_.opened_width);
+        }
         int64_t place[TILE];
         keep(begin, count, place, own);
         for (int64_t k = 0; k < count; ++k)
             loops_.gate(shape_.outputs.data(), int64_t(shape_.outputs.size()), shape_.channels, factors_,
                         own.opened.data() + k * shape_.opened_width, own.kept.data() + place[k] * shape_.kept_width,
                         out_ + (begin + k) * shape_.out_width);
+    }
+
+    // A part of what the tile after this one will read of its neighbours, which may lie anywhere.
+    void fetch(int64_t begin, size_t part, size_t parts) const {
+        const int64_t receivers = int64_t(edges_.first.size()) - 1,
+                      first = edges_.first[size_t(std::min(begin, receivers))],
+                      count = edges_.first[size_t(std::min(begin + TILE, receivers))] - first;
+        constexpr int64_t line = 64 / int64_t(sizeof(Real));
+        for (int64_t e = first + count * int64_t(part) / int64_t(parts),
+                     stop = first + count * int64_t(part + 1) / int64_t(parts);
+             e < stop; ++e)
+            for (int64_t column = 0; column < shape_.x_width; column += line)
+                __builtin_prefetch(x_ + edges_.sender[e] * shape_.x_width + column, 0, 2);
     }
 
     void read_edges(int64_t begin, int64_t count, Scratch &own) const {
@@ -155,29 +196,29 @@ private:
     }
 
     // What atom t receives by one path. `origin`: the first edge of the tile.
-    void receive(const PlacedPath &by, int64_t t, int64_t origin, Real *out, const Scratch &own) const {
-        const auto &[path, entry] = by;
+    void receive(const MappedPath<Real> &by, int64_t t, int64_t origin, Real *out, const Scratch &own) const {
+        const Path &path = by.path;
         const int64_t stop = edges_.first[size_t(t) + 1] - origin;
         int64_t e = edges_.first[size_t(t)] - origin;
         ForwardStep<Real> step{nullptr,
                                nullptr,
                                nullptr,
                                path.x,
-                               path.weights,
-                               path.out_stride,
+                               path.weights * table_rows_,
+                               path.channels,
                                0,
                                0,
                                int(path.channels),
                                int(2 * path.l1 + 1),
                                true,
                                nullptr,
-                               out + path.out};
+                               out};
         do { // once where there are no edges, for the zeros
             const int64_t block = e / EDGE_BLOCK, lane = e % EDGE_BLOCK;
             step.edges = int(std::min(stop - e, EDGE_BLOCK - lane));
             step.x = own.senders.data() + e;
             step.splines = own.splines.data() + e;
-            step.matrix = own.of_edges.data() + (block * messages_.entries() + entry) * EDGE_BLOCK + lane;
+            step.matrix = own.of_edges.data() + (block * messages_.entries() + by.entry) * EDGE_BLOCK + lane;
             kernels_.forward_table[path.l1][path.l2][path.l3](step);
             step.fresh = false;
             e += step.edges;
@@ -185,38 +226,28 @@ private:
     }
 
     // The same of atom k of the tile with its velocity.
-    void move(const PlacedPath &by, int64_t k, const Real *weights, Real *out, Scratch &own) const {
-        const auto &[path, entry] = by;
+    void move(const MappedPath<Real> &by, int64_t k, const Real *weights, Real *out, Scratch &own) const {
+        const Path &path = by.path;
         const Real *const x = own.mixed.data() + k * shape_.mixed_width;
-        const int64_t matrices = k / EDGE_BLOCK * moved_.entries() + entry;
-        kernels_.forward[path.l1][path.l2][path.l3]({&x,
-                                                     &weights,
-                                                     nullptr,
-                                                     path.x,
-                                                     path.weights,
-                                                     path.out_stride,
-                                                     0,
-                                                     1,
-                                                     int(path.channels),
-                                                     int(2 * path.l1 + 1),
-                                                     true,
-                                                     own.of_atoms.data() + matrices * EDGE_BLOCK + k % EDGE_BLOCK,
-                                                     out + path.out});
+        const int64_t matrices = k / EDGE_BLOCK * moved_.entries() + by.entry;
+        kernels_.forward[path.l1][path.l2][path.l3](
+            {&x, &weights, nullptr, path.x, path.weights, path.channels, 0, 1, int(path.channels), int(2 * path.l1 + 1),
+             true, own.of_atoms.data() + matrices * EDGE_BLOCK + k % EDGE_BLOCK, out});
     }
 
     // Row by row of all atoms.
-    void apply(const std::vector<IrrepMap> &maps, const std::vector<const Real *> &matrices, int64_t count,
-               const Real *x, int64_t x_width, Real *y, int64_t y_width) const {
-        for (size_t b = 0; b < maps.size(); ++b)
-            for (int64_t row = 0; row < maps[b].rows; ++row)
-                multiply_({.a = x + maps[b].from + row * maps[b].in,
-                           .lda = x_width,
-                           .rows = count,
-                           .b = matrices[b],
-                           .k = maps[b].in,
-                           .n = maps[b].out,
-                           .c = y + maps[b].to + row * maps[b].out,
-                           .ldc = y_width});
+    void apply(const MappedPath<Real> &by, int64_t count, const Real *x, Real *y, int64_t y_width) const {
+        const int64_t channels = by.path.channels, rows = 2 * by.path.l3 + 1;
+        for (int64_t row = 0; row < rows; ++row)
+            multiply_({.a = x + row * channels,
+                       .lda = rows * channels,
+                       .rows = count,
+                       .b = by.matrix,
+                       .k = channels,
+                       .n = by.out,
+                       .c = y + by.to + row * by.out,
+                       .ldc = y_width,
+                       .add = by.add});
     }
 
     // The weights [count, paths and channels] of the atoms' motion.
@@ -280,10 +311,11 @@ private:
     const Real *const motion_, *const harmonics_;
     const int64_t velocities_width_;
     const int64_t *const species_;
+    const int64_t table_rows_;
     const TabulatedWeights<Real> table_;
     const GateFactors<Real> factors_;
     Real *const out_;
-    std::vector<const Real *> mix_, network_, open_, keep_;
+    std::vector<const Real *> network_, keep_;
 };
 
 } // namespace

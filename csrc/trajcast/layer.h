@@ -2,11 +2,12 @@
 //
 //     messages[i] = sums over edges of tensor products, weighted by splines of their lengths
 //     mixed       = one matrix an irrep, of the channels of all its paths
-//     moved       = tensor products of these with the harmonics of the atom's velocity, weighted by a network of its motion
-//     opened      = gate(one matrix an irrep)
-//     out         = opened + (a matrix of the atom's element, an irrep) old
+//     moved       = tensor products of these with the harmonics of the atom's velocity, weighted by a network of its
+//     motion opened      = gate(one matrix an irrep) out         = opened + (a matrix of the atom's element, an irrep)
+//     old
 //
-// The matrices are `weights`, packed in the order of these lines, those of the network before those of the fourth.
+// `weights` are all matrices in panels (edge_block/panels.h): those of the second line path by path, the network's,
+// those of the fourth line path by path, and those of the last for one element after the other.
 #pragma once
 #include "tensor_product/tensor_product.h"
 #include "trajcast/kernels.h"
@@ -25,7 +26,7 @@ struct TrajCastLayer {
     const Tensor &edge_index;     // [2, E]
     const Tensor &lengths;        // [E]
     const Tensor &bond_harmonics; // [E, harmonics]
-    const Tensor &table;          // [K, weights]
+    const Tensor &table;          // [K, weights] numbers, in memory [paths, K, channels]
     double start, step;
     const Tensor &motion;    // [n, scalars]: of the first n atoms, which alone receive
     const Tensor &harmonics; // [n, harmonics]
@@ -45,7 +46,7 @@ struct TrajCastLayer {
 
 // What `sizes` says: channels; elements; how many layers the network of the motion has, and the width of each but its
 // input's; how many irreps the messages have, with rows and channels of each; how many there are before the gate, with
-// rows, channels in and channels out of each; how many there are at the end, with rows, opening, first column before
+// rows, channels in and channels out of each; how many there are at the end, with rows, Opening, first column before
 // the gate, first column of the gate, and first column in x of what is kept, or -1.
 struct LayerShape {
     int64_t channels, elements, scalars;

@@ -38,10 +38,23 @@ Tensor layer_with(const Tensor &x, const Tensor &edge_index, const Tensor &lengt
                   IntArrayRef sizes, ArrayRef<double> factors) {
     check_frozen("what a TrajCast layer in one operator reads",
                  {x, lengths, bond_harmonics, table, motion, harmonics, weights});
-    const TrajCastLayer in{x,       edge_index,    lengths,           bond_harmonics, table,
-                           start,   step,          motion,            harmonics,      species,
-                           weights, message_paths, message_couplings, motion_paths,   motion_couplings,
-                           sizes,   factors};
+    const TrajCastLayer in{x,
+                           edge_index,
+                           lengths,
+                           bond_harmonics,
+                           table,
+                           start,
+                           step,
+                           motion,
+                           harmonics,
+                           species,
+                           weights,
+                           message_paths,
+                           message_couplings,
+                           motion_paths,
+                           motion_couplings,
+                           sizes,
+                           factors};
     return FUNCTION(in, LayerShape(in));
 }
 

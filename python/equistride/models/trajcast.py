@@ -98,11 +98,12 @@ class TrajCastLayer(nn.Module):
 
     Attributes
     ----------
-    weights
-        All but the table as the operator that serves the layer reads them, made by :meth:`pack`; nothing in training and files.
+    weights, table
+        All weights as the operator that serves the layer reads them, made by :meth:`pack`; nothing in training and files.
     """
 
     weights: Tensor
+    table: Tensor
     tabled: Final[bool]  # the messages' weights come from a table
 
     def __init__(
@@ -149,14 +150,15 @@ class TrajCastLayer(nn.Module):
         self.residual = IrrepLinear([Block(ir, c * num_species, c) for ir in kept])
         self.share = 1.0 / math.sqrt(2.0)
         self.portion = PORTION
-        self.num_species, self.tabled = num_species, False
+        self.num_species, self.channels, self.tabled = num_species, c, False
         self.register_buffer("weights", torch.empty(0), persistent=False)
+        self.register_buffer("table", torch.empty(0), persistent=False)
         self.sizes = self._sizes(num_species)
         self.factors = [self.gate.tanh * self.share, self.gate.silu * self.share]
 
     def _sizes(self, num_species: int) -> list[int]:
         """Return the sizes that the operator asks for: ``LayerShape`` of csrc/trajcast/layer.h."""
-        c = self.gate.widths[0]
+        c = self.channels
         widths = [layer.weight.size(1) for layer in self.speed_network.layers]
         sizes = [c, num_species, len(widths), *widths, len(self.contraction.blocks)]
         for ir, fan_in, _ in self.contraction.blocks:
@@ -184,20 +186,26 @@ class TrajCastLayer(nn.Module):
     def pack(self) -> None:
         """Lay the weights out for the operator, where it can serve the layer: once, before the first call."""
         if self.tabled:
-            matrices = self.contraction.matrices()
+            c = self.channels
+            matrices: list[Tensor] = []
+            for matrix in self.contraction.matrices():
+                matrices += matrix.split(c)  # path by path
             for layer in self.speed_network.layers:
                 matrices += layer.factors()
-            matrices += self.update.matrices()
+            for matrix in self.update.matrices():
+                matrices += matrix.split(c)
             kept = self.residual.matrices()
             for element in range(self.num_species):
                 for matrix in kept:
-                    matrices.append(matrix.unflatten(0, [-1, self.num_species])[:, element] * self.share)
+                    matrices.append(matrix.unflatten(0, [c, self.num_species])[:, element] * self.share)
+            table = self.messages.convolution.table.coefficients
+            self.table = table.unflatten(1, [-1, c]).transpose(0, 1).reshape(table.size(0), -1)  # path by path too
             self.weights = torch.ops.equistride.trajcast_pack(matrices)
 
     @torch.jit.export
     def unpack(self) -> None:
         """Forget the layout, which no file shall hold."""
-        self.weights = torch.empty(0)
+        self.weights, self.table = torch.empty(0), torch.empty(0)
 
     def forward(self, x: Tensor, bonds: Bonds, motion: Motion) -> Tensor:
         """Return the updated features [n, columns] of the first n atoms of ``x`` [N, columns], those whose motion is given.
@@ -205,7 +213,8 @@ class TrajCastLayer(nn.Module):
         Served from tables on a CPU, all is one operator. Elsewhere, without gradients, a portion of atoms at a time goes through
         (0: all): what it needs between stays in the cache.
         """
-        if self.tabled and self.weights.numel() > 0 and not x.is_cuda and not x.requires_grad:
+        wants_gradient = x.requires_grad or bonds.harmonics.requires_grad or motion.harmonics.requires_grad
+        if self.tabled and self.weights.numel() > 0 and not x.is_cuda and not wants_gradient:
             return self.in_one(x, bonds, motion)
         count = motion.harmonics.size(0)
         own = head_rows(x, motion.harmonics)
@@ -240,7 +249,7 @@ class TrajCastLayer(nn.Module):
         """Return the same from one operator, without gradients, on a CPU."""
         messages = self.messages.convolution
         return torch.ops.equistride.trajcast_layer(
-            x, bonds.ends, bonds.lengths, bonds.harmonics, messages.table.coefficients, messages.start, messages.step,
+            x, bonds.ends, bonds.lengths, bonds.harmonics, self.table, messages.start, messages.step,
             motion.basis, motion.harmonics, motion.species, self.weights, messages.paths, messages.couplings,
             self.conditioning.paths, self.conditioning.couplings, self.sizes, self.factors,
         )  # fmt: skip

@@ -54,7 +54,7 @@ def head_rows(features: Tensor, like: Tensor) -> Tensor:
 
 
 def pad_to_all(values: Tensor, like: Tensor) -> Tensor:
-    """Return values [n, ...] as values of all atoms [N, ...], zeros where another process owns them; ``like`` has a row an atom."""
+    """Return values [n, ...] for all atoms, [N, ...], zeros where another process owns them; ``like`` has a row an atom."""
     missing = like.size(0) - values.size(0)
     if missing == 0:
         return values
