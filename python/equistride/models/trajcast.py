@@ -159,7 +159,7 @@ class TrajCastLayer(nn.Module):
     def _sizes(self, num_species: int) -> list[int]:
         """Return the sizes that the operator asks for: ``LayerShape`` of csrc/trajcast/layer.h."""
         c = self.channels
-        widths = [layer.weight.size(1) for layer in self.speed_network.layers]
+        widths = [layer.weight.size(1) for layer in self.speed_network.layers]  # type: ignore[operator]
         sizes = [c, num_species, len(widths), *widths, len(self.contraction.blocks)]
         for ir, fan_in, _ in self.contraction.blocks:
             sizes += [ir.dim, fan_in]
@@ -191,15 +191,16 @@ class TrajCastLayer(nn.Module):
             for matrix in self.contraction.matrices():
                 matrices += matrix.split(c)  # path by path
             for layer in self.speed_network.layers:
-                matrices += layer.factors()
+                matrices += layer.factors()  # type: ignore[operator]
             for matrix in self.update.matrices():
                 matrices += matrix.split(c)
             kept = self.residual.matrices()
             for element in range(self.num_species):
                 for matrix in kept:
                     matrices.append(matrix.unflatten(0, [c, self.num_species])[:, element] * self.share)
-            table = self.messages.convolution.table.coefficients
-            self.table = table.unflatten(1, [-1, c]).transpose(0, 1).reshape(table.size(0), -1)  # path by path too
+            # the table is laid out path by path too
+            table = self.messages.convolution.table.coefficients  # type: ignore[union-attr]
+            self.table = table.unflatten(1, [-1, c]).transpose(0, 1).reshape(table.size(0), -1)  # type: ignore[operator]
             self.weights = torch.ops.equistride.trajcast_pack(matrices)
 
     @torch.jit.export
@@ -429,7 +430,7 @@ class TrajCast(nn.Module):
             with torch.enable_grad():
                 table = RadialTable.tabulate(weights, shortest, self.cutoff, tolerance=tolerance)
             layer.messages = TabledConvolution(weighted.convolution, table)
-            layer.tabled = out.fused
+            layer.tabled = out.fused  # type: ignore[assignment]
         out.tabled, out.shortest = True, float(shortest)
         return out.to(self.start.weight.dtype)
 
