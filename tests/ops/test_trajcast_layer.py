@@ -13,6 +13,7 @@ from trajcast_systems import CUTOFF, Frame, cluster, config, crystal, frame_of, 
 
 from equistride.artifact import load
 from equistride.artifact.propagators import save_propagator
+from equistride.bench.work import work_of
 from equistride.models.trajcast import Motion, TrajCast, TrajCastLayer
 from equistride.nn.bonds import Bonds
 
@@ -126,6 +127,16 @@ def test_an_artifact_is_served_by_them(tmp_path: Path, monkeypatch: pytest.Monke
     for found, plain in zip(load(path).propagate(*args, True), script(*frame), strict=True):
         assert not torch.equal(found, plain)  # sums in another order
         assert torch.allclose(found, plain, rtol=0, atol=1e-13)
+
+
+def test_its_work_is_that_of_the_plain_layers() -> None:
+    """But for what is kept of the old features, by one matrix in place of one for each of two elements."""
+    network = served(propagator().network)
+    given = inputs(crystal())
+    plain = work_of(lambda: network(*given))
+    packed(network)
+    kept = 2 * 27 * 8**2 * (9 + 3)  # rows of both layers
+    assert work_of(lambda: network(*given)) == plain - kept
 
 
 def test_gradients_take_the_plain_way() -> None:

@@ -7,6 +7,7 @@ the features does not, so that a share of the machine's limit is never flattered
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -73,11 +74,26 @@ def _edge_block(args: Sequence[Any], backward: bool) -> float:
     return work[backward] * vectors.size(0)
 
 
+def _trajcast_layer(args: Sequence[Any]) -> float:
+    edges, atoms, scalars = args[2].size(0), args[7].size(0), args[7].size(1)
+    sizes = iter(args[15])
+    channels, _, layers = next(sizes), next(sizes), next(sizes)
+    widths = [scalars, *(next(sizes) for _ in range(layers))]
+    terms = sum(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
+    terms += sum(next(sizes) * next(sizes) * channels for _ in range(next(sizes)))
+    terms += sum(next(sizes) * next(sizes) * next(sizes) for _ in range(next(sizes)))
+    for _ in range(next(sizes)):
+        rows, _, _, _, kept = (next(sizes) for _ in range(5))
+        terms += rows * channels**2 * (kept >= 0)
+    return 2.0 * terms * atoms + _product(args, edges, 12) + _product(args, atoms, 14)
+
+
 _OURS: dict[str, Callable[[Sequence[Any]], float]] = {
     "equistride.tensor_product": lambda a: _product(a, a[1].size(0), 5),
     "equistride.tensor_product_table": lambda a: _product(a, a[1].size(0), 8),
     "equistride.tensor_product_backward": lambda a: sum(a[7]) * _product(a, a[2].size(0), 6),
     "equistride.tensor_product_table_backward": lambda a: sum(a[10]) * _product(a, a[2].size(0), 9),
+    "equistride.trajcast_layer": _trajcast_layer,
     "equistride.edge_block": lambda a: _edge_block(a, False),
     "equistride.edge_block_backward": lambda a: _edge_block(a, True),
 }
