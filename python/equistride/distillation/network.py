@@ -53,9 +53,9 @@ class Part:
 
 
 PARTS = (
-    Part(0.5, ((0.0, 1), (0.85, 2)), 2e-2),
-    Part(0.25, ((0.0, 1), (0.4, 2), (0.75, 4)), 8e-3, apart=4),
-    Part(0.25, ((0.0, 1), (0.3, 2), (0.6, 4)), 5e-3, apart=12),
+    Part(0.5, ((0.0, 1), (0.85, 2)), 1e-1),
+    Part(0.25, ((0.0, 1), (0.4, 2), (0.75, 4)), 4e-2, apart=4),
+    Part(0.25, ((0.0, 1), (0.3, 2), (0.6, 4)), 2.5e-2, apart=12),
 )
 """Of a propagator: the walks alone, and then with corrections of what it made of them, of longer runs the second time."""
 DEPTH = sum(part.share * part.depth for part in PARTS)
@@ -132,7 +132,7 @@ def configuration(
     }  # fmt: skip
     if settings.strides_through:
         stages = {round(share * steps): rollout for share, rollout in PARTS[part].rollouts}
-        tree["optimiser"]["learning_rate"] = PARTS[part].learning_rate
+        tree["optimiser"] |= {"method": "soap", "learning_rate": PARTS[part].learning_rate}
         if part:
             tree["initialise_from"] = f"{folder_of(part - 1)}/checkpoints/last.ckpt"
         tree["data"]["stride_fs"] = stride_fs

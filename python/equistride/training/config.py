@@ -51,8 +51,11 @@ class LossConfig(_Section):
 
 
 class OptimiserConfig(_Section):
-    """AdamW with warm-up and cosine decay."""
+    """AdamW or SOAP with warm-up and cosine decay."""
 
+    method: Literal["adamw", "soap"] = "adamw"
+    """SOAP (arXiv 2409.11321) is Adam in directions of its own for each matrix of weights: a propagator of water took half of the
+    steps to the same error, each 5 % longer. Its learning rate is two to three times that of AdamW."""
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 1e-3
     warmup_steps: Count = 200
@@ -62,6 +65,7 @@ class OptimiserConfig(_Section):
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Decay of the mean square of the gradient; lower ones forget the start of a short run sooner."""
     amsgrad: bool = False
+    """Of AdamW."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 

@@ -20,6 +20,8 @@ def without_effect(config: Any) -> Iterator[str]:
             f"optimiser.warmup_steps ({warmup}) is not below trainer.steps ({steps}): the learning rate rises to the end and "
             "never reaches optimiser.learning_rate"
         )
+    if config.optimiser.amsgrad and config.optimiser.method != "adamw":
+        yield "optimiser.amsgrad has no effect with optimiser.method: soap"
     if config.trainer.validate_every > steps and "validate_every" in config.trainer.model_fields_set:
         yield f"trainer.validate_every is above trainer.steps ({steps}): errors are measured at the end alone"
     twice = sorted(set(config.data.files) & set(config.data.test_files))

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from equistride.models.potential import ConservativePotential, DirectPotential, forces_from_edges
+from equistride.nn.equivariant import IrrepLinear
 from equistride.training.config import AnyConfig, TrainConfig
 from equistride.training.data import Batch
 from equistride.training.direct import Denoiser, direct_outputs, displaced, require_bfloat16
 from equistride.training.frames_loss import FramesTask
+from equistride.training.soap import Soap
 from equistride.training.systems import systems_of
 
 
@@ -80,7 +82,7 @@ class TrainingModule(lightning.LightningModule):
         return batch.to(device)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; no weight decay on norms, biases and embeddings; linear warm-up, then cosine."""
+        """AdamW or SOAP; no weight decay on norms, biases and embeddings; linear warm-up, then cosine."""
         settings = self.config.optimiser
         undecayed = ("norm", "embedding", "sender", "receiver")
         named = self.named_parameters()
@@ -88,9 +90,13 @@ class TrainingModule(lightning.LightningModule):
         kept = {id(p) for p in decayed}
         others = [p for p in self.parameters() if id(p) not in kept]
         groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), amsgrad=settings.amsgrad
-        )
+        betas = (0.9, settings.beta2)
+        optimiser: torch.optim.Optimizer
+        if settings.method == "soap":
+            joined = {m.weight: m.shapes for m in self.modules() if isinstance(m, IrrepLinear)}
+            optimiser = Soap(groups, settings.learning_rate, betas, matrices=joined)
+        else:
+            optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, amsgrad=settings.amsgrad)
         steps, warmup, last = self.config.trainer.steps, settings.warmup_steps, settings.final_fraction
 
         def factor(step: int) -> float:
