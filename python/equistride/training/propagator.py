@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
 from equistride.models.strides import StridesPropagator
 from equistride.training.config import PropagatorConfig
@@ -16,8 +17,11 @@ from equistride.training.pairs import PairBatch, graph
 QUANTITIES = ("displacement", "velocity")
 
 
-def roll(model: Propagator, batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """Return positions and velocities [K, n, 3] (A, A/fs, float64) after each stride, each from the result of the last."""
+def roll(model: Propagator, batch: PairBatch, *, learning: bool = False) -> tuple[Tensor, Tensor]:
+    """Return positions and velocities [K, n, 3] (A, A/fs, float64) after each stride, each from the result of the last.
+
+    While ``learning``, a roll-out ends where the network's own result is none that it covers: what came before tells it so.
+    """
     dtype = model.unit.dtype
     positions, velocities = batch.positions, batch.velocities
     vectors, edges = batch.vectors, batch.edge_index
@@ -25,9 +29,14 @@ def roll(model: Propagator, batch: PairBatch) -> tuple[Tensor, Tensor]:
     for k in range(len(batch.next_positions)):
         if k:
             vectors, edges = graph(positions, batch.cell, batch.pbc, batch.frame, model.cutoff)
-        displacements, velocities = model.stride(
-            positions, velocities, batch.species, vectors.to(dtype), edges, batch.frame, batch.open_frames
-        )
+        try:
+            displacements, velocities = model.stride(
+                positions, velocities, batch.species, vectors.to(dtype), edges, batch.frame, batch.open_frames
+            )
+        except EquistrideError:
+            if not (learning and k):
+                raise
+            break
         positions = positions + displacements
         out.append((positions, velocities))
     moved, after = zip(*out, strict=True)
@@ -59,7 +68,7 @@ class PropagatorModule(TrainingModule):
         self.register_buffer("scale", torch.tensor(rms, dtype=torch.float64), persistent=False)
         self.sums: dict[str, float] = {}
 
-    def _roll(self, batch: PairBatch) -> tuple[Tensor, Tensor, int]:
+    def _roll(self, batch: PairBatch, *, learning: bool = False) -> tuple[Tensor, Tensor, int]:
         """Return what :func:`roll` does at the stride of the batch, and which that is."""
         which = 0
         if isinstance(self.model, StridesPropagator):
@@ -67,15 +76,15 @@ class PropagatorModule(TrainingModule):
             self.model.set_stride(which)
         else:
             self.model.stride_fs = batch.stride_fs  # a stage of the curriculum may have its own
-        return *roll(self.model, batch), which
+        return *roll(self.model, batch, learning=learning), which
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Return the weighted loss of a batch."""
-        positions, velocities, which = self._roll(batch)
-        scale = self.scale[which, batch.species]
+        positions, velocities, which = self._roll(batch, learning=True)
+        scale, depth = self.scale[which, batch.species], len(positions)
         weights = self.config.loss
-        moved = ((positions - batch.next_positions) / scale[:, :1]).square().mean()
-        after = ((velocities - batch.next_velocities) / scale[:, 1:]).square().mean()
+        moved = ((positions - batch.next_positions[:depth]) / scale[:, :1]).square().mean()
+        after = ((velocities - batch.next_velocities[:depth]) / scale[:, 1:]).square().mean()
         loss = weights.displacement * moved + weights.velocity * after
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch.cell))
         return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -112,9 +113,12 @@ def _direction(known: dict[str, Tensor], gradient: Tensor, step: int, group: Map
     known["square"].lerp_(_turned(known, gradient).square(), 1.0 - second)
     if step == 1:
         return torch.zeros_like(gradient)
-    mean = _turned(known, known["mean"]) / (1.0 - first**step)
-    scale = (known["square"] / (1.0 - second**step)).sqrt_().add_(group["eps"])
-    moved = _turned(known, mean / scale, back=True)
+    # Adam's own share never exceeds this (Cauchy and Schwarz); where a basis has turned, the mean square is of other directions
+    most = (1.0 - first) / math.sqrt((1.0 - second) * (1.0 - first**2 / second))
+    grown = math.sqrt(1.0 - second**step)
+    scale = known["square"].sqrt().add_(grown * group["eps"])
+    share = (_turned(known, known["mean"]) / scale).clamp_(-most, most)
+    moved = _turned(known, share, back=True).mul_(grown / (1.0 - first**step))
     if step % EVERY == 0:
         _follow(known)
     return moved
