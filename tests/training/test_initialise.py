@@ -14,7 +14,7 @@ from test_pretraining import MODEL, folder, frames  # noqa: F401  (fixtures)
 from test_pretraining import config as potential_config
 from test_propagator_training import config as propagator_config
 
-from equistride.artifact.export import read_checkpoint
+from equistride.artifact.checkpoint import read_checkpoint, write_weights
 from equistride.artifact.propagators import build_propagator
 from equistride.errors import EquistrideError
 from equistride.models.trajcast import TrajCastConfig
@@ -60,11 +60,16 @@ def test_a_propagator_begins_with_the_weights_of_another(tmp_path: Path) -> None
         assert task.module.facts[key] == earlier[key]
     assert task.module.config.model.max_speed == earlier["config"]["model"]["max_speed"]
     assert "pairs" in task.module.facts["provenance"]["initialised_from"]
+    alone = tmp_path / "weights.ckpt"
+    write_weights(tmp_path / "first" / "checkpoints" / "last.ckpt", alone)
+    assert alone.stat().st_size < 0.7 * (tmp_path / "first" / "checkpoints" / "last.ckpt").stat().st_size
+    begun = propagator_task(propagator_config(data={"test_files": []}, **start | {"initialise_from": "weights.ckpt"}), tmp_path)
     kept = {k.removeprefix("model."): v for k, v in saved["state_dict"].items()}
     model = build_propagator(TrajCastConfig(**earlier["config"]["model"]), earlier).double()
     model.load_state_dict(model.state_dict() | kept)
     for name, value in model.state_dict().items():
         assert torch.equal(task.module.model.state_dict()[name], value), name
+        assert torch.equal(begun.module.model.state_dict()[name], value), name
     with pytest.raises(EquistrideError, match=r"do not fit the model; expected channels = 4; found channels = 6"):
         propagator_task(propagator_config(model={"channels": 6}, **start), tmp_path)
     with pytest.raises(EquistrideError, match=r"belong to other masses; expected 15.999 amu, 28.085 amu; found 17.999"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from equistride import __version__
 from equistride.errors import EquistrideError
+from equistride.writing import write
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 """The checkpoint of a run that was written last, and the one before it."""
@@ -114,6 +115,18 @@ def unreadable(checkpoint: Path, error: Exception) -> EquistrideError:
 def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
     """Return a checkpoint's weights under their names in the model."""
     return {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+
+
+def write_weights(checkpoint: Path, output: Path) -> None:
+    """Write what a later training can begin with (``initialise_from``): weights and facts, without the optimiser's state.
+
+    Raises
+    ------
+    EquistrideError
+        As :func:`read_checkpoint`.
+    """
+    content = read_checkpoint(checkpoint)
+    write(output, checkpoint_bytes({key: content[key] for key in ("equistride", "state_dict")}))
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from equistride.cli import dispersion
+from equistride.cli import dispersion, outputs
 from equistride.cli.artifact_options import (
     D3,
     AllowNonconservative,
@@ -67,6 +67,7 @@ OTHERS = {
     "fused": "--fused",
     "accuracy": "--accuracy",
     "plain": "--plain",
+    "weights": "--weights",
 }
 
 
@@ -121,6 +122,13 @@ def export(
     shortest: Annotated[
         float, typer.Option(min=0.0, help="For propagators: shortest bond that the splines cover, A.")
     ] = 0.5,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            callback=outputs.new_file,
+            help="Also write the weights alone, with which a later training can begin (initialise_from).",
+        ),
+    ] = None,
     module: Annotated[
         str | None,
         typer.Option(
@@ -148,8 +156,9 @@ def export(
         )  # fmt: skip
     if module is not None:
         _refuse_others(
-            target=target is not Target.artifact, structure=structure, fused=fused, accuracy=accuracy, plain=plain
-        )
+            target=target is not Target.artifact, structure=structure, fused=fused, accuracy=accuracy, plain=plain,
+            weights=weights,
+        )  # fmt: skip
         dispersion.check(d3, d3_cutoff, container)
         from equistride.artifact import export_module
         from equistride.cli.own import built, numbers
@@ -195,6 +204,7 @@ def export(
     if d3 and target is not Target.artifact:
         raise EquistrideError("--d3 is for artifacts", hint="add it first, then write a TorchForce of that file")
     if target is Target.artifact:
+        from equistride.artifact.checkpoint import write_weights
         from equistride.artifact.export import export as write
         from equistride.artifact.metadata import metadata_of
 
@@ -203,6 +213,8 @@ def export(
             typer.echo(f"{output}: {found.architecture} {found.kind}, {found.description}, {found.dtype}")
             return
         _refuse_artifact(checkpoint)
+        if weights is not None:
+            write_weights(checkpoint, weights)
         metadata = write(
             checkpoint,
             output,
@@ -229,6 +241,8 @@ def export(
             )
         )
         return
+    if weights is not None:
+        raise EquistrideError("--weights is for artifacts", hint="leave out --for openmm")
     if container != "torchscript":
         raise EquistrideError(
             "--for openmm writes TorchScript and nothing else", found=f"--container {container}", hint="leave it out"
