@@ -1,7 +1,7 @@
 """SPC/Fw water (Wu, Tepper, Voth, J. Chem. Phys. 124, 024503 (2006)) in OpenMM: an ASE calculator, and boxes to begin with.
 
-    python spc_fw.py water64.extxyz           # 64 molecules at 300 K after 100 ps: five minutes
-    equistride distil water64.extxyz --teacher spc_fw.py:water ...
+python spc_fw.py water64.extxyz           # 64 molecules at 300 K after 100 ps: five minutes
+equistride distil water64.extxyz --teacher spc_fw.py:water ...
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ def test_a_propagator_begins_with_the_weights_of_another(tmp_path: Path) -> None
     alone = tmp_path / "weights.ckpt"
     write_weights(tmp_path / "first" / "checkpoints" / "last.ckpt", alone)
     assert alone.stat().st_size < 0.7 * (tmp_path / "first" / "checkpoints" / "last.ckpt").stat().st_size
-    begun = propagator_task(propagator_config(data={"test_files": []}, **start | {"initialise_from": "weights.ckpt"}), tmp_path)
+    begun = propagator_task(
+        propagator_config(data={"test_files": []}, **start | {"initialise_from": "weights.ckpt"}), tmp_path
+    )
     kept = {k.removeprefix("model."): v for k, v in saved["state_dict"].items()}
     model = build_propagator(TrajCastConfig(**earlier["config"]["model"]), earlier).double()
     model.load_state_dict(model.state_dict() | kept)

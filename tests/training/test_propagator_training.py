@@ -210,6 +210,23 @@ def test_time_reversal() -> None:
     assert torch.equal(backward.next_positions[0], forward.next_positions[0])
 
 
+def test_a_roll_out_that_leaves_what_is_covered_teaches_what_came_before() -> None:
+    """While learning the strides before it count; elsewhere, and where the data themselves are not covered, it is refused."""
+    propagator = toy_propagator()
+    frames = crystal_chain(3)
+    chains = ChainDataset([frames], SPECIES, propagator.cutoff, [(4.0, 3)])
+    batch = chains[chains.keys(0)[0]]
+    assert len(roll(propagator, batch, learning=True)[0]) == 3
+    with torch.no_grad():
+        propagator.network.readout.weight.mul_(1e4)
+    with pytest.raises(EquistrideError, match="faster than the model covers"):
+        roll(propagator, batch)
+    moved, after = roll(propagator, batch, learning=True)
+    assert len(moved) == len(after) == 1
+    with pytest.raises(EquistrideError, match="faster than the model covers"):
+        roll(propagator, replace(batch, velocities=100 * batch.velocities), learning=True)
+
+
 def loss_of(propagator: Any, batch: PairBatch) -> torch.Tensor:
     positions, velocities = roll(propagator, batch)
     return (positions - batch.next_positions).square().sum() + 1e3 * (velocities - batch.next_velocities).square().sum()

@@ -51,9 +51,7 @@ def test_a_long_side_keeps_its_own_directions() -> None:
 def test_it_does_not_see_how_the_weights_are_turned() -> None:
     """Gradients U g V give steps U s V: bases follow the gradients. AdamW's steps differ by a tenth of their size and more."""
     draws = torch.Generator().manual_seed(3)
-    left, right = (
-        torch.linalg.qr(torch.randn(6, 6, generator=draws, dtype=torch.float64))[0] for _ in range(2)
-    )
+    left, right = (torch.linalg.qr(torch.randn(6, 6, generator=draws, dtype=torch.float64))[0] for _ in range(2))
     given = gradients(40, 6, 6, seed=1)
 
     def steps(kind: type[Soap] | type[torch.optim.AdamW], turned: bool) -> Tensor:
@@ -74,7 +72,9 @@ def test_matrices_in_one_parameter_are_matrices() -> None:
     one, two = gradients(15, 4, 6), gradients(15, 5, 3, seed=2)
     joined = nn.Parameter(torch.zeros(39, dtype=torch.float64))
     found = after(
-        Soap([joined], 0.01, matrices={joined: [(4, 6), (5, 3)]}), joined, torch.cat([one.flatten(1), two.flatten(1)], 1)
+        Soap([joined], 0.01, matrices={joined: [(4, 6), (5, 3)]}),
+        joined,
+        torch.cat([one.flatten(1), two.flatten(1)], 1),
     )
     apart = []
     for given in (one, two):

@@ -54,8 +54,8 @@ class OptimiserConfig(_Section):
     """AdamW or SOAP with warm-up and cosine decay."""
 
     method: Literal["adamw", "soap"] = "adamw"
-    """SOAP (arXiv 2409.11321) is Adam in directions of its own for each matrix of weights. Its learning rate is two to three times
-    that of AdamW, and a step of a small propagator takes an eighth more time."""
+    """SOAP (arXiv 2409.11321) is Adam in directions of its own for each matrix of weights. Its learning rate is two to three
+    times that of AdamW, and a step of a small propagator takes an eighth more time."""
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 1e-3
     warmup_steps: Count = 200

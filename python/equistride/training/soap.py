@@ -51,10 +51,10 @@ class Soap(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    self._update(parameter, parameter.grad, group)
         return loss
 
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+    def _update(self, parameter: nn.Parameter, gradients: Tensor, group: dict[str, Any]) -> None:
         shapes = self._matrices.get(parameter) or [_shape(parameter)]
         sizes = [rows * columns for rows, columns in shapes]
         state = self.state[parameter]
@@ -65,9 +65,7 @@ class Soap(torch.optim.Optimizer):
         step = int(state["step"])
         moved = [
             _direction(known, gradient.view(shape), step, group).flatten()
-            for known, gradient, shape in zip(
-                state["matrices"], parameter.grad.flatten().split(sizes), shapes, strict=True
-            )
+            for known, gradient, shape in zip(state["matrices"], gradients.flatten().split(sizes), shapes, strict=True)
         ]
         parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
         parameter.add_(torch.cat(moved).view_as(parameter), alpha=-group["lr"])
