@@ -1,8 +1,8 @@
 """A propagator of water in OpenMM beside its teacher: structure, diffusion, temperatures, time of a stride.
 
-    python models/water-trajcast-5fs/spc_fw.py data/water64.extxyz
-    python benchmarks/water_rollout.py data/water64.extxyz --folder runs/water --repeats 1
-    python benchmarks/water_rollout.py data/water64.extxyz --folder runs/water --repeats 3   # 5,184 atoms
+    equistride distil examples/water/water64.extxyz --teacher examples/water/spc_fw.py:water --stride 5 --relax none -o runs/water
+    python benchmarks/water_rollout.py runs/water/h2o-trajcast.pt --folder runs/water-long
+    python benchmarks/water_rollout.py runs/water/h2o-trajcast.pt --folder runs/water-long --repeats 3   # 5,184 atoms
 
 The thermostat rescales all velocities alike (``csvr``), which changes no diffusion; friction would. The teacher moves at constant
 energy in pieces, each of velocities of its own after 5 ps at 300 K. Both runs are kept in ``--folder`` a piece at a time and read
@@ -34,7 +34,7 @@ from equistride.trajectories.temperature import equipartition, kinetic_temperatu
 from equistride.trajectories.trajectory import Trajectory
 from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
 
-FOLDER = Path(__file__).resolve().parents[1] / "models" / "water-trajcast-5fs"
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "water"
 STRIDE_FS, EVERY = 5.0, 4
 """fs, and strides from the one frame that is kept to the next."""
 PIECE = 1000
@@ -42,7 +42,7 @@ PIECE = 1000
 
 
 def teacher_module() -> ModuleType:
-    """Return the module beside the model."""
+    """Return the example's teacher."""
     place = importlib.util.spec_from_file_location("spc_fw", FOLDER / "spc_fw.py")
     assert place is not None
     assert place.loader is not None
@@ -154,8 +154,8 @@ def described(run: Trajectory) -> dict[str, Any]:
 def main() -> None:
     """Run both and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("box", type=Path, help="64 molecules of the liquid")
-    parser.add_argument("--model", type=Path, default=FOLDER / "water-trajcast-5fs.pt")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--box", type=Path, default=FOLDER / "water64.extxyz", help="64 molecules of the liquid")
     parser.add_argument("--folder", type=Path, required=True, help="where runs are kept")
     parser.add_argument("--repeats", type=int, default=1, help="of the box along each axis, for the propagator")
     parser.add_argument("--pieces", type=int, default=10, help="of the propagator's run")
@@ -179,6 +179,7 @@ def main() -> None:
             "machine": processor(),
             "load": os.getloadavg()[0],
             "atoms": len(large),
+            "strides": EVERY * arguments.frames * arguments.pieces,
             "thermostat": arguments.thermostat,
             "cpu_seconds_a_stride": seconds,
             "ns_a_day_of_one_thread": 86400 / seconds * STRIDE_FS * 1e-6,

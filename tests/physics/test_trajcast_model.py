@@ -179,6 +179,28 @@ def test_atoms_faster_than_the_basis_are_refused() -> None:
     model(*frame._replace(velocities=fast))
 
 
+def test_atoms_faster_than_those_of_the_training_are_taken_for_as_fast(tmp_path: Path) -> None:
+    """Weights stay those of the fastest known atom of the element, along any direction; slower atoms are seen as before."""
+    frame, model = cluster(), propagator()
+    speeds, fastest = model.network.speeds, torch.tensor([0.01, 0.015], dtype=torch.float64)
+    along = torch.nn.functional.normalize(torch.tensor([[1.0, 2.0, -1.0], [0.0, 1.0, 3.0]]), dim=1).double()
+    elements = torch.eye(2, dtype=torch.float64)
+    free = [speeds(scale * fastest[:, None] * along, elements) for scale in (0.9, 1.0, 1.4)]
+    before = model(*frame)
+    model.network.know(fastest.tolist())
+    held = [speeds(scale * fastest[:, None] * along, elements) for scale in (0.9, 1.0, 1.4)]
+    for one, other in zip(free[:2], held[:2], strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-6)  # the known speeds are float32
+    torch.testing.assert_close(held[2], free[1], rtol=0, atol=1e-6)
+    assert float((free[2] - free[1]).abs().max()) > 0.1
+    assert float(frame.velocities.norm(dim=1).max()) > 0.015
+    after = model(*frame)
+    assert float((after[0] - before[0]).abs().max()) > 1e-5
+    save_propagator(model, tmp_path / "model.pt", dtype="float64", tables=1e-6, shortest=0.2)
+    loaded = load(tmp_path / "model.pt").propagate(frame.positions, frame.velocities, frame.species)
+    torch.testing.assert_close(loaded.displacements, after[0], rtol=1e-4, atol=1e-7)
+
+
 def test_bonds_shorter_than_the_tables_are_refused() -> None:
     frame = cluster()
     close = frame.positions.clone()

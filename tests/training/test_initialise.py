@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import moving_toy
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -60,6 +61,13 @@ def test_a_propagator_begins_with_the_weights_of_another(tmp_path: Path) -> None
         assert task.module.facts[key] == earlier[key]
     assert task.module.config.model.max_speed == earlier["config"]["model"]["max_speed"]
     assert "pairs" in task.module.facts["provenance"]["initialised_from"]
+    found = [
+        max(float(np.linalg.norm(f.velocities[:, f.numbers == z], axis=2).max()) for f in task.training.dataset.groups)
+        for z in (8, 14)
+    ]
+    assert earlier["fastest"] != found
+    assert task.module.facts["fastest"] == pytest.approx([max(p) for p in zip(found, earlier["fastest"], strict=True)])
+    assert task.module.model.network.speeds.known.tolist() == pytest.approx(task.module.facts["fastest"])
     alone = tmp_path / "weights.ckpt"
     write_weights(tmp_path / "first" / "checkpoints" / "last.ckpt", alone)
     assert alone.stat().st_size < 0.7 * (tmp_path / "first" / "checkpoints" / "last.ckpt").stat().st_size

@@ -23,10 +23,13 @@ def build_propagator(config: TrajCastConfig, facts: dict[str, Any]) -> Propagato
     """Build an untrained propagator.
 
     ``facts`` has species, masses [amu] (one an element), stride_fs, rms_displacement [A], rms_velocity [A/fs], and keep_spin
-    where the data came from open systems; for several strides ``strides`` has the three of each, the shortest first.
+    where the data came from open systems; for several strides ``strides`` has the three of each, the shortest first. ``fastest``
+    [A/fs] of the training's atoms, one an element, may be there.
     """
     strides = facts.get("strides") or [facts]
     network = TrajCast(config, len(facts["species"]), num_strides=len(strides))
+    if "fastest" in facts:
+        network.know(facts["fastest"])
     rms = [(stride["rms_displacement"], stride["rms_velocity"]) for stride in strides]
     times, of_atoms = [stride["stride_fs"] for stride in strides], (facts["species"], facts["masses"], config.cutoff)
     spin = facts.get("keep_spin", True)

@@ -331,6 +331,10 @@ class TrajCast(nn.Module):
         """Make this one of the strides from now on."""
         self.stride = index
 
+    def know(self, fastest: Sequence[float]) -> None:
+        """Take atoms that are faster than those of the training, ``fastest`` [S] A/fs by element, for as fast as these."""
+        self.speeds.known = torch.tensor(fastest, dtype=torch.float64).to(self.speeds.places)
+
     def features(self, vectors: Tensor, velocities: Tensor, species: Tensor, edge_index: Tensor) -> list[Tensor]:
         """Return the features [N, columns] at the start and [n, columns] of the atoms that this process owns after each layer;
         arguments as for :meth:`forward`."""
@@ -393,6 +397,7 @@ class TrajCast(nn.Module):
             self.start.weight
         )
         out.stride = self.stride
+        out.speeds.known = self.speeds.known.clone()
         mine = self.state_dict()
         prefix = f"layers.{len(self.layers) - 1}."
         source, target = self.layers[-1], out.layers[-1]

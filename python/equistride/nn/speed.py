@@ -17,7 +17,8 @@ class SpeedBasis(Packed):
 
         G_k = sqrt(n) / 1.12 * exp(-((s - k h) / h)^2),  k = 1..n,        R = (G (x) Z) W / sqrt(n S)
 
-    where Z is the one-hot element among S and W [n, S, n] is trained.
+    where Z is the one-hot element among S and W [n, S, n] is trained. ``known`` [S], where it has numbers, are the fastest atoms
+    that the training saw, A/fs; nothing was learned of faster ones, which are taken for as fast as these.
 
     Parameters
     ----------
@@ -29,6 +30,7 @@ class SpeedBasis(Packed):
 
     packed: list[Tensor]
     places: Tensor
+    known: Tensor
 
     def __init__(self, max_speed: float, num_basis: int, num_species: int) -> None:
         super().__init__()
@@ -36,6 +38,7 @@ class SpeedBasis(Packed):
         self.spacing = self.max_speed / (num_basis + 1)
         self.scale = 1.0 / (1.12 * math.sqrt(num_species))  # both factors
         self.register_buffer("places", torch.arange(1.0, num_basis + 1), persistent=False)
+        self.register_buffer("known", torch.zeros(0), persistent=False)
         self.checked = True  # off where the caller looks at the speeds
         self.mix = nn.Parameter(torch.randn(num_basis, num_species, num_basis))
 
@@ -49,6 +52,8 @@ class SpeedBasis(Packed):
         """
         speed = torch.linalg.vector_norm(velocities, dim=1)
         self.check(speed.detach())
+        if self.known.size(0) > 0:
+            speed = torch.minimum(speed, torch.matmul(one_hot, self.known))
         basis = torch.exp(-(speed[:, None] / self.spacing - self.places).square())
         mixed = (basis[:, :, None] * one_hot[:, None, :]).flatten(1)
         return torch.matmul(mixed, self.packed[0] if len(self.packed) > 0 else self.factors()[0])

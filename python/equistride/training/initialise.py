@@ -99,6 +99,8 @@ def take_over_propagator(
     _check_species(path, earlier["species"], species)
     check_strides(path, earlier, strides_fs)
     facts = {key: earlier[key] for key in PROPAGATOR_FACTS} | ({"strides": earlier["strides"]} if strides_fs else {})
+    if "fastest" in earlier:
+        facts["fastest"] = earlier["fastest"]
     origin = {"model": before, "provenance": {"initialised_from": earlier.get("provenance", {})}}
     return facts | origin, weights_of(content)
 

@@ -272,6 +272,18 @@ def sensible_speed(groups: Sequence[Frames]) -> float:
     return max(4.0 * rms, 1.3 * fastest)
 
 
+def fastest_atoms(groups: Sequence[Frames], species: Sequence[str], otherwise: float) -> list[float]:
+    """Return the speed [A/fs] of the fastest atom of each element; ``otherwise`` of one that is not there."""
+    found = dict.fromkeys(species, 0.0)
+    for frames in groups:
+        assert frames.velocities is not None
+        speeds = np.linalg.norm(frames.velocities, axis=2)
+        for z in np.unique(frames.numbers):
+            symbol = chemical_symbols[z]
+            found[symbol] = max(found[symbol], float(speeds[:, frames.numbers == z].max()))
+    return [speed or otherwise for speed in found.values()]
+
+
 def cooler(frames: Frames, limit: float | None) -> Frames:
     """Return the frames of runs at ``limit`` [K] at most; all where there is no limit or the frames do not say.
 

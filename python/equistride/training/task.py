@@ -238,6 +238,7 @@ def propagator_task(
     facts: dict[str, Any] = {
         "species": species,
         "masses": pairs.masses_of(groups, species, data.masses),
+        "fastest": pairs.fastest_atoms(training, species, settings.max_speed),
         **each[-1],
         **({"strides": each} if data.strides_fs else {}),
         "periodic": all(bool(g.pbc.all()) for g in groups),
@@ -245,10 +246,13 @@ def propagator_task(
     }
     if before:
         check_strides("the run that goes on", before, data.strides_fs)
-        facts |= {key: before[key] for key in facts if key.startswith(("rms_", "strides")) and key in before}
+        facts |= {key: before[key] for key in facts if key.startswith(("rms_", "strides", "fastest")) and key in before}
+        if "fastest" not in before:
+            del facts["fastest"]
     elif taken:
         check_masses(root / str(config.initialise_from), taken["masses"], facts["masses"])
-        facts |= taken | {"provenance": facts["provenance"] | taken["provenance"]}
+        known = [max(pair) for pair in zip(facts["fastest"], taken.get("fastest", facts["fastest"]), strict=True)]
+        facts |= taken | {"fastest": known, "provenance": facts["provenance"] | taken["provenance"]}
     model = build_propagator(settings, facts).to(getattr(torch, config.trainer.precision))
     if weights:
         model.load_state_dict(model.state_dict() | weights)

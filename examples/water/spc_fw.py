@@ -17,17 +17,15 @@ from ase.io import write
 from openmm import unit
 from scipy.spatial.transform import Rotation
 
-from equistride.units import EV_PER_KJ_MOL
+from equistride.units import AVOGADRO, EV_PER_KJ_MOL, KJ_PER_KCAL
 
 NM = 0.1
 """1 A in nm."""
-KJ = 4.184
-"""1 kcal in kJ."""
-LENGTH, STRETCHING = 0.1012, 1059.162 * KJ * 100
+LENGTH, STRETCHING = 0.1012, 1059.162 * KJ_PER_KCAL * 100
 """Of O-H: nm, kJ/mol/nm^2."""
-ANGLE, BENDING = np.radians(113.24), 75.90 * KJ
+ANGLE, BENDING = np.radians(113.24), 75.90 * KJ_PER_KCAL
 """Of H-O-H: radian, kJ/mol/radian^2."""
-CHARGE, SIGMA, EPSILON = -0.82, 0.3165492, 0.1554253 * KJ
+CHARGE, SIGMA, EPSILON = -0.82, 0.3165492, 0.1554253 * KJ_PER_KCAL
 """Of O: e, nm, kJ/mol. Each H has half of the opposite charge."""
 CUTOFF, SWITCH = 0.6, 0.5
 """nm; charges act beyond it by PME. Shorter than usual, so that a box of 64 molecules has the forces of a large one."""
@@ -102,7 +100,7 @@ def water() -> SPCFw:
 
 def grid(molecules: int, seed: int = 1) -> Atoms:
     """Return molecules on a cubic grid at the density of water, each turned at random."""
-    edge = (molecules * sum(MASSES) / (0.602214076 * DENSITY)) ** (1 / 3)
+    edge = (molecules * sum(MASSES) / (1e-24 * AVOGADRO * DENSITY)) ** (1 / 3)
     side = int(np.ceil(molecules ** (1 / 3) - 1e-9))
     places = np.stack(np.meshgrid(*3 * [np.arange(side)], indexing="ij"), -1).reshape(-1, 3)[:molecules] + 0.5
     across, along = LENGTH / NM * np.sin(ANGLE / 2), LENGTH / NM * np.cos(ANGLE / 2)
