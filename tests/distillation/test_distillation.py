@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from equistride.artifact import load
 from equistride.artifact.checkpoint import read_checkpoint
 from equistride.data.frames import load as load_frames
+from equistride.data.quartz import quartz
 from equistride.data.silicon import silicon
 from equistride.distillation import Distillation, Settings, teacher_of, walks
+from equistride.distillation.comparison import student_run
 from equistride.distillation.run import Outcome
 from equistride.errors import EquistrideError
 from equistride.simulation import Settings as Simulation
@@ -243,3 +246,20 @@ def test_an_artifact_guards_what_it_taught(tmp_path: Path, monkeypatch: pytest.M
     guarded = outcome.found["guarded"]
     assert guarded["strides"] > 0
     assert "the teacher as guard every 10 strides" in outcome.files["card"].read_text()
+
+
+@pytest.mark.parametrize(("temperature", "least", "most"), [(3000.0, 0, 1), (1000.0, 2, 60)])
+def test_a_run_that_fails_says_after_how_many_strides(
+    tmp_path: Path, temperature: float, least: int, most: int
+) -> None:
+    """Quartz that is heated until its propagator covers it no longer, at once or by and by: as many strides as were shown."""
+    shown = [0]
+    strides = Simulation(
+        time_fs=9000.0, timestep_fs=30.0, every=1, trajectory="extxyz", temperature=temperature, seed=1
+    )
+    start = quartz((2, 2, 2))
+    MaxwellBoltzmannDistribution(start, temperature_K=300, rng=np.random.default_rng(1))
+    propagator = MODELS / "quartz-trajcast-30fs" / "quartz-trajcast-30fs.pt"
+    found = student_run(propagator, start, strides, tmp_path / "run", lambda done, _: shown.append(done))
+    assert found["failure"]
+    assert least <= found["steps"] == max(shown) <= most

@@ -105,11 +105,9 @@ def student_run(
         table = folder / "state.csv"
         if not table.is_file():  # nothing has moved: this is no instability
             raise
-        made = read_state_csv(table).time
-        return {
-            "steps": round(float(made[-1]) * FS_PER_PS / simulation.step_fs) if len(made) else 0,
-            "failure": error.what,
-        }
+        begun = len(table.read_text().splitlines()) > 1
+        time = float(read_state_csv(table).time[-1]) if begun else 0.0
+        return {"steps": round(time / simulation.step_fs), "failure": error.what}
     if result.stopped:
         raise KeyboardInterrupt
     return {"steps": result.step, "failure": ""}
