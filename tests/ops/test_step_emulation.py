@@ -22,6 +22,7 @@ from equistride.models.esen import ESENConfig
 from equistride.models.esen_fused import FusedESEN
 from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIPConfig
+from equistride.models.trajcast import TrajCastLayer
 
 EMULATES = ("neighbors", "convolution", "strides", "edge_block", "atom_block", "contraction")
 REPLACED = [name for unit in EMULATES for name in OPERATORS[unit]]
@@ -33,11 +34,19 @@ MOST_LAUNCHES = 250
 """Of a stride of the published TrajCast with any thermostat."""
 
 
+def saved(path: Path, dtype: str, **sizes: Any) -> Path:
+    """A propagator whose layers go operator by operator, as on a GPU."""
+    made = systems.propagator(**sizes)
+    for layer in made.network.layers:
+        assert isinstance(layer, TrajCastLayer)
+        layer.one_operator = False
+    save_propagator(made, path, dtype=dtype, tables=1e-6)
+    return path
+
+
 @pytest.fixture(scope="module")
 def propagator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("strides") / "propagator.pt"
-    save_propagator(systems.propagator(), path, dtype="float64", tables=1e-6)
-    return path
+    return saved(tmp_path_factory.mktemp("strides") / "propagator.pt", "float64")
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
@@ -70,9 +79,8 @@ def test_a_stride_equals_the_cpu(
 
 def test_launches_of_a_stride(tmp_path: Path, emulated: torch._ops._OpNamespace) -> None:
     """Of the published sizes, with what brings the state to the step and away from it; each launch of ours is counted."""
-    path = tmp_path / "published.pt"
     sizes = {"channels": 64, "num_layers": 4, "radial_widths": (64, 64, 64), "speed_widths": (64, 64, 64)}
-    save_propagator(systems.propagator(**sizes), path, dtype="float32", tables=1e-6)
+    path = saved(tmp_path / "published.pt", "float32", **sizes)
     frame = systems.crystal()
     launches = {}
     for thermostat in ("none", "langevin+csvr"):

@@ -150,7 +150,7 @@ class TrajCastLayer(nn.Module):
         self.residual = IrrepLinear([Block(ir, c * num_species, c) for ir in kept])
         self.share = 1.0 / math.sqrt(2.0)
         self.portion = PORTION
-        self.num_species, self.channels, self.tabled = num_species, c, False
+        self.num_species, self.channels, self.tabled, self.one_operator = num_species, c, False, True
         self.register_buffer("weights", torch.empty(0), persistent=False)
         self.register_buffer("table", torch.empty(0), persistent=False)
         self.sizes = self._sizes(num_species)
@@ -185,7 +185,7 @@ class TrajCastLayer(nn.Module):
     @torch.jit.export
     def pack(self) -> None:
         """Lay the weights out for the operator, where it can serve the layer: once, before the first call."""
-        if self.tabled:
+        if self.tabled and self.one_operator:
             c = self.channels
             matrices: list[Tensor] = []
             for matrix in self.contraction.matrices():
