@@ -17,20 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 from ase import Atoms
 from machine import processor, publish
 from numpy.typing import NDArray
-from openmm import unit
+from striding import frame_of, strider
 
 from equistride.data.frames import load
 from equistride.data.molecules import Molecule, build, same_bonds
-from equistride.engines.openmm import TrajCastIntegrator, create_system
-from equistride.engines.openmm_structure import topology_from_ase
 from equistride.series import block_average
 from equistride.trajectories.temperature import equipartition, kinetic_temperature
 from equistride.trajectories.trajectory import Trajectory
-from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
+from equistride.units import FS_PER_PS
 
 Array = NDArray[np.float64]
 
@@ -57,22 +54,16 @@ def internal_coordinates(molecule: Molecule, positions: Array) -> dict[str, Arra
 def rollout(arguments: argparse.Namespace, molecule: Molecule, start: Array) -> tuple[Trajectory, float]:
     """Strides in OpenMM; the trajectory and the CPU seconds of a stride."""
     atoms = Atoms(molecule.numbers, start)
-    topology, positions = topology_from_ase(atoms)
-    integrator = TrajCastIntegrator(
-        arguments.model, topology, temperature=arguments.temperature * unit.kelvin, seed=arguments.seed
-    )
-    context = openmm.Context(create_system(arguments.model, topology), integrator)
-    context.setPositions(positions)
-    context.setVelocitiesToTemperature(arguments.temperature * unit.kelvin, arguments.seed)
-    x, v, spent = [], [], 0.0
+    context = strider(arguments.model, atoms, arguments.temperature, arguments.seed)
+    integrator = context.getIntegrator()
+    shots, spent = [], 0.0
     for stride in range(arguments.strides):
         begin = time.process_time()
         integrator.step(1)
         spent += time.process_time() - begin
         if stride >= arguments.settle:
-            state = context.getState(positions=True, velocities=True)
-            x.append(state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM)
-            v.append(state.getVelocities(asNumpy=True)._value * ANGSTROM_PER_NM / FS_PER_PS)
+            shots.append(frame_of(context))
+    x, v = zip(*shots, strict=True)
     stride_fs = integrator.getStepSize()._value * FS_PER_PS
     return Trajectory(
         positions=np.stack(x), velocities=np.stack(v), symbols=tuple(atoms.get_chemical_symbols()),

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 from machine import processor, publish
 from openmm import unit
+from striding import frame_of, strider
 
 from equistride.data.lammps import LammpsRun
 from equistride.data.quartz import MASSES, quartz, repeats_for
-from equistride.engines.openmm import TrajCastIntegrator, create_system
-from equistride.engines.openmm_structure import topology_from_ase
 from equistride.engines.thermostat import relaxation_times
 from equistride.trajectories.rdf import RDF, coordination_number, radial_distributions, rdf_difference, rdf_noise
 from equistride.trajectories.temperature import equipartition, kinetic_temperature
@@ -83,44 +81,30 @@ def teacher(atoms: int, frames: int, folder: Path, friction_fs: float | None = N
 def rollout(arguments: argparse.Namespace) -> tuple[Trajectory, float]:
     """Strides in OpenMM from the ideal crystal; the trajectory and the CPU seconds of a stride."""
     atoms = quartz(repeats_for(arguments.atoms))
-    topology, positions = topology_from_ase(atoms)
-    bath = {"temperature": 300 * unit.kelvin, "thermostat": arguments.thermostat, "seed": 3}
+    bath = {"thermostat": arguments.thermostat}
     if arguments.friction:
         bath["friction"] = arguments.friction / unit.picosecond
     if arguments.tau_fs:
         bath["tau"] = arguments.tau_fs / FS_PER_PS * unit.picosecond
-    integrator = TrajCastIntegrator(arguments.model, topology, **bath)
-    context = openmm.Context(create_system(arguments.model, topology), integrator)
-    context.setPositions(positions)
-    context.setVelocitiesToTemperature(300 * unit.kelvin, 3)
-    x, v, spent = [], [], 0.0
+    context = strider(arguments.model, atoms, 300.0, 3, **bath)
+    integrator = context.getIntegrator()
+    shots, spent = [], 0.0
     for k in range(arguments.strides):
         begin = time.process_time()
         integrator.step(1)
         spent += time.process_time() - begin
         if k < arguments.settle:
             continue
-        state = context.getState(positions=True, velocities=True)
-        x.append(state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM)
-        v.append(state.getVelocities(asNumpy=True)._value * ANGSTROM_PER_NM / FS_PER_PS)
+        shots.append(frame_of(context))
         if (k + 1) % 500 == 0:
             print(f"{k + 1} strides, {spent / (k + 1):.4f} CPU-s each", flush=True)
-    box = np.array(topology.getPeriodicBoxVectors()._value) * ANGSTROM_PER_NM
+    x, v = zip(*shots, strict=True)
+    box = np.array(context.getState().getPeriodicBoxVectors()._value) * ANGSTROM_PER_NM
     trajectory = Trajectory(
         positions=np.stack(x), velocities=np.stack(v), symbols=tuple(atoms.get_chemical_symbols()),
         time=STRIDE_FS * np.arange(len(x)), cell=box, name="roll-out",
     )  # fmt: skip
     return trajectory, spent / arguments.strides
-
-
-def part(trajectory: Trajectory, chosen: slice) -> Trajectory:
-    """Some frames of a trajectory."""
-    assert trajectory.velocities is not None
-    return Trajectory(
-        positions=trajectory.positions[chosen], velocities=trajectory.velocities[chosen], symbols=trajectory.symbols,
-        time=trajectory.time[chosen], cell=trajectory.cell, name=trajectory.name,
-        pieces_of=None if trajectory.pieces_of is None else trajectory.pieces_of[chosen],
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,7 +121,7 @@ class Measured:
     def of(cls, trajectory: Trajectory) -> Measured:
         """Measure a trajectory; radial distributions take at most two thousand million pairs."""
         every = -(-trajectory.frames * len(trajectory.symbols) ** 2 // 2_000_000_000)
-        found = radial_distributions(part(trajectory, slice(None, None, every)), r_max=7.0)
+        found = radial_distributions(trajectory.select(slice(None, None, every)), r_max=7.0)
         return cls(trajectory, every, found, vibrational_density(trajectory, resolution=RESOLUTION))
 
     def describe(self) -> dict[str, Any]:
@@ -193,7 +177,9 @@ def main() -> None:
         return
     moved, cost = rollout(arguments)
     found, half = Measured.of(moved), taught.frames // 2
-    whole, one, two = (Measured.of(part(taught, chosen)) for chosen in (slice(None), slice(0, half), slice(half, None)))
+    whole, one, two = (
+        Measured.of(taught.select(chosen)) for chosen in (slice(None), slice(0, half), slice(half, None))
+    )
     result = {
         "machine": processor(),
         "load": os.getloadavg()[0],

@@ -12,11 +12,9 @@ from there when they are wanted again. Self-diffusion is that of the box: both h
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,31 +22,20 @@ import openmm
 from ase import Atoms
 from ase.io import read
 from machine import processor, publish
-from openmm import unit
+from striding import frame_of, strider
 
-from equistride.engines.openmm import TrajCastIntegrator, create_system
-from equistride.engines.openmm_structure import topology_from_ase
 from equistride.trajectories.msd import CM2_S_PER_A2_FS, mean_square_displacement
 from equistride.trajectories.rdf import radial_distributions, rdf_difference, rdf_noise
 from equistride.trajectories.temperature import equipartition, kinetic_temperature
 from equistride.trajectories.trajectory import Trajectory
-from equistride.units import ANGSTROM_PER_NM, FS_PER_PS
+from equistride.units import FS_PER_PS
+from equistride.user_code import imported
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "water"
 STRIDE_FS, EVERY = 5.0, 4
 """fs, and strides from the one frame that is kept to the next."""
 PIECE = 1000
 """Frames of a piece of 20 ps."""
-
-
-def teacher_module() -> ModuleType:
-    """Return the example's teacher."""
-    place = importlib.util.spec_from_file_location("spc_fw", FOLDER / "spc_fw.py")
-    assert place is not None
-    assert place.loader is not None
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
-    return module
 
 
 def velocity_verlet(timestep: float) -> openmm.CustomIntegrator:
@@ -59,16 +46,9 @@ def velocity_verlet(timestep: float) -> openmm.CustomIntegrator:
     return integrator
 
 
-def frame_of(context: openmm.Context) -> tuple[Any, Any]:
-    """Positions [A], not wrapped, and velocities [A/fs]."""
-    state = context.getState(positions=True, velocities=True)
-    x, v = state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
-    return x * ANGSTROM_PER_NM, v * ANGSTROM_PER_NM / FS_PER_PS
-
-
 def teacher(atoms: Atoms, pieces: int, folder: Path) -> list[dict[str, Any]]:
     """The teacher at constant energy, in pieces of velocities of their own."""
-    made, taught = [], teacher_module()
+    made, taught = [], imported(str(FOLDER / "spc_fw.py"))
     steps = round(EVERY * STRIDE_FS / FS_PER_PS / taught.TIMESTEP_PS)
     for piece in range(pieces):
         path = folder / f"teacher-{len(atoms)}-{piece}.npz"
@@ -100,13 +80,8 @@ def keep(path: Path, shots: list[tuple[Any, Any]], **more: Any) -> None:
 
 def strides(arguments: argparse.Namespace, atoms: Atoms, pieces: int) -> list[dict[str, Any]]:
     """The propagator in OpenMM; it goes on from the checkpoint of the last piece."""
-    topology, positions = topology_from_ase(atoms)
-    integrator = TrajCastIntegrator(
-        arguments.model, topology, temperature=300 * unit.kelvin, thermostat=arguments.thermostat, seed=3
-    )
-    context = openmm.Context(create_system(arguments.model, topology), integrator)
-    context.setPositions(positions)
-    context.setVelocitiesToTemperature(300 * unit.kelvin, 3)
+    context = strider(arguments.model, atoms, 300.0, 3, thermostat=arguments.thermostat)
+    integrator = context.getIntegrator()
     made: list[dict[str, Any]] = []
     name = f"{arguments.model.stem}-{arguments.thermostat}-{len(atoms)}"
     for piece in range(pieces):
@@ -173,7 +148,7 @@ def main() -> None:
     seconds = float(np.mean([p["seconds"] for p in pieces]))
     reach = 6.0
     every = max(1, moved.frames * len(large) ** 2 // 2_000_000_000)
-    own, known = (radial_distributions(t, r_max=reach) for t in (thinned(moved, every), taught))
+    own, known = (radial_distributions(t, r_max=reach) for t in (moved.select(slice(None, None, every)), taught))
     publish(
         {
             "machine": processor(),
@@ -190,15 +165,6 @@ def main() -> None:
         },
         arguments.json,
     )
-
-
-def thinned(run: Trajectory, every: int) -> Trajectory:
-    """Return every n-th frame."""
-    assert run.velocities is not None
-    return Trajectory(
-        positions=run.positions[::every], velocities=run.velocities[::every], symbols=run.symbols, time=run.time[::every],
-        cell=run.cell, name=run.name,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -153,10 +153,8 @@ private:
         }
         const Real *const weights = network(begin, count, own);
         moved_.couple(kernels_, harmonics_ + begin * velocities_width_, count, own.turned.data(), own.of_atoms.data());
-        for (size_t p = 0; p < moved_.mapped.size(); ++p) {
-            const MappedPath<Real> &by = moved_.mapped[p];
+        for (const MappedPath<Real> &by : moved_.mapped) {
             const int64_t width = (2 * by.path.l3 + 1) * by.path.channels;
-            fetch(begin + count, p, moved_.mapped.size());
             for (int64_t k = 0; k < count; ++k)
                 move(by, k, weights + k * shape_.widths.back(), own.part.data() + k * width, own);
             apply(by, count, own.part.data(), own.opened.data(), shape_.opened_width);
@@ -167,19 +165,6 @@ private:
             loops_.gate(shape_.outputs.data(), int64_t(shape_.outputs.size()), shape_.channels, factors_,
                         own.opened.data() + k * shape_.opened_width, own.kept.data() + place[k] * shape_.kept_width,
                         out_ + (begin + k) * shape_.out_width);
-    }
-
-    // A part of what the tile after this one will read of its neighbours, which may lie anywhere.
-    void fetch(int64_t begin, size_t part, size_t parts) const {
-        const int64_t receivers = int64_t(edges_.first.size()) - 1,
-                      first = edges_.first[size_t(std::min(begin, receivers))],
-                      count = edges_.first[size_t(std::min(begin + TILE, receivers))] - first;
-        constexpr int64_t line = 64 / int64_t(sizeof(Real));
-        for (int64_t e = first + count * int64_t(part) / int64_t(parts),
-                     stop = first + count * int64_t(part + 1) / int64_t(parts);
-             e < stop; ++e)
-            for (int64_t column = 0; column < shape_.x_width; column += line)
-                __builtin_prefetch(x_ + edges_.sender[e] * shape_.x_width + column, 0, 2);
     }
 
     void read_edges(int64_t begin, int64_t count, Scratch &own) const {

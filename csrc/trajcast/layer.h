@@ -1,13 +1,13 @@
 // A served layer of TrajCast: what the files of this folder share.
 //
-//     messages[i] = sums over edges of tensor products, weighted by splines of their lengths
-//     mixed       = one matrix an irrep, of the channels of all its paths
-//     moved       = tensor products of these with the harmonics of the atom's velocity, weighted by a network of its
-//     motion opened      = gate(one matrix an irrep) out         = opened + (a matrix of the atom's element, an irrep)
-//     old
+// 1. messages: sums over an atom's edges of tensor products, weighted by splines of their lengths
+// 2. mixed: messages by one matrix an irrep, over the channels of all its paths
+// 3. moved: tensor products of these with the harmonics of the atom's velocity, weighted by a network of its motion
+// 4. opened: the gate of moved by one matrix an irrep
+// 5. out: opened and what is kept of x, by one matrix an irrep of the atom's element
 //
-// `weights` are all matrices in panels (edge_block/panels.h): those of the second line path by path, the network's,
-// those of the fourth line path by path, and those of the last for one element after the other.
+// `weights` are all matrices in panels (edge_block/panels.h): those of 2 path by path, the network's, those of 4 path
+// by path, and those of 5 for one element after the other.
 #pragma once
 #include "tensor_product/tensor_product.h"
 #include "trajcast/kernels.h"

@@ -12,7 +12,14 @@ from typing import Any
 from equistride.errors import EquistrideError
 
 
-def _imported(place: str) -> ModuleType:
+def imported(place: str) -> ModuleType:
+    """Return the module ``package.module``, or that of ``file.py``.
+
+    Raises
+    ------
+    EquistrideError
+        Where there is no such file.
+    """
     if not place.endswith(".py"):
         sys.path.insert(0, str(Path.cwd()))
         return importlib.import_module(place)
@@ -52,7 +59,7 @@ def made(option: str, place_and_name: str, kind: type, what: str) -> Any:
             f"{option} {place_and_name!r} names no module", expected="package.module:build or file.py:build"
         )
     try:
-        found = getattr(_imported(place), name, None)
+        found = getattr(imported(place), name, None)
         result = found if isinstance(found, kind) or found is None else found()
     except EquistrideError:
         raise

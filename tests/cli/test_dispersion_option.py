@@ -28,6 +28,10 @@ def test_an_import_and_an_artifact_get_it(tmp_path: Path) -> None:
     assert fine
     assert "D3(BJ) of pbe, two bodies, within 6 A: some 100 neighbours" in text
     assert said("export", plain, "-o", exported, "--d3", "pbe", "--d3-cutoff", 6)[0]
+    fine, text = said("export", plain, "-o", tmp_path / "no.pt", "--d3", "pbe", "--weights", tmp_path / "weights.ckpt")
+    assert not fine
+    assert "--weights takes a checkpoint" in text
+    assert not (tmp_path / "no.pt").exists()
     one, other = (load(path) for path in (imported, exported))
     assert one.metadata.weights["dispersion"] == other.metadata.weights["dispersion"]
     assert one.metadata.description.endswith("+ D3(BJ) of pbe")

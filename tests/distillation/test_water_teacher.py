@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -13,18 +12,14 @@ from ase.build import bulk
 from ase.io import read
 
 from equistride.units import AVOGADRO
+from equistride.user_code import imported
 
 FOLDER = Path(__file__).parents[2] / "examples" / "water"
 
 
 @pytest.fixture(scope="module")
 def teacher() -> ModuleType:
-    place = importlib.util.spec_from_file_location("spc_fw", FOLDER / "spc_fw.py")
-    assert place is not None
-    assert place.loader is not None
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
-    return module
+    return imported(str(FOLDER / "spc_fw.py"))
 
 
 @pytest.fixture

@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import openmm
 import pytest
 from ase import Atoms
 from openmm import unit
+from striding import looks
 
 from equistride.artifact import Model, load
 from equistride.data.frames import Frames
 from equistride.data.molecule import MoleculeRecipe, walk
 from equistride.data.molecules import build, same_bonds
 from equistride.data.pairs import chains
-from equistride.engines.openmm import TrajCastIntegrator, create_system
-from equistride.engines.openmm_structure import topology_from_ase
 
 PATH = Path(__file__).parents[2] / "models" / "ethanol-trajcast-7fs" / "ethanol-trajcast-7fs.pt"
 
@@ -66,15 +64,8 @@ def test_a_free_molecule_keeps_both_momenta(model: Model, frames: Frames) -> Non
 
 def test_the_molecule_stays_whole_and_at_its_temperature(model: Model) -> None:
     molecule = build("CCO", np.random.default_rng(3))
-    topology, positions = topology_from_ase(Atoms(molecule.numbers, molecule.positions))
-    integrator = TrajCastIntegrator(PATH, topology, temperature=300 * unit.kelvin, seed=2)
-    context = openmm.Context(create_system(PATH, topology), integrator)
-    context.setPositions(positions)
-    context.setVelocitiesToTemperature(300 * unit.kelvin, 2)
     kinetic = []
-    for _ in range(100):
-        integrator.step(10)
-        state = context.getState(energy=True, positions=True)
+    for state in looks(PATH, Atoms(molecule.numbers, molecule.positions), 100):
         kinetic.append(state.getKineticEnergy()._value)
         assert same_bonds(molecule, state.getPositions(asNumpy=True)._value * 10)
     # neither drift nor rotation: 21 degrees of freedom, which scatter by 31 % and forget it in some strides: 3 % of the mean

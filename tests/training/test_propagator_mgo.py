@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import openmm
 from ase import Atoms
 from ase.io import read
-from openmm import unit
+from striding import looks
 
 from equistride.artifact import load
-from equistride.engines.openmm import TrajCastIntegrator, create_system
-from equistride.engines.openmm_structure import topology_from_ase
 from equistride.units import BOLTZMANN, KJ_MOL_PER_EV
 
 FOLDER = Path(__file__).parents[2] / "models" / "mgo-trajcast-30fs"
@@ -30,18 +27,11 @@ def test_the_crystal_stays_one_at_its_temperature() -> None:
     atoms = read(FOLDER / "MgO.extxyz")
     assert isinstance(atoms, Atoms)
     atoms = atoms.repeat(3)
-    topology, positions = topology_from_ase(atoms)
-    integrator = TrajCastIntegrator(PATH, topology, temperature=300 * unit.kelvin, seed=2)
-    context = openmm.Context(create_system(PATH, topology), integrator)
-    context.setPositions(positions)
-    context.setVelocitiesToTemperature(300 * unit.kelvin, 2)
-    kinetic = []
-    for _ in range(20):
-        integrator.step(10)
-        kinetic.append(context.getState(energy=True).getKineticEnergy()._value)
+    states = list(looks(PATH, atoms, 20))
+    kinetic = [state.getKineticEnergy()._value for state in states]
     temperature = np.mean(kinetic[5:]) / (0.5 * (3 * len(atoms) - 3) * BOLTZMANN * KJ_MOL_PER_EV)
     assert abs(temperature - 300) < 18
-    atoms.positions = context.getState(positions=True).getPositions(asNumpy=True)._value * 10
+    atoms.positions = states[-1].getPositions(asNumpy=True)._value * 10
     distances = atoms.get_all_distances(mic=True)
     other = atoms.numbers[:, None] != atoms.numbers[None]
     assert (((distances < 2.7) & other).sum(1) == 6).all()

@@ -223,6 +223,9 @@ def test_a_roll_out_that_leaves_what_is_covered_teaches_what_came_before() -> No
         roll(propagator, batch)
     moved, after = roll(propagator, batch, learning=True)
     assert len(moved) == len(after) == 1
+    with torch.no_grad():
+        propagator.network.readout.weight.mul_(1e12)  # so far that there is no list of neighbours
+    assert len(roll(propagator, batch, learning=True)[0]) == 1
     with pytest.raises(EquistrideError, match="faster than the model covers"):
         roll(propagator, replace(batch, velocities=100 * batch.velocities), learning=True)
 

@@ -209,6 +209,10 @@ def export(
         from equistride.artifact.metadata import metadata_of
 
         if d3 and metadata_of(checkpoint) is not None:
+            if weights is not None:
+                raise EquistrideError(
+                    "--weights takes a checkpoint", hint="leave it out: an artifact has none to begin with"
+                )
             found = dispersion.add(checkpoint, output, d3, d3_cutoff)
             typer.echo(f"{output}: {found.architecture} {found.kind}, {found.description}, {found.dtype}")
             return

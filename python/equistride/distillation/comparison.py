@@ -105,8 +105,8 @@ def student_run(
         table = folder / "state.csv"
         if not table.is_file():  # nothing has moved: this is no instability
             raise
-        begun = len(table.read_text().splitlines()) > 1
-        time = float(read_state_csv(table).time[-1]) if begun else 0.0
+        moved = len(table.read_text().splitlines()) > 1
+        time = float(read_state_csv(table).time[-1]) if moved else 0.0
         return {"steps": round(time / simulation.step_fs), "failure": error.what}
     if result.stopped:
         raise KeyboardInterrupt

@@ -122,7 +122,7 @@ def configuration(
             "batch_size": batch,
         },
         "optimiser": {
-            "learning_rate": 2e-2, "weight_decay": 0.0, "warmup_steps": min(50, steps // 10), "beta2": 0.99,
+            "weight_decay": 0.0, "warmup_steps": min(50, steps // 10), "beta2": 0.99,
             "ema_decay": round(max(0.5, min(0.995, 1 - 20 / steps)), 4), "clip_norm": 1.0, "final_fraction": 0.005,
         },
         "trainer": {

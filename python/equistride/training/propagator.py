@@ -27,9 +27,9 @@ def roll(model: Propagator, batch: PairBatch, *, learning: bool = False) -> tupl
     vectors, edges = batch.vectors, batch.edge_index
     out = []
     for k in range(len(batch.next_positions)):
-        if k:
-            vectors, edges = graph(positions, batch.cell, batch.pbc, batch.frame, model.cutoff)
         try:
+            if k:
+                vectors, edges = graph(positions, batch.cell, batch.pbc, batch.frame, model.cutoff)
             displacements, velocities = model.stride(
                 positions, velocities, batch.species, vectors.to(dtype), edges, batch.frame, batch.open_frames
             )
