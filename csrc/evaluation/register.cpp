@@ -4,6 +4,7 @@
 #include "evaluation/batch.h"
 #include "evaluation/box.h"
 #include "evaluation/evaluation.h"
+#include "host_memory.h"
 #include "model/script.h"
 
 #include <ATen/ATen.h>
@@ -199,6 +200,7 @@ private:
 } // namespace
 
 TORCH_LIBRARY_FRAGMENT(equistride, m) {
+    m.def("keep_freed_memory", &keep_freed_memory);
     m.class_<TorchModel>("Model")
         .def(torch::init<const Optional &, const std::string &, bool>())
         .def_static("trust", &TorchModel::trust)

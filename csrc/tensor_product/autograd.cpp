@@ -127,10 +127,43 @@ struct ConvolveBackward : torch::autograd::Function<ConvolveBackward> {
     }
 };
 
+// With a table that is learned; first gradients only.
+struct Learn : torch::autograd::Function<Learn> {
+    static Tensor forward(AutogradContext *context, const Tensor &, const Tensor &, const Tensor &, const Tensor &,
+                          const Convolution &in, c10::SymInt receivers) {
+        at::AutoDispatchBelowADInplaceOrView below;
+        keep(context, Tensor(), in);
+        return call(in, std::move(receivers));
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list grads) {
+        static const auto learn =
+            find_operator<decltype(tensor_product_learn_with<learn_cpu>)>("equistride::tensor_product_learn");
+        TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(),
+                                    "a table that is learned has first gradients only; for second gradients give the "
+                                    "weights as a tensor (tensor_product)");
+        WantedLessons wanted{};
+        for (size_t k = 0; k < wanted.size(); ++k)
+            wanted[k] = context->needs_input_grad(k);
+        const Kept kept(context);
+        const Convolution in = kept.arguments();
+        at::AutoDispatchBelowADInplaceOrView below;
+        const auto [on_x, on_y, on_lengths, on_table] =
+            learn.call(grads[0], in.x, in.y, *in.lengths, in.weights, in.start, in.step, in.edge_index, in.paths,
+                       in.couplings, wanted);
+        const auto if_wanted = [&](const Tensor &found, size_t k) { return wanted[k] ? found : Tensor(); };
+        return {if_wanted(on_x, 0),     if_wanted(on_y, 1), if_wanted(on_lengths, 2),
+                if_wanted(on_table, 3), Tensor(),           Tensor()};
+    }
+};
+
 Tensor convolve_autograd(const Convolution &in, c10::SymInt receivers) {
-    TORCH_CHECK_VALUE(in.lengths == nullptr || !in.weights.requires_grad() || !at::GradMode::is_enabled(),
-                      "a radial table is frozen; expected one that needs no gradient; train the radial network with "
-                      "tensor_product and tabulate it afterwards");
+    if (in.lengths != nullptr && in.weights.requires_grad() && at::GradMode::is_enabled()) {
+        TORCH_CHECK_VALUE(in.weights.is_cpu(),
+                          "a radial table is frozen on a GPU; expected one that needs no gradient; "
+                          "train the radial network with tensor_product and tabulate it afterwards");
+        return Learn::apply(in.x, in.y, *in.lengths, in.weights, in, std::move(receivers));
+    }
     return Convolve::apply(in.x, in.y, in.third(), in, std::move(receivers));
 }
 

@@ -105,7 +105,7 @@ void forward_all(const Input<Real> &in, const Weights &source, int64_t receivers
 
 // Null where a gradient is not wanted. The gradient of the weights is that of the lengths where a table gives them.
 template <class Real> struct Output {
-    Real *x, *y, *weights;
+    Real *x, *y, *weights, *table;
 };
 
 // What GRAD_BLOCK edges of one receiver give, one block of x after the other.
@@ -113,14 +113,15 @@ template <class Real, class Weights> class BackwardBlock {
 public:
     BackwardBlock(const Input<Real> &in, const Weights &source, const Real *grad, const Output<Real> &to)
         : in_(in), source_(source), grad_(grad), to_(to), sums_width_((in.plan.y_width + 1) * in.kernels.lanes),
-          turned_(in.plan.turned_width), weights_(stored ? 0 : 2 * widest() * GRAD_BLOCK),
+          turned_(in.plan.turned_width), weights_(stored ? 0 : 3 * widest() * GRAD_BLOCK),
           on_x_(in.plan.x_width * GRAD_BLOCK), sums_(sums_width_ * GRAD_BLOCK),
           totals_((in.plan.y_width + 1) * GRAD_BLOCK), splines_(stored ? 0 : PORTION) {
         std::fill_n(turned_.data(), in.plan.turned_width, Real(0)); // entries without a term stay so
     }
 
-    // At most PORTION edges. `give`(e): where what edge e gives to its sender is added.
-    template <class F> void portion(int64_t begin, int64_t end, F &&give) {
+    // At most PORTION edges. `give`(e): where what edge e gives to its sender is added. `teach`(spline, path, gradients
+    // of the weights, edge): what it gives to the table.
+    template <class F, class G> void portion(int64_t begin, int64_t end, F &&give, G &&teach) {
         if constexpr (!stored)
             for (int64_t e = begin; e < end; ++e) {
                 splines_[size_t(e - begin)] = source_.at(e);
@@ -134,7 +135,7 @@ public:
                 const int64_t t = in_.edges.receiver[e], stop = std::min(end, in_.edges.first[size_t(t) + 1]);
                 turn(family, grad_ + t * in_.plan.out_width);
                 for (; e < stop; e += GRAD_BLOCK)
-                    block(family, begin, e, int(std::min<int64_t>(GRAD_BLOCK, stop - e)), give);
+                    block(family, begin, e, int(std::min<int64_t>(GRAD_BLOCK, stop - e)), give, teach);
                 e = stop;
             }
     }
@@ -157,7 +158,8 @@ private:
         }
     }
 
-    template <class F> void block(const Family &family, int64_t begin, int64_t e, int edges, const F &give) {
+    template <class F, class G>
+    void block(const Family &family, int64_t begin, int64_t e, int edges, const F &give, const G &teach) {
         const Plan<Real> &plan = in_.plan;
         const int64_t lanes = in_.kernels.lanes;
         const Real *x[GRAD_BLOCK], *y[GRAD_BLOCK], *weights[GRAD_BLOCK], *slopes[GRAD_BLOCK];
@@ -176,32 +178,37 @@ private:
             const Path &path = turned.path;
             if constexpr (!stored)
                 for (int k = 0; k < edges; ++k) {
-                    Real *const into = weights_.data() + 2 * k * path.channels;
+                    Real *const into = weights_.data() + 3 * k * path.channels;
                     in_.kernels.spline_slope(splines_[size_t(e - begin) + size_t(k)], path.weights, path.channels, into,
                                              into + path.channels);
                     weights[k] = into;
                     slopes[k] = into + path.channels;
+                    on_weights[k] = into + 2 * path.channels;
                 }
-            in_.kernels.backward[path.l1][path.l2][path.l3]({x,
-                                                             y,
-                                                             weights,
-                                                             stored ? nullptr : slopes,
-                                                             path.x,
-                                                             path.y,
-                                                             stored ? path.weights : 0,
-                                                             source_.ahead(e + edges),
-                                                             edges,
-                                                             int(path.channels),
-                                                             int(path.l1),
-                                                             int(path.l2),
-                                                             p == family.first_path,
-                                                             turned_.data() + turned.turned,
-                                                             to_.x == nullptr ? nullptr : on_x_.data(),
-                                                             stored && to_.weights != nullptr ? on_weights : nullptr,
-                                                             sums_.data(),
-                                                             sums_width_,
-                                                             path.y * lanes,
-                                                             plan.y_width * lanes});
+            in_.kernels.backward[path.l1][path.l2][path.l3](
+                {x,
+                 y,
+                 weights,
+                 stored ? nullptr : slopes,
+                 path.x,
+                 path.y,
+                 stored ? path.weights : 0,
+                 source_.ahead(e + edges),
+                 edges,
+                 int(path.channels),
+                 int(path.l1),
+                 int(path.l2),
+                 p == family.first_path,
+                 turned_.data() + turned.turned,
+                 to_.x == nullptr ? nullptr : on_x_.data(),
+                 (stored ? to_.weights : to_.table) != nullptr ? on_weights : nullptr,
+                 sums_.data(),
+                 sums_width_,
+                 path.y * lanes,
+                 plan.y_width * lanes});
+            if constexpr (!stored)
+                for (int k = 0; k < edges && to_.table != nullptr; ++k)
+                    teach(splines_[size_t(e - begin) + size_t(k)], path, on_weights[k], e + k);
         }
         in_.kernels.add_lanes(sums_.data(), edges * (plan.y_width + 1), totals_.data());
         const Path &first = plan.turned_paths[family.first_path].path;
@@ -228,6 +235,15 @@ private:
     std::vector<SplineRow<Real>> splines_;
 };
 
+// Where the four rows of a spline are in the table of gradients.
+template <class Real>
+Real *table_row(const TabulatedWeights<Real> &source, const SplineRow<Real> &at, const Output<Real> &to) {
+    return to.table + (at.row - source.table);
+}
+template <class Real> Real *table_row(const StoredWeights<Real> &, const SplineRow<Real> &, const Output<Real> &) {
+    return nullptr;
+}
+
 // On one thread each edge gives to its sender at once. On many, slab by slab: first what each edge gives, then each
 // sender takes its terms. Both in the order of the edges, so that no sum depends on the number of threads.
 template <class Real, class Weights>
@@ -237,13 +253,19 @@ void backward_all(const Input<Real> &in, const Weights &source, const Real *grad
     if (threads == 1) {
         BackwardBlock<Real, Weights> block(in, source, grad, to);
         for (int64_t e = 0; e < in.edges.count; e += PORTION)
-            block.portion(e, std::min(e + PORTION, in.edges.count),
-                          [&](int64_t at) { return to.x + in.edges.sender[at] * width; });
+            block.portion(
+                e, std::min(e + PORTION, in.edges.count),
+                [&](int64_t at) { return to.x + in.edges.sender[at] * width; },
+                [&](const SplineRow<Real> &at, const Path &path, const Real *from, int64_t) {
+                    in.kernels.add_to_spline(from, at, path.weights, path.channels, table_row(source, at, to));
+                });
         return;
     }
     const int64_t fitting = SLAB_BYTES / int64_t(sizeof(Real)) / width;
     const int64_t slab = std::max<int64_t>(EDGE_BLOCK * threads, fitting);
     Buffer<Real> waiting(to.x == nullptr ? 0 : std::min(slab, in.edges.count) * width);
+    const int64_t columns = in.plan.weights_width;
+    Buffer<Real> lessons(to.table == nullptr ? 0 : std::min(slab, in.edges.count) * columns);
     for (int64_t begin = 0; begin < in.edges.count; begin += slab) {
         const int64_t end = std::min(begin + slab, in.edges.count);
         in.threads.share(begin, end, [&](int64_t from, int64_t until) {
@@ -251,9 +273,21 @@ void backward_all(const Input<Real> &in, const Weights &source, const Real *grad
             if (to.x != nullptr)
                 std::fill_n(waiting.data() + (from - begin) * width, (until - from) * width, Real(0));
             for (int64_t e = from; e < until; e += PORTION)
-                block.portion(e, std::min(e + PORTION, until),
-                              [&](int64_t at) { return waiting.data() + (at - begin) * width; });
+                block.portion(
+                    e, std::min(e + PORTION, until), [&](int64_t at) { return waiting.data() + (at - begin) * width; },
+                    [&](const SplineRow<Real> &, const Path &path, const Real *from, int64_t at) {
+                        std::copy_n(from, path.channels, lessons.data() + (at - begin) * columns + path.weights);
+                    });
         });
+        if constexpr (std::is_same_v<Weights, TabulatedWeights<Real>>)
+            if (to.table != nullptr)
+                in.threads.share(0, columns, threads, [&](int64_t from, int64_t until) {
+                    for (int64_t e = begin; e < end; ++e) {
+                        const SplineRow<Real> at = source.at(e);
+                        in.kernels.add_to_spline(lessons.data() + (e - begin) * columns + from, at, from, until - from,
+                                                 table_row(source, at, to));
+                    }
+                });
         if (to.x != nullptr)
             in.threads.share(0, senders, threads, [&](int64_t from, int64_t until) {
                 for (int64_t e = begin; e < end; ++e) {
@@ -298,18 +332,25 @@ Tensor convolve_cpu(const Convolution &in, int64_t receivers) {
 }
 
 Gradients convolve_backward_cpu(const Tensor &grad, const Convolution &in, Wanted wanted) {
+    const auto [on_x, on_y, on_third, on_table] = learn_cpu(grad, in, {wanted[0], wanted[1], wanted[2], false});
+    return {on_x, on_y, on_third};
+}
+
+Lessons learn_cpu(const Tensor &grad, const Convolution &in, WantedLessons wanted) {
     const Paths paths = check_convolution(in);
     check_grad(grad, in.x, paths);
     const Tensor dense = grad.contiguous(), on_x = memory_like(in.x, wanted[0], /*clear=*/true),
-                 on_y = memory_like(in.y, wanted[1]), on_third = memory_like(in.third(), wanted[2]);
+                 on_y = memory_like(in.y, wanted[1]), on_third = memory_like(in.third(), wanted[2]),
+                 on_table = memory_like(in.weights, wanted[3], /*clear=*/true);
     with_input(in, paths, grad.size(0), [&]<class Real>(const Input<Real> &input, const auto &source) {
         const auto pointer = [](const Tensor &tensor, bool want) {
             return want ? tensor.mutable_data_ptr<Real>() : nullptr;
         };
-        const Output<Real> to{pointer(on_x, wanted[0]), pointer(on_y, wanted[1]), pointer(on_third, wanted[2])};
+        const Output<Real> to{pointer(on_x, wanted[0]), pointer(on_y, wanted[1]), pointer(on_third, wanted[2]),
+                              pointer(on_table, wanted[3])};
         backward_all(input, source, dense.const_data_ptr<Real>(), to, in.x.size(0));
     });
-    return {on_x, on_y, on_third};
+    return {on_x, on_y, on_third, on_table};
 }
 
 } // namespace equistride

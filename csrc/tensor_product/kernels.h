@@ -99,6 +99,8 @@ template <class Real> struct Kernels {
     void (*add)(const Real *from, int64_t count, Real *to);
     // Weights of so many columns, and their derivatives by the length.
     void (*spline_slope)(const SplineRow<Real> &at, int64_t begin, int64_t count, Real *weights, Real *slopes);
+    // What gradients of these weights are to the four rows from `row` on, of a table of gradients; added to them.
+    void (*add_to_spline)(const Real *from, const SplineRow<Real> &at, int64_t begin, int64_t count, Real *row);
 };
 
 template <class Real, InstructionSet> const Kernels<Real> &kernels(); // each compiled for its own

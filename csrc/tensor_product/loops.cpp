@@ -173,7 +173,7 @@ INLINE void backward_channels(const BackwardStep<Real> &step, const BackwardRows
     }
     if (at.slopes != nullptr)
         on_length += lanes.get(at.slopes + channel, 0) * on_w;
-    else if (at.on_weights != nullptr)
+    if (at.on_weights != nullptr)
         lanes.put(at.on_weights + channel, 0, on_w);
 }
 
@@ -248,7 +248,7 @@ template <class Real> void backward_dense(const BackwardStep<Real> &step) {
                 }
                 if (at.slopes != nullptr)
                     store(to_length, load(to_length) + lanes.get(at.slopes + channel, 0) * on_w);
-                else if (at.on_weights != nullptr)
+                if (at.on_weights != nullptr)
                     lanes.put(at.on_weights + channel, 0, on_w);
             });
     }
@@ -342,6 +342,18 @@ void spline_slope(const SplineRow<Real> &at, int64_t begin, int64_t count, Real 
         });
 }
 
+template <class Real>
+void add_to_spline(const Real *from, const SplineRow<Real> &at, int64_t begin, int64_t count, Real *row) {
+    over_channels<Real, 1>(
+        int(count), CHANNELS(width, k, part) {
+            const Channels<Real, width> lanes{part};
+            const Vector<Real> value = lanes.get(from + k, 0);
+            Real *to = row + begin + k;
+            for (int j = 0; j < 4; ++j, to += at.stride)
+                lanes.put(to, 0, lanes.get(to, 0) + at.basis[j] * value);
+        });
+}
+
 template <class Real, int L3> constexpr void fill_dense(Kernels<Real> &kernels) {
     for (int l1 = 0; l1 < DEGREES; ++l1)
         for (int l2 = 0; l2 < DEGREES; ++l2) {
@@ -369,6 +381,7 @@ template <class Real> constexpr Kernels<Real> make_kernels() {
     kernels.add_lanes = add_lanes<Real>;
     kernels.add = add<Real>;
     kernels.spline_slope = spline_slope<Real>;
+    kernels.add_to_spline = add_to_spline<Real>;
     each<DEGREES>([&](auto l3) { fill_dense<Real, l3>(kernels); });
     each<64>([&](auto k) { fill_sparse<Real, k / 16, k / 4 % 4, k % 4>(kernels); });
     return kernels;

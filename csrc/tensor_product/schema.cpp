@@ -32,9 +32,16 @@ TORCH_LIBRARY_FRAGMENT(equistride, m) {
           "float step, Tensor edge_index, int[] paths, float[] couplings, bool[3] wanted) "
           "-> (Tensor grad_x, Tensor grad_y, Tensor grad_lengths)",
           tags);
+    m.def("tensor_product_learn(Tensor grad, Tensor x, Tensor y, Tensor lengths, Tensor table, float start, "
+          "float step, Tensor edge_index, int[] paths, float[] couplings, bool[4] wanted) "
+          "-> (Tensor grad_x, Tensor grad_y, Tensor grad_lengths, Tensor grad_table)",
+          tags);
 }
 
-TORCH_LIBRARY_IMPL(equistride, CPU, m) { implement_convolution<convolve_cpu, convolve_backward_cpu>(m); }
+TORCH_LIBRARY_IMPL(equistride, CPU, m) {
+    implement_convolution<convolve_cpu, convolve_backward_cpu>(m);
+    m.impl("tensor_product_learn", tensor_product_learn_with<learn_cpu>);
+}
 TORCH_LIBRARY_IMPL(equistride, Meta, m) { implement_convolution<convolve_any, convolve_backward_any, c10::SymInt>(m); }
 
 } // namespace equistride

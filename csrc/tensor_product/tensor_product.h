@@ -56,6 +56,11 @@ using Wanted = std::array<bool, 3>; // which of these gradients
 Tensor convolve_cpu(const Convolution &in, int64_t receivers);
 Gradients convolve_backward_cpu(const Tensor &grad, const Convolution &in, Wanted wanted);
 
+// The gradients of a convolution with a table that is learned: those of x, y, lengths and the table.
+using Lessons = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using WantedLessons = std::array<bool, 4>;
+Lessons learn_cpu(const Tensor &grad, const Convolution &in, WantedLessons wanted);
+
 // The operators' arguments one by one, for functions of the structure above. Size: of sizes that may be symbols.
 template <auto FUNCTION, class Size = int64_t>
 Tensor tensor_product_with(const Tensor &x, const Tensor &y, const Tensor &weights, const Tensor &edge_index,
@@ -79,6 +84,12 @@ Gradients tensor_product_table_backward_with(const Tensor &grad, const Tensor &x
                                              const Tensor &lengths, const Tensor &table, double start, double step,
                                              const Tensor &edge_index, IntArrayRef paths, ArrayRef<double> couplings,
                                              Wanted wanted) {
+    return FUNCTION(grad, {x, y, table, &lengths, start, step, edge_index, paths, couplings}, wanted);
+}
+template <auto FUNCTION>
+Lessons tensor_product_learn_with(const Tensor &grad, const Tensor &x, const Tensor &y, const Tensor &lengths,
+                                  const Tensor &table, double start, double step, const Tensor &edge_index,
+                                  IntArrayRef paths, ArrayRef<double> couplings, WantedLessons wanted) {
     return FUNCTION(grad, {x, y, table, &lengths, start, step, edge_index, paths, couplings}, wanted);
 }
 template <auto FORWARD, auto BACKWARD, class Size = int64_t> void implement_convolution(torch::Library &m) {

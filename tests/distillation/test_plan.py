@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.build import bulk, molecule
+from ase.io import read
 
 from equistride.distillation import plan
 from equistride.distillation.ledger import Ledger
-from equistride.distillation.network import DEPTH, PARTS
+from equistride.distillation.network import DEPTH, PARTS, cutoff_for
 from equistride.distillation.settings import Settings, seconds
 from equistride.distillation.walks import TEST_WALKS, walk_steps, walks_of
 from equistride.errors import EquistrideError
@@ -36,6 +38,16 @@ def test_the_depth_of_the_training() -> None:
     assert sum(part.share for part in PARTS) == pytest.approx(1.0)
     assert sum(part.share * part.depth for part in PARTS) == pytest.approx(DEPTH)
     assert pytest.approx(0.5 * 1.15 + 0.25 * 2.1 + 0.25 * 2.5) == DEPTH
+
+
+def test_a_liquid_is_seen_further() -> None:
+    """Water has 70 atoms within 5.5 A; silicon 16 within 4, a molecule of nine atoms all eight within 4.5."""
+    water = read(Path(__file__).parents[2] / "examples" / "water" / "water64.extxyz")
+    assert cutoff_for(water, liquid=True) == 5.5
+    assert cutoff_for(water) == 3.5
+    assert cutoff_for(bulk("Si"), liquid=True) == 6.0
+    assert cutoff_for(bulk("Si")) == 4.0
+    assert cutoff_for(molecule("CH3CH2OH"), liquid=True) == cutoff_for(molecule("CH3CH2OH"))
 
 
 def test_what_is_told_is_not_fitted() -> None:

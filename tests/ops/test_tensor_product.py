@@ -202,6 +202,16 @@ def test_rotation_of_the_input_rotates_the_output(double_by_default: None) -> No
     assert deviation(channels_first(turned, convolution.irreps_out), out @ turn_out.T) < 1e-13
 
 
+def learning(convolution: TensorProductConvolution, table: RadialTable, edge_index: Tensor) -> Callable[..., Tensor]:
+    """A tabulated convolution as a function of its table too."""
+
+    def convolve(x: Tensor, y: Tensor, lengths: Tensor, coefficients: Tensor) -> Tensor:
+        tabulated = TabulatedConvolution(convolution, RadialTable(coefficients, table.start, table.step))
+        return tabulated(x, y, lengths, edge_index)
+
+    return convolve
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_numbers_do_not_depend_on_the_threads(dtype: torch.dtype) -> None:
     """Bit for bit, with enough edges for many slabs of waiting gradients."""
@@ -222,6 +232,9 @@ def test_numbers_do_not_depend_on_the_threads(dtype: torch.dtype) -> None:
                     *gradients(lambda x, y, w: convolution(x, y, w, at.edge_index), list(at[:3]), seed),
                     tabulated(at.x, at.y, lengths, at.edge_index),
                     *gradients(lambda x, y, r: tabulated(x, y, r, at.edge_index), [at.x, at.y, lengths], seed),
+                    *gradients(
+                        learning(convolution, table, at.edge_index), [at.x, at.y, lengths, table.coefficients], seed
+                    ),
                 ]
             )
     finally:
@@ -469,6 +482,19 @@ def test_gradients_of_the_table_against_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x, y, r: fused(x, y, r, at.edge_index), inputs)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_a_table_that_learns_equals_the_plain_version(dtype: torch.dtype, simd: str) -> None:
+    fused, at, lengths = tabulated(dtype)
+    inputs = [at.x, at.y, lengths, fused.table.coefficients]
+    seed = torch.randn(11, fused.width, generator=torch.Generator().manual_seed(1)).to(dtype)
+    ours = gradients(learning(small(), fused.table, at.edge_index), inputs, seed)
+    plain = small()
+    plain.fused = False
+    theirs = gradients(learning(plain, fused.table, at.edge_index), inputs, seed)
+    for a, b in zip(ours, theirs, strict=True):
+        assert deviation(a, b) < {torch.float64: 1e-13, torch.float32: 2e-4}[dtype]
+
+
 @pytest.mark.parametrize("length", [0.4, 5.1, float("nan"), float("inf")])
 def test_lengths_outside_the_table_are_refused(length: float) -> None:
     fused, at, lengths = tabulated()
@@ -484,8 +510,9 @@ def test_table_says_what_it_cannot_do() -> None:
     with pytest.raises(NotImplementedError, match="first gradients only"):
         slope.sum().backward()
     fused.table.coefficients.requires_grad_()
-    with pytest.raises(ValueError, match="a radial table is frozen"):
-        fused(x, at.y, lengths, at.edge_index)
+    out = fused(x, at.y, lengths, at.edge_index).square().sum()
+    with pytest.raises(NotImplementedError, match="first gradients only"):
+        torch.autograd.grad(out, x, create_graph=True)
 
 
 # Other ways to run

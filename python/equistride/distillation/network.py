@@ -18,8 +18,9 @@ from equistride.training.config import AnyConfig, load_config
 from equistride.writing import write
 
 CUTOFFS = (3.5, 4.0, 4.5, 5.0, 5.5, 6.0)
-NEIGHBOURS = 12
-"""The first cutoff with so many neighbours on average is chosen, of a small system the one that holds all."""
+NEIGHBOURS, NEIGHBOURS_OF_A_LIQUID = 12, 60
+"""The first cutoff with so many neighbours on average is chosen, of a small system the one that holds all. In a liquid molecules
+come in all arrangements, and what is not seen is not averaged out by symmetry: water's errors at 3.5 A are twice as large."""
 ATOMS_A_BATCH = 144
 """Atoms of a step of the training: two frames of the crystals that were tried, or several of a molecule."""
 
@@ -69,15 +70,16 @@ def folder_of(part: int) -> str:
     return f"training-{part + 1}" if part else "training"
 
 
-def cutoff_for(atoms: Atoms) -> float:
+def cutoff_for(atoms: Atoms, liquid: bool = False) -> float:
     """Return a cutoff [A] for the student."""
+    wanted = NEIGHBOURS_OF_A_LIQUID if liquid else NEIGHBOURS
     positions, cell = (
         torch.as_tensor(atoms.positions),
         torch.as_tensor(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)),
     )
     for cutoff in CUTOFFS:
         edges, _ = neighbor_list(positions, cell, torch.as_tensor(np.array(atoms.pbc)), cutoff)
-        if edges.size(1) >= min(NEIGHBOURS, len(atoms) - 1 if not atoms.pbc.any() else NEIGHBOURS) * len(atoms):
+        if edges.size(1) >= min(wanted, len(atoms) - 1 if not atoms.pbc.any() else wanted) * len(atoms):
             return cutoff
     return CUTOFFS[-1]
 
@@ -98,7 +100,7 @@ def _sizes(student: str, cutoff: float) -> dict[str, Any]:
 
 def configuration(
     name: str, atoms: Atoms, settings: Settings, stride_fs: float, steps: int, checkpoint_every: int, virials: bool,
-    part: int = 0, files: Sequence[str] = ("data/train.npz",),
+    part: int = 0, files: Sequence[str] = ("data/train.npz",), *, liquid: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the sections of a configuration of ``equistride train``.
 
@@ -112,11 +114,13 @@ def configuration(
         Whether the data have them.
     part, files
         Which part of the training, and its data, beside the configuration; each part begins where the one before ended.
+    liquid
+        Whether the atoms leave their places.
     """
     batch = int(np.clip(ATOMS_A_BATCH // len(atoms), 1, 16))
     tree: dict[str, Any] = {
         "name": name,
-        "model": _sizes(settings.student, settings.cutoff or cutoff_for(atoms)),
+        "model": _sizes(settings.student, settings.cutoff or cutoff_for(atoms, liquid)),
         "data": {
             "files": list(files), "test_files": ["data/test.npz"], "validation_fraction": 0.05,
             "batch_size": batch,

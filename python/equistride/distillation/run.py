@@ -227,7 +227,10 @@ class Distillation:
     ) -> Any:
         """Write the training's configuration, or that of a part of it, and return it."""
         virials = bool(atoms.pbc.any()) and "stress" in self.teacher.calculator.implemented_properties
-        tree = network.configuration(self.name, atoms, self.settings, stride_fs, steps, every, virials, part, files)
+        liquid = "motion" in self.ledger and self.ledger["motion"]["liquid"]
+        tree = network.configuration(
+            self.name, atoms, self.settings, stride_fs, steps, every, virials, part, files, liquid=liquid
+        )
         path = self.folder / f"config-{part + 1}.yaml" if part else self.files["config"]
         return network.written(tree, path, self.overrides)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from equistride.errors import EquistrideError
-from equistride.nn.bonds import Bonds, TabledConvolution, WeightedConvolution, refuse_short
+from equistride.nn.bonds import Bonds, TabledConvolution, WeightedConvolution, knots, refuse_short
 from equistride.nn.equivariant import (
     EVEN,
     Block,
@@ -324,6 +324,7 @@ class TrajCast(nn.Module):
         self.compression = IrrepLinear([Block(VECTOR, c, c // 4)])
         self.readout = IrrepLinear([Block(VECTOR, c // 4, 2 * num_strides)])
         self.checked = True  # off where the caller looks at the lengths
+        self.tabling = False  # while learning, weights of bonds come from tables of some lengths
         self.tabled = False
         self.shortest = 0.0
 
@@ -349,14 +350,17 @@ class TrajCast(nn.Module):
         motion = Motion(
             torch.stack([atoms, atoms]), own, head_rows(speeds, own), head_rows(species, own), head_rows(one_hot, own)
         )
-        r = torch.linalg.vector_norm(vectors, dim=1)
+        r, step = torch.linalg.vector_norm(vectors, dim=1), 0.0
         if self.tabled:
             if self.checked:
                 refuse_short(r, edge_index, self.shortest)
             basis, r = vectors[:, :0], r.clamp(max=self.cutoff)
+        elif not torch.jit.is_scripting() and self.training and self.tabling:
+            places, step = knots(r, self.cutoff)
+            basis, r = self.lengths(places), r.clamp(max=self.cutoff)
         else:
             basis = self.lengths(r)
-        bonds = Bonds(edge_index, r, self.harmonics(vectors), basis, edge_index[0, :0])
+        bonds = Bonds(edge_index, r, self.harmonics(vectors), basis, edge_index[0, :0], step)
 
         x = torch.cat(self.start(torch.cat([one_hot, speeds, along[:, 1:]], 1)), 1)
         out = [x]

@@ -26,7 +26,8 @@ class Bonds(NamedTuple):
     """What every layer reads of the bonds.
 
     ``ends`` [2, E] receiver and sender; ``lengths`` [E] A; ``harmonics`` [E, (l_max+1)^2]; ``basis`` [E, B] functions of
-    the lengths (no columns where all layers have tables); ``pair`` [E] which two elements (no rows where nothing asks).
+    the lengths (no columns where all layers have tables); ``pair`` [E] which two elements (no rows where nothing asks). With a
+    ``step`` [A] above 0 ``basis`` is given at the :func:`knots` instead, which are so far apart.
     """
 
     ends: Tensor
@@ -34,6 +35,25 @@ class Bonds(NamedTuple):
     harmonics: Tensor
     basis: Tensor
     pair: Tensor
+    step: float = 0.0
+
+
+KNOTS: Final = 256
+"""Knots of the tables from which the weights of bonds are taken while learning, where there are many more bonds."""
+
+
+def knots(lengths: Tensor, cutoff: float) -> tuple[Tensor, float]:
+    """Return lengths [K] in A at which networks of the bond length are to be evaluated for bonds of ``lengths`` [E], and the
+    distance between them; the bonds' own and 0 where these are few, and on a GPU, which has no tables that learn."""
+    if lengths.is_cuda or lengths.size(0) < 4 * KNOTS:
+        return lengths, 0.0
+    step = cutoff / (KNOTS - 3)
+    return step * torch.arange(-2, KNOTS, dtype=lengths.dtype), step
+
+
+def spline_through(values: Tensor, step: float) -> RadialTable:
+    """Return a table [K, c] from a function's values [K + 2, c] at the :func:`knots`, off by the fourth power of the step."""
+    return RadialTable((8.0 * values[1:-1] - values[:-2] - values[2:]) / 6.0, 0.0, step)
 
 
 class WeightedConvolution(nn.Module):
@@ -46,7 +66,11 @@ class WeightedConvolution(nn.Module):
 
     def forward(self, x: Tensor, bonds: Bonds, num_receivers: int) -> Tensor:
         """Return the sums over neighbours [num_receivers, columns] of features ``x`` [N, columns]."""
-        return self.convolution(x, bonds.harmonics, self.network(bonds.basis), bonds.ends, num_receivers)
+        weights = self.network(bonds.basis)
+        if not torch.jit.is_scripting() and bonds.step > 0.0:
+            tabled = TabledConvolution(self.convolution, spline_through(weights, bonds.step))
+            return tabled(x, bonds, num_receivers)
+        return self.convolution(x, bonds.harmonics, weights, bonds.ends, num_receivers)
 
 
 class TabledConvolution(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor
 from equistride.errors import EquistrideError
 from equistride.models.propagator import Propagator
 from equistride.models.strides import StridesPropagator
+from equistride.models.trajcast import TrajCast
 from equistride.training.config import PropagatorConfig
 from equistride.training.module import TrainingModule
 from equistride.training.pairs import PairBatch, graph
@@ -67,6 +68,9 @@ class PropagatorModule(TrainingModule):
         ]
         self.register_buffer("scale", torch.tensor(rms, dtype=torch.float64), persistent=False)
         self.sums: dict[str, float] = {}
+        for network in model.modules():
+            if isinstance(network, TrajCast):
+                network.tabling = True
 
     def _roll(self, batch: PairBatch, *, learning: bool = False) -> tuple[Tensor, Tensor, int]:
         """Return what :func:`roll` does at the stride of the batch, and which that is."""

@@ -99,9 +99,9 @@ def _turned(known: Mapping[str, Tensor], x: Tensor, back: bool = False) -> Tenso
 def _direction(known: dict[str, Tensor], gradient: Tensor, step: int, group: Mapping[str, Any]) -> Tensor:
     """Take in a gradient; return what is subtracted from the matrix, times the learning rate."""
     first, second = group["betas"]
-    for side, product in (("left", gradient @ gradient.T), ("right", gradient.T @ gradient)):
+    for side, rows in (("left", gradient), ("right", gradient.T)):
         if f"{side}_factor" in known:
-            known[f"{side}_factor"].lerp_(product, 1.0 - MEMORY)
+            known[f"{side}_factor"].lerp_(rows @ rows.T, 1.0 - MEMORY)
     if step == 1:
         for side in ("left", "right"):
             if f"{side}_factor" in known:
