@@ -1,4 +1,4 @@
-"""A propagator in OpenMM, as tests of the released ones let it stride."""
+"""Released propagators in tests: errors of a stride on the teacher's motion, and strides in OpenMM."""
 
 from __future__ import annotations
 
@@ -6,12 +6,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openmm
 from ase import Atoms
 from openmm import unit
 
+from equistride.artifact import Model
+from equistride.data.frames import Frames
+from equistride.data.pairs import chains
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_structure import topology_from_ase
+
+
+def percents(model: Model, frames: Frames) -> tuple[float, float]:
+    """Return the mean absolute errors of displacement and velocity over one stride, in per cent of their rms."""
+    species = model.species_index(frames.numbers.tolist())
+    first = chains(frames, model.metadata.stride_fs, 1)
+    assert frames.velocities is not None
+    box = [(frames.cell[k], True) if frames.pbc.all() else () for k in first]
+    found = [
+        model.propagate(frames.positions[k], frames.velocities[k], species, *cell)
+        for k, cell in zip(first, box, strict=True)
+    ]
+    moved, after = frames.positions[first + 1] - frames.positions[first], frames.velocities[first + 1]
+    displacement = np.stack([f.displacements.numpy() for f in found]) - moved
+    velocity = np.stack([f.velocities.numpy() for f in found]) - after
+    relative = lambda error, target: 100.0 * float(np.abs(error).mean() / np.sqrt((target**2).mean()))  # noqa: E731
+    return relative(displacement, moved), relative(velocity, after)
 
 
 def looks(path: Path, atoms: Atoms, count: int, temperature: float = 300.0) -> Iterator[Any]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from striding import percents
 
 from equistride.artifact import Model, load
 from equistride.data.frames import Frames
-from equistride.data.pairs import chains
 from equistride.data.quartz import MASSES, Condition, QuartzRecipe, generate
 from equistride.data.trajectories import read_motion
 from equistride.graph import neighbor_list
@@ -26,19 +26,6 @@ DISPLACEMENT, VELOCITY = 5.0, 8.0
 @pytest.fixture(scope="module")
 def model() -> Model:
     return load(PATH)
-
-
-def percents(model: Model, frames: Frames) -> tuple[float, float]:
-    """Return the mean absolute errors of displacement and velocity over one stride, in per cent of their rms."""
-    species = model.species_index(frames.numbers.tolist())
-    first = chains(frames, model.metadata.stride_fs, 1)
-    assert frames.velocities is not None
-    found = [model.propagate(frames.positions[k], frames.velocities[k], species, frames.cell[k], True) for k in first]
-    moved, after = frames.positions[first + 1] - frames.positions[first], frames.velocities[first + 1]
-    displacement = np.stack([f.displacements.numpy() for f in found]) - moved
-    velocity = np.stack([f.velocities.numpy() for f in found]) - after
-    relative = lambda error, target: 100.0 * float(np.abs(error).mean() / np.sqrt((target**2).mean()))  # noqa: E731
-    return relative(displacement, moved), relative(velocity, after)
 
 
 def test_errors_on_fresh_segments(model: Model) -> None:

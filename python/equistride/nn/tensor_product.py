@@ -301,7 +301,7 @@ class TensorProductConvolution(nn.Module):
 class TabulatedConvolution(nn.Module):
     """A convolution whose weights come from a radial table inside the operator: they are never stored.
 
-    First gradients to x, y and lengths only; the table is frozen.
+    First gradients only: to x, y and lengths, and on a CPU to the coefficients of the table where they want one.
     """
 
     def __init__(self, convolution: TensorProductConvolution, table: RadialTable) -> None:
