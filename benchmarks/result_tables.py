@@ -142,12 +142,18 @@ def strides() -> str:
             f"{run['temperature_K'][0]:.1f} ± {run['temperature_K'][1]:.1f}",
             elements, f"{max(run['rdf_difference_percent'].values()):.2f} %", f"{r['cpu_seconds_a_stride']:.3g}",
         ])  # fmt: skip
-    r = read("molecule_rollout")
-    elements = ", ".join(f"{e} {t[0]:.1f}" for e, t in r["temperature_of_elements_K"].items())
-    body.append([
-        "ethanol, 7 fs", f"{r['strides']:,}", f"{r['temperature_K'][0]:.1f} ± {r['temperature_K'][1]:.1f}", elements, "",
-        f"{r['cpu_seconds_a_stride']:.2g}",
-    ])  # fmt: skip
+    for what, name in (
+        ("ethanol, 7 fs", "molecule_rollout"), ("paracetamol, 7 fs", "molecule_rollout_paracetamol"),
+        ("water, 192 atoms, 5 fs", "water_rollout_192"),
+    ):  # fmt: skip
+        r = read(name)
+        run = r.get("propagator", r)
+        elements = ", ".join(f"{e} {t[0]:.1f}" for e, t in run["temperature_of_elements_K"].items())
+        difference = f"{max(r['rdf_difference_percent'].values()):.2f} %" if "rdf_difference_percent" in r else ""
+        body.append([
+            what, f"{r['strides']:,}", f"{run['temperature_K'][0]:.1f} ± {run['temperature_K'][1]:.1f}", elements, difference,
+            f"{r['cpu_seconds_a_stride']:.2g}",
+        ])  # fmt: skip
     names = ("run", "strides", "temperature, K", "by element, K", "largest RDF difference", "CPU s a stride")
     return (
         grid(names, body)

@@ -35,6 +35,20 @@ def percents(model: Model, frames: Frames) -> tuple[float, float]:
     return relative(displacement, moved), relative(velocity, after)
 
 
+def momenta_changed(model: Model, frames: Frames) -> tuple[float, float]:
+    """Return by how much a stride changes momentum and angular momentum of a free molecule that also drifts, as shares of what
+    its thermal motion could have."""
+    assert frames.velocities is not None
+    assert frames.masses is not None
+    x, v, mass = frames.positions[0], frames.velocities[0] + np.array([1e-3, 0.0, -2e-3]), frames.masses[:, None]
+    out = model.propagate(x, v, model.species_index(frames.numbers.tolist()))
+    after, speeds = x + out.displacements.numpy(), out.velocities.numpy()
+    thermal = np.sqrt((mass * v**2).sum() * mass.sum())
+    moved = np.abs((mass * (speeds - v)).sum(0)).max()
+    turned = np.abs(np.cross(after, mass * speeds).sum(0) - np.cross(x, mass * v).sum(0)).max()
+    return moved / thermal, turned / (thermal * np.abs(x - x.mean(0)).max())
+
+
 def looks(path: Path, atoms: Atoms, count: int, temperature: float = 300.0) -> Iterator[Any]:
     """Yield States with energies and positions, each ten strides after the last, from velocities at a temperature [K]."""
     topology, positions = topology_from_ase(atoms)
