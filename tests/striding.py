@@ -13,6 +13,7 @@ from openmm import unit
 
 from equistride.artifact import Model
 from equistride.data.frames import Frames
+from equistride.data.molecules import build, same_bonds
 from equistride.data.pairs import chains
 from equistride.engines.openmm import TrajCastIntegrator, create_system
 from equistride.engines.openmm_structure import topology_from_ase
@@ -59,3 +60,15 @@ def looks(path: Path, atoms: Atoms, count: int, temperature: float = 300.0) -> I
     for _ in range(count):
         integrator.step(10)
         yield context.getState(energy=True, positions=True)
+
+
+def temperature_of_the_whole(path: Path, smiles: str) -> float:
+    """Let a free molecule make 1,000 strides from 300 K, see that its bonds stay whole, and return its temperature [K] after the
+    first hundred; it neither drifts nor turns, which leaves 3 N - 6 degrees of freedom."""
+    molecule = build(smiles, np.random.default_rng(3))
+    kinetic = []
+    for state in looks(path, Atoms(molecule.numbers, molecule.positions), 100):
+        kinetic.append(state.getKineticEnergy()._value)
+        assert same_bonds(molecule, state.getPositions(asNumpy=True)._value * 10)
+    freedom = 3 * len(molecule.numbers) - 6
+    return float(2 * np.mean(kinetic[10:]) / (freedom * unit.MOLAR_GAS_CONSTANT_R._value * 1e-3))
