@@ -144,7 +144,7 @@ def strides() -> str:
         ])  # fmt: skip
     for what, name in (
         ("ethanol, 7 fs", "molecule_rollout"), ("paracetamol, 7 fs", "molecule_rollout_paracetamol"),
-        ("water, 192 atoms, 5 fs", "water_rollout_192"),
+        ("water, 192 atoms, 5 fs", "water_rollout_192"), ("water, 5,184 atoms, 5 fs", "water_rollout_5184"),
     ):  # fmt: skip
         r = read(name)
         run = r.get("propagator", r)

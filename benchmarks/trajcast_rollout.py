@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--settle", type=int, default=100)
     parser.add_argument("--conserving", type=int, default=0, help="frames of the teacher without thermostat")
     parser.add_argument("--teacher", type=Path, default=REPOSITORY / "runs" / "teacher", help="folder of its pieces")
+    parser.add_argument("--taught", type=int, help="frames of the teacher; as many as strides by default")
     parser.add_argument("--teacher-only", action="store_true", help="make the teacher's runs, and no other")
     parser.add_argument("--thermostat", choices=("langevin+csvr", "langevin"), default="langevin+csvr")
     parser.add_argument("--friction", type=float, help="1/ps; the integrator's own by default")
@@ -171,7 +172,7 @@ def main() -> None:
     bath = {k: v for k, v in vars(arguments).items() if k in ("thermostat", "friction", "tau_fs") and v}
     tau = None if arguments.tau_fs is None else arguments.tau_fs / FS_PER_PS
     _, *times = relaxation_times(arguments.thermostat, STRIDE_FS / FS_PER_PS, tau, arguments.friction)
-    taught = teacher(arguments.atoms, arguments.strides, arguments.teacher, FS_PER_PS * times[0])
+    taught = teacher(arguments.atoms, arguments.taught or arguments.strides, arguments.teacher, FS_PER_PS * times[0])
     free = teacher(arguments.atoms, arguments.conserving, arguments.teacher) if arguments.conserving else None
     if arguments.teacher_only:
         return
@@ -185,6 +186,7 @@ def main() -> None:
         "load": os.getloadavg()[0],
         "atoms": arguments.atoms,
         "strides": arguments.strides,
+        "frames of the teacher": taught.frames,
         "thermostat": bath | {"relaxation_fs": FS_PER_PS * times[0]},
         "cpu_seconds_a_stride": cost,
         "roll-out": found.describe() | found.compare(whole),

@@ -55,6 +55,7 @@ FRAMES = {"cluster": cluster(), "crystal": crystal(), "far apart": far_apart()}
 SIZES = [
     {"l_max": 1, "channels": 4}, {"channels": 5, "num_layers": 1}, {"channels": 32, "speed_widths": (16, 24)},
     {"l_max": 3, "channels": 17}, {"l_max": 4, "channels": 8},
+    {"parity": False, "num_layers": 3},
 ]  # fmt: skip
 
 

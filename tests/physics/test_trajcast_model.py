@@ -43,15 +43,22 @@ def test_parameters_of_the_published_size(num_species: int, published: int) -> N
     assert served.layers[-1].update.rows == [1, 3]  # gates and vectors alone
 
 
-def test_every_parameter_matters() -> None:
+@pytest.mark.parametrize("parity", [True, False], ids=["both parities", "one parity"])
+def test_every_parameter_matters(parity: bool) -> None:
     """No dead weights: each has a gradient, and the complete network's other ones are the dead ones."""
-    model, frame = propagator(), cluster()
+    model, frame = propagator(parity=parity), cluster()
     vectors = frame.positions[frame.edge_index[1]] - frame.positions[frame.edge_index[0]]
-    for network, dead in ((model.network, False), (TrajCast(config(), 2, complete=True).double(), True)):
+    whole = TrajCast(config(parity=parity), 2, complete=True).double()
+    for network, dead in ((model.network, False), (whole, True)):
         network(vectors, frame.velocities, frame.species, frame.edge_index).square().sum().backward()
         assert all(p.grad is not None for p in network.parameters())
         silent = sum(int((p.grad == 0).sum()) for p in network.parameters() if p.grad is not None)
         assert (silent > 1000) == dead
+
+
+def test_features_of_one_parity_are_those_of_the_harmonics() -> None:
+    network = TrajCast(config(parity=False, num_layers=3), 2)
+    assert [str(ir) for layer in network.layers for ir in layer.outputs] == ["0e", "1o", "2e"] * 2 + ["1o"]
 
 
 @pytest.mark.parametrize("l_max", [0, 1, 2, 3, 4])

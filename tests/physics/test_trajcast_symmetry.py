@@ -17,10 +17,14 @@ NAMES = ["cluster", "crystal"]
 TOLERANCE = 1e-10  # of the largest output; rounding of some hundred operations is 1e-14
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3], ids=["l1", "l2", "l3"])
+@pytest.fixture(
+    scope="module",
+    params=[{"l_max": 1}, {"l_max": 2}, {"l_max": 3}, {"parity": False}],
+    ids=["l1", "l2", "l3", "one parity"],
+)
 def model(request: pytest.FixtureRequest) -> Propagator:
     """A propagator of random weights."""
-    return propagator(l_max=request.param)
+    return propagator(**request.param)
 
 
 def same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:

@@ -68,6 +68,25 @@ def toy_propagator(stride_fs: float = 4.0) -> Any:
     return build_propagator(settings, facts).double()
 
 
+def test_weights_of_bonds_stay_small_where_the_data_have_none(folder: Path, tmp_path: Path) -> None:
+    """The mean square is that of lengths spread evenly, and training with it lowers it."""
+    model = toy_propagator()
+    network = model.network
+    lengths = torch.linspace(0.05, 2.95, 30, dtype=torch.float64)
+    for layer, found in zip(network.layers, network.bond_weights(lengths), strict=True):
+        assert torch.equal(found, layer.messages.network(network.lengths(lengths)))
+    squares = []
+    for weight in (0.0, 0.1):
+        run = tmp_path / str(weight)
+        train(config(loss={"bond_weights": weight}, trainer={"steps": 30}), folder, run, progress=False)
+        facts = read_checkpoint(run / "checkpoints" / "last.ckpt")["equistride"]
+        trained = build_propagator(TrajCastConfig(**facts["config"]["model"]), facts)
+        trained.load_state_dict({k.removeprefix("model."): v for k, v in weights(run).items()})
+        found = trained.double().requires_grad_(False).network.bond_weights(1.3 * lengths)
+        squares.append(float(torch.cat(found, 1).square().mean()))
+    assert squares[1] < 0.5 * squares[0]
+
+
 def crystal_chain(rollout: int, seed: int = 1) -> data.Frames:
     """Frames of 18 atoms of quartz with random motion of no meaning, in a small skewed cell."""
     rng = np.random.default_rng(seed)

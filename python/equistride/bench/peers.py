@@ -155,6 +155,8 @@ def _our_stride(graph: Graph, cutoff: float, settings: Settings) -> tuple[str, T
     rms = (propagator.rms_displacement, propagator.rms_velocity)
     served = Propagator(network, elements, propagator.masses, cutoff, propagator.stride_fs, rms)
     served = served.to(graph.vectors.device, graph.vectors.dtype).eval().requires_grad_(False)
+    for layer in network.layers:
+        layer.pack()  # type: ignore[operator]
     velocities = torch.full_like(graph.positions, 1e-3)
     inputs = (graph.positions, velocities, graph.species, graph.cell, graph.edge_index, graph.shifts)
     with torch.no_grad():

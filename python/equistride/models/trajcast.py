@@ -64,6 +64,12 @@ class TrajCastConfig(BaseModel):
     speed_widths: tuple[Size, ...] = (64, 64, 64)
     """Hidden layers of the networks that weight the velocities."""
     envelope_exponent: int = Field(6, ge=2)
+    parity: bool = True
+    """Features have both parities of each degree, as in the paper, or that of the harmonics alone: half the work a layer."""
+
+    def features(self) -> list[Irrep]:
+        """Return the irreps of messages, and of features between layers."""
+        return both_parities(self.l_max) if self.parity else natural_irreps(self.l_max)
 
 
 class Motion(NamedTuple):
@@ -120,10 +126,9 @@ class TrajCastLayer(nn.Module):
         c = config.channels
         harmonics = natural_irreps(config.l_max)
         sh = with_channels(harmonics, 1)
-        everything = both_parities(config.l_max)
         self.inputs, self.outputs = sorted(inputs), sorted(outputs)
         targets = {*self.outputs, EVEN}  # scalars gate whatever else is wanted
-        messages = [ir for ir in everything if any(out in targets for y in harmonics for out in ir * y)]
+        messages = [ir for ir in config.features() if any(out in targets for y in harmonics for out in ir * y)]
 
         edge = TensorProductConvolution(with_channels(self.inputs, c), sh, with_channels(messages, c), fused=fused)
         self.messages = WeightedConvolution(edge, [config.num_radial, *config.radial_widths])
@@ -314,7 +319,7 @@ class TrajCast(nn.Module):
         layers = []
         for k in range(config.num_layers):
             last = k == config.num_layers - 1 and not complete
-            wanted = [VECTOR] if last else both_parities(config.l_max)
+            wanted = [VECTOR] if last else config.features()
             layer = TrajCastLayer(config, num_species, scalars, irreps, wanted, fused=fused)
             irreps = layer.outputs
             layers.append(layer)
@@ -392,6 +397,12 @@ class TrajCast(nn.Module):
         first, last = self.vector_columns
         compressed = torch.cat(self.compression(x[:, first:last]), 1)
         return pad_to_all(torch.stack(self.readout(compressed), 2).narrow(1, 2 * self.stride, 2), species)
+
+    def bond_weights(self, lengths: Tensor) -> list[Tensor]:
+        """Return what multiplies the messages of each layer [K, paths and channels] over bonds of ``lengths`` [K] in A, of a
+        network without tables."""
+        basis = self.lengths(lengths)
+        return [layer.messages.network(basis) for layer in self.layers]  # type: ignore[union-attr,operator]
 
     def pruned(self) -> "TrajCast":
         """Return a copy whose last layer has only the parameters that the output depends on; outputs are the same."""

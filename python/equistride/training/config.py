@@ -210,6 +210,9 @@ class StrideLossConfig(_Section):
     velocity: NotNegative = 0.5
     by_element: bool = False
     """Measure each element by its own rms, so that a heavy one counts as much as a light one."""
+    bond_weights: NotNegative = 0.0
+    """Of the mean square of what multiplies messages, at lengths from zero to the cutoff: it stays small where the data have no
+    bonds, at lengths that only an accident reaches."""
 
 
 class StageConfig(_Section):

@@ -16,6 +16,9 @@ from equistride.training.module import TrainingModule
 from equistride.training.pairs import PairBatch, graph
 
 QUANTITIES = ("displacement", "velocity")
+GOLDEN = (5**0.5 - 1) / 2
+LENGTHS = 64
+"""At which weights of bonds are asked for in a step."""
 
 
 def roll(model: Propagator, batch: PairBatch, *, learning: bool = False) -> tuple[Tensor, Tensor]:
@@ -68,9 +71,9 @@ class PropagatorModule(TrainingModule):
         ]
         self.register_buffer("scale", torch.tensor(rms, dtype=torch.float64), persistent=False)
         self.sums: dict[str, float] = {}
-        for network in model.modules():
-            if isinstance(network, TrajCast):
-                network.tabling = True
+        self.networks = [network for network in model.modules() if isinstance(network, TrajCast)]
+        for network in self.networks:
+            network.tabling = True
 
     def _roll(self, batch: PairBatch, *, learning: bool = False) -> tuple[Tensor, Tensor, int]:
         """Return what :func:`roll` does at the stride of the batch, and which that is."""
@@ -90,8 +93,19 @@ class PropagatorModule(TrainingModule):
         moved = ((positions - batch.next_positions[:depth]) / scale[:, :1]).square().mean()
         after = ((velocities - batch.next_velocities[:depth]) / scale[:, 1:]).square().mean()
         loss = weights.displacement * moved + weights.velocity * after
+        if weights.bond_weights > 0:
+            loss = loss + weights.bond_weights * self._bond_weights()
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch.cell))
         return loss
+
+    def _bond_weights(self) -> Tensor:
+        """Return the mean square of what multiplies messages, at lengths that differ from step to step."""
+        total = self.scale.new_zeros(())
+        for network in self.networks:
+            places = torch.arange(LENGTHS, device=self.scale.device) + GOLDEN * self.global_step % 1.0
+            found = network.bond_weights((places * (network.cutoff / LENGTHS)).to(network.start.weight))
+            total = total + torch.stack([weights.square().mean() for weights in found]).mean()
+        return total
 
     def _start(self) -> None:
         self.sums = {}
