@@ -248,7 +248,7 @@ def test_an_artifact_guards_what_it_taught(tmp_path: Path, monkeypatch: pytest.M
     assert "the teacher as guard every 10 strides" in outcome.files["card"].read_text()
 
 
-@pytest.mark.parametrize(("temperature", "least", "most"), [(3000.0, 0, 1), (1000.0, 2, 299)])
+@pytest.mark.parametrize(("temperature", "least", "most"), [(3000.0, 0, 1), (1100.0, 2, 60)])
 def test_a_run_that_fails_says_after_how_many_strides(
     tmp_path: Path, temperature: float, least: int, most: int
 ) -> None:

@@ -67,7 +67,7 @@ class TrajCastConfig(BaseModel):
     parity: bool = True
     """Features have both parities of each degree, as in the paper, or that of the harmonics alone: half the work a layer."""
 
-    def features(self) -> list[Irrep]:
+    def feature_irreps(self) -> list[Irrep]:
         """Return the irreps of messages, and of features between layers."""
         return both_parities(self.l_max) if self.parity else natural_irreps(self.l_max)
 
@@ -128,7 +128,7 @@ class TrajCastLayer(nn.Module):
         sh = with_channels(harmonics, 1)
         self.inputs, self.outputs = sorted(inputs), sorted(outputs)
         targets = {*self.outputs, EVEN}  # scalars gate whatever else is wanted
-        messages = [ir for ir in config.features() if any(out in targets for y in harmonics for out in ir * y)]
+        messages = [ir for ir in config.feature_irreps() if any(out in targets for y in harmonics for out in ir * y)]
 
         edge = TensorProductConvolution(with_channels(self.inputs, c), sh, with_channels(messages, c), fused=fused)
         self.messages = WeightedConvolution(edge, [config.num_radial, *config.radial_widths])
@@ -319,7 +319,7 @@ class TrajCast(nn.Module):
         layers = []
         for k in range(config.num_layers):
             last = k == config.num_layers - 1 and not complete
-            wanted = [VECTOR] if last else config.features()
+            wanted = [VECTOR] if last else config.feature_irreps()
             layer = TrajCastLayer(config, num_species, scalars, irreps, wanted, fused=fused)
             irreps = layer.outputs
             layers.append(layer)

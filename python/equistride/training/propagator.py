@@ -16,7 +16,8 @@ from equistride.training.module import TrainingModule
 from equistride.training.pairs import PairBatch, graph
 
 QUANTITIES = ("displacement", "velocity")
-GOLDEN = (5**0.5 - 1) / 2
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+"""Its multiples, less their whole parts, fill 0 to 1 evenly."""
 LENGTHS = 64
 """At which weights of bonds are asked for in a step."""
 
@@ -71,9 +72,13 @@ class PropagatorModule(TrainingModule):
         ]
         self.register_buffer("scale", torch.tensor(rms, dtype=torch.float64), persistent=False)
         self.sums: dict[str, float] = {}
-        self.networks = [network for network in model.modules() if isinstance(network, TrajCast)]
-        for network in self.networks:
-            network.tabling = True
+        self._network.tabling = True
+
+    @property
+    def _network(self) -> TrajCast:
+        network = self.model.network
+        assert isinstance(network, TrajCast)
+        return network
 
     def _roll(self, batch: PairBatch, *, learning: bool = False) -> tuple[Tensor, Tensor, int]:
         """Return what :func:`roll` does at the stride of the batch, and which that is."""
@@ -100,12 +105,10 @@ class PropagatorModule(TrainingModule):
 
     def _bond_weights(self) -> Tensor:
         """Return the mean square of what multiplies messages, at lengths that differ from step to step."""
-        total = self.scale.new_zeros(())
-        for network in self.networks:
-            places = torch.arange(LENGTHS, device=self.scale.device) + GOLDEN * self.global_step % 1.0
-            found = network.bond_weights((places * (network.cutoff / LENGTHS)).to(network.start.weight))
-            total = total + torch.stack([weights.square().mean() for weights in found]).mean()
-        return total
+        network = self._network
+        places = torch.arange(LENGTHS, device=self.scale.device) + (GOLDEN_RATIO * self.global_step) % 1.0
+        found = network.bond_weights((places * (network.cutoff / LENGTHS)).to(network.start.weight))
+        return torch.stack([weights.square().mean() for weights in found]).mean()
 
     def _start(self) -> None:
         self.sums = {}
