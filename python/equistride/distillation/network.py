@@ -61,6 +61,8 @@ PARTS = (
 """Of a propagator: the walks alone, and then with corrections of what it made of them, of longer runs the second time."""
 DEPTH = sum(part.share * part.depth for part in PARTS)
 """Strides of a step of the whole training on average."""
+BOND_WEIGHTS = 1e-5
+"""Of a propagator's ``loss.bond_weights``: quartz's weights of bonds grew a hundredfold at lengths that its data lack."""
 VALIDATIONS = 5
 """How often a training is validated."""
 
@@ -140,7 +142,7 @@ def configuration(
         if part:
             tree["initialise_from"] = f"{folder_of(part - 1)}/checkpoints/last.ckpt"
         tree["data"]["stride_fs"] = stride_fs
-        tree["loss"] = {"by_element": len(set(atoms.numbers)) > 1}
+        tree["loss"] = {"by_element": len(set(atoms.numbers)) > 1, "bond_weights": BOND_WEIGHTS}
         tree["curriculum"] = [{"from_step": first, "rollout": rollout} for first, rollout in stages.items()]
         return tree
     tree["loss"] = {"energy": 2.0, "force": 10.0, "virial": 1.0 if virials else 0.0}
