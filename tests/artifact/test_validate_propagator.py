@@ -102,7 +102,8 @@ class Faulty(nn.Module):
             raise ValueError("an atom is too fast for the toy")
         if float(square.min()) ** 0.5 < self.own_shortest:
             raise ValueError("a bond is too short for the toy")
-        weight = 1e-3 * (1.0 - square / 16.0).clamp(min=0.0).square() * (1.0 + species[j].double())[:, None]
+        strength = 1e3 if self.fault == "wild" else 1e-3
+        weight = strength * (1.0 - square / 16.0).clamp(min=0.0).square() * (1.0 + species[j].double())[:, None]
         pulls = weight * vectors
         if self.fault == "skewed":
             pulls = pulls * self.skew.double()
@@ -152,6 +153,15 @@ def test_faults_are_found(tmp_path: Path, fault: str, failing: set[str]) -> None
     found, failed = names(write_faulty(tmp_path / "toy.pt", fault))
     assert {SPEEDS, BONDS} <= found
     assert failed == failing
+
+
+def test_what_throws_the_atoms_of_its_own_frame_needs_a_structure(tmp_path: Path) -> None:
+    """As a network may that knows one crystal alone; on atoms of its kind it passes, and a bond at its limit may be thrown."""
+    wild = write_faulty(tmp_path / "wild.pt", "wild")
+    with pytest.raises(EquistrideError, match=r"its file carries \(atom \d+ would move .*--structure FILE"):
+        validate(wild)
+    apart = Atoms("OSi", [[0, 0, 0], [0, 0, 3.999]], cell=[20, 20, 20], pbc=True)
+    assert all(check.passed for check in validate(wild, apart))
 
 
 def test_a_range_that_is_not_watched_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,16 +34,18 @@ class Structure:
         )
 
 
-def read_structure(path: Path | None, model: Model) -> Structure:
-    """Read a structure with ASE, or take the artifact's reference frame where there is no path."""
-    if path is None:
+def read_structure(like: Path | Atoms | None, model: Model) -> Structure:
+    """Return a structure, of a file that ASE reads it; the artifact's reference frame where there is none."""
+    if like is None:
         frame = reference_structure(len(model.metadata.species), model.metadata.cutoff, counts=model.metadata.counts)
         positions, kinds, lattice = (array.numpy() for array in frame)
         return Structure(positions, kinds, lattice, np.ones(3, bool))
+    if isinstance(like, Atoms):
+        return structure_of(like, model)
     from equistride.data.structures import leave_out_system, read_atoms
 
-    atoms = read_atoms(path)
-    leave_out_system(atoms, path)
+    atoms = read_atoms(like)
+    leave_out_system(atoms, like)
     return structure_of(atoms, model)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase import Atoms
 from numpy.typing import NDArray
 
 from equistride.artifact.check import Check, random_rotation
@@ -69,15 +70,16 @@ def symmetry_errors(model: Model, structure: Structure) -> dict[str, float]:
     return result
 
 
-def validate(path: Path, structure_path: Path | None = None) -> list[Check]:
+def validate(path: Path, like: Path | Atoms | None = None) -> list[Check]:
     """Check an artifact; loading it has already run its reference frame.
 
     Parameters
     ----------
     path
         The artifact.
-    structure_path
-        A structure that ASE can read; the artifact's reference frame where there is none.
+    like
+        A structure of the kind that the model knows, or a file of one that ASE can read; the artifact's reference frame where there
+        is none.
 
     Returns
     -------
@@ -87,8 +89,8 @@ def validate(path: Path, structure_path: Path | None = None) -> list[Check]:
     """
     precise = load(path, dtype=torch.float64)
     if precise.metadata.kind == "propagator":
-        return propagator_checks(path, precise, structure_path)
-    structure = read_structure(structure_path, precise)
+        return propagator_checks(path, precise, like)
+    structure = read_structure(like, precise)
     checks = [
         Check("forces against finite differences", force_error(precise, structure), 1e-6, "of rms force, or of 1 eV/A"),
         Check("virial against strain derivative", virial_error(precise, structure), 1e-6, "of largest component"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import units
+from ase import Atoms, units
 from numpy.typing import NDArray
 
 from equistride.artifact.check import Check, random_rotation
@@ -80,18 +80,21 @@ def reference_motion(model: Model) -> Motion:
         if farthest < least:
             best, least = motion, farthest
     if best is None:
-        raise refusal or EquistrideError("the model gives no numbers on its reference frame", hint="train it again")
+        raise EquistrideError(
+            f"the model cannot stride from the frame that its file carries ({refusal})",
+            hint="give a structure of the kind that it was trained on: --structure FILE",
+        )
     return best
 
 
-def read_motion(path: Path | None, model: Model) -> Motion:
-    """Read a structure with its velocities by ASE, or take the reference frame where there is no path.
+def read_motion(like: Path | Atoms | None, model: Model) -> Motion:
+    """Return a structure with its velocities, of a file that ASE reads it; the reference frame where there is none.
 
     A structure without velocities is given those of 300 K, by the model's masses.
     """
-    if path is None:
+    if like is None:
         return reference_motion(model)
-    atoms = read_atoms(path, moving=True)
+    atoms = like if isinstance(like, Atoms) else read_atoms(like, moving=True)
     structure = structure_of(atoms, model)
     velocities = atoms.get_velocities() * units.fs
     if not velocities.any():
@@ -233,22 +236,23 @@ def range_errors(model: Model, motion: Motion) -> dict[str, float]:
     return result
 
 
-def propagator_checks(path: Path, precise: Model, structure_path: Path | None = None) -> list[Check]:
+def propagator_checks(path: Path, precise: Model, like: Path | Atoms | None = None) -> list[Check]:
     """Check an artifact of kind propagator.
 
     Parameters
     ----------
     path, precise
         The artifact, and the same loaded in float64.
-    structure_path
-        A structure that ASE can read, with velocities or without; the artifact's reference frame where there is none.
+    like
+        A structure of the kind that the model knows, or a file of one that ASE can read, with velocities or without; the artifact's
+        reference frame where there is none.
 
     Returns
     -------
     list of Check
         Symmetries (in float64), momenta (in the precision that engines run), float32 against float64, the range of inputs.
     """
-    motion = read_motion(structure_path, precise)
+    motion = read_motion(like, precise)
     metadata = precise.metadata
     served = precise if metadata.dtype == "float64" else load(path)
     errors = symmetry_errors(precise, motion)
@@ -257,7 +261,7 @@ def propagator_checks(path: Path, precise: Model, structure_path: Path | None = 
     checks.append(Check(*lost, MOMENTUM, "of sum of atoms' own"))
     checks.append(Check(*astray, MOMENTUM, "of rms displacement"))
     # the reference frame has a box, and angular momentum is kept without one
-    unboxed = motion.without_box() if structure_path is None and metadata.periodic == "any" else motion
+    unboxed = motion.without_box() if like is None and metadata.periodic == "any" else motion
     if metadata.capabilities.angular_momentum and not unboxed.structure.pbc.any():
         error = angular_momentum_error(served, unboxed)
         checks.append(Check("angular momentum is kept (no box)", error, MOMENTUM, "of sum of atoms' own"))

@@ -281,8 +281,8 @@ class Distillation:
     def _validate(self, atoms: Atoms, stride_fs: float) -> None:
         """Compare with the teacher, and write report and card."""
         artifact, work, ledger = self.files["artifact"], self.ledger["work"], self.ledger
-        ledger.once("checks", lambda: validation.checks(artifact))
         start = comparison.start_of(self.folder / "data" / "test.npz", atoms)
+        ledger.once("checks", lambda: validation.checks(artifact, start))
         place = self.folder / "comparison"
 
         def taught() -> Trajectory:

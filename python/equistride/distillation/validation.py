@@ -40,11 +40,11 @@ NVE_PS = 2.0
 """Of a potential's run at constant energy."""
 
 
-def checks(artifact: Path) -> list[dict[str, Any]]:
-    """Return the checks of ``equistride validate`` as plain values."""
+def checks(artifact: Path, start: Atoms) -> list[dict[str, Any]]:
+    """Return the checks of ``equistride validate`` as plain values; on the structure that was distilled, as others may throw atoms."""
     return [
         {"name": c.name, "error": float(c.error), "bound": float(c.bound), "unit": c.unit, "passed": c.passed}
-        for c in validate(artifact)
+        for c in validate(artifact, start)
     ]
 
 
