@@ -78,7 +78,7 @@ def validate(path: Path, like: Path | Atoms | None = None) -> list[Check]:
     path
         The artifact.
     like
-        A structure of the kind that the model knows, or a file of one that ASE can read; the artifact's reference frame where there
+        A structure of the kind that it knows, or a file of one that ASE can read; the artifact's reference frame where there
         is none.
 
     Returns

@@ -244,7 +244,7 @@ def propagator_checks(path: Path, precise: Model, like: Path | Atoms | None = No
     path, precise
         The artifact, and the same loaded in float64.
     like
-        A structure of the kind that the model knows, or a file of one that ASE can read, with velocities or without; the artifact's
+        A structure of the kind that it knows, or a file of one that ASE can read, with velocities or without; the artifact's
         reference frame where there is none.
 
     Returns

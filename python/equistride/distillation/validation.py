@@ -41,7 +41,7 @@ NVE_PS = 2.0
 
 
 def checks(artifact: Path, start: Atoms) -> list[dict[str, Any]]:
-    """Return the checks of ``equistride validate`` as plain values; on the structure that was distilled, as others may throw atoms."""
+    """Return the checks of ``equistride validate`` as plain values, on the structure that was distilled: it may throw others."""
     return [
         {"name": c.name, "error": float(c.error), "bound": float(c.bound), "unit": c.unit, "passed": c.passed}
         for c in validate(artifact, start)
