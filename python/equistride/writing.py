@@ -27,7 +27,8 @@ def _sweep(target: Path) -> None:
             left.unlink()
 
 
-def _synced(path: Path) -> None:
+def synced(path: Path) -> None:
+    """Wait until a file is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -66,13 +67,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):  # some file systems have no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield partial
-        _synced(partial)
+        synced(partial)
         os.replace(partial, target)
     finally:
         os.close(descriptor)
         partial.unlink(missing_ok=True)
     with suppress(OSError):  # the name too; some file systems do not sync folders
-        _synced(target.parent)
+        synced(target.parent)
 
 
 def write(path: str | Path, content: bytes | str) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms, units
 from ase.io import read, write
@@ -163,13 +164,61 @@ def test_stop_keeps_all(words: list[str], tmp_path: Path) -> None:
     assert "with --resume goes on from step" in out
     step = read_checkpoint(tmp_path / "run").step
     assert 0 < step < 400
-    longer = _command(tmp_path, "--time", f"{step + 4}fs", "--every", "2", "--no-report", "--resume", *words)
+    longer = _command(tmp_path, "--time", f"{step + 4}fs", "--every", "2", "--resume", *words)
     done = subprocess.run(longer, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()  # the first process writes it while the others wait
     assert f"in {step + 4} steps" in done.stdout
     times = read_state_csv(table).time
     assert np.allclose(np.diff(times), 2.0)
     assert times[0] == 2.0
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_a_stop_before_there_is_a_folder(again: bool, tmp_path: Path) -> None:
+    """The first Ctrl-C waits for the run and ends it with its first steps, a second one at once; no process is left."""
+    words = "--engine", "lammps", "--processes", "2", "--time", "4ps", "--every", "2", "--no-report"
+    child = subprocess.Popen(_command(tmp_path, *words), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not psutil.Process(child.pid).children() and child.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    below = psutil.Process(child.pid).children(recursive=True)
+    assert not (tmp_path / "run").exists()
+    for _ in range(1 + again):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    _, error = child.communicate(timeout=200)
+    assert child.returncode == 130, error
+    assert not psutil.wait_procs(below, timeout=20)[1]
+    assert not (tmp_path / "run" / "stop").exists()
+    assert again or 0 < read_checkpoint(tmp_path / "run").step < 4000
+
+
+def test_isotopes_are_read_back(tmp_path: Path) -> None:
+    """Frames and minima keep masses that are not the elements' own, of which momenta make velocities."""
+    heavy = quartz((2, 2, 2))
+    heavy.set_masses(np.where(heavy.numbers == 8, 18.0, 28.085))
+    heavy.set_velocities(np.random.default_rng(1).normal(size=(72, 3)) * 0.005 / units.fs)
+    settings = Settings(ensemble="nve", time_fs=2, every=1, trajectory="extxyz")
+    result = simulate(POTENTIAL, heavy, settings, tmp_path / "run")
+    frames = read_trajectory(result.files["trajectory"])
+    assert frames.velocities is not None
+    np.testing.assert_allclose(frames.velocities[-1], result.last.velocities, atol=1e-8)
+    still = simulate(POTENTIAL, heavy, Settings(engine="ase", ensemble="minimise"), tmp_path / "still")
+    assert set(read(still.files["structure"]).get_masses()) == {18.0, 28.085}
+    with pytest.raises(EquistrideError, match=r"holds a run \(minimised.extxyz\); choose another folder"):
+        simulate(POTENTIAL, heavy, Settings(engine="ase", ensemble="minimise"), tmp_path / "still")
+
+
+@pytest.mark.parametrize("name", ["state.csv", "trajectory.dcd"])
+def test_a_file_that_lost_its_end_is_not_filled_up(name: str, tmp_path: Path) -> None:
+    simulate(POTENTIAL, crystal(), Settings(engine="ase", time_fs=4, every=2), tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(EquistrideError, match=f"{name} has lost what was written before the checkpoint; expected"):
+        simulate(POTENTIAL, crystal(), Settings(engine="ase", time_fs=8, every=2), tmp_path / "run", resume=True)
+    assert b"\0\0\0" not in (tmp_path / "run" / "state.csv").read_bytes()
 
 
 def test_report_and_molecule(tmp_path: Path) -> None:

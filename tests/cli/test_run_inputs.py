@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.build import molecule
 from ase.io import read, write
@@ -63,6 +64,31 @@ def test_options_without_effect_are_told(words: list[str], idle: list[str], tmp_
     assert isinstance(done.exception, EquistrideError)
     told = [str(w.message) for w in said if issubclass(w.category, Notice)]
     assert told == [f"--{name} has no effect with --ensemble {words[1]}" for name in idle]
+
+
+def test_exports_tell_of_options_without_effect(tmp_path: Path) -> None:
+    """And the precision of a file for OpenMM is the one that is asked for."""
+    write(tmp_path / "quartz.xyz", quartz())
+    words = [
+        "--for",
+        "openmm",
+        "--structure",
+        str(tmp_path / "quartz.xyz"),
+        "--licence",
+        "MIT",
+        "--tables",
+        "0.1",
+        "--plain",
+    ]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        done = CliRunner().invoke(
+            cli, ["export", str(POTENTIAL), "-o", str(tmp_path / "force.pt"), "--dtype", "float64", *words]
+        )
+    assert done.exit_code == 0, done.exception
+    told = [str(w.message) for w in said if issubclass(w.category, Notice)]
+    assert told == [f"--{name} has no effect with --for openmm" for name in ("licence", "tables", "plain")]
+    assert {w.dtype for w in torch.jit.load(tmp_path / "force.pt").parameters()} == {torch.float64}
 
 
 def test_velocities_of_a_structure_begin_the_run(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

@@ -191,6 +191,9 @@ def test_what_was_refused_may_be_told_otherwise(tmp_path: Path) -> None:
     folder = tmp_path / "si"
     with pytest.raises(EquistrideError, match=r"unknown key 'model\.chanels'"):
         distil(folder, overrides=["model.chanels=4"])
+    for key, hint in (("trainer.steps=7", "give --steps"), ("data={files: [mine.npz]}", "makes its data itself")):
+        with pytest.raises(EquistrideError, match=f"a distillation sets .* itself; found .*{hint}"):
+            distil(folder, overrides=[key])
     assert not (folder / "relaxed.extxyz").exists()
     long = replace(SETTINGS, stride_fs=100.0)
     with pytest.raises(EquistrideError, match=r"a stride of 100 fs is too long: the fastest vibration, 1[789]"):

@@ -15,7 +15,7 @@ from test_pretraining import MODEL, folder, frames  # noqa: F401  (fixtures)
 from test_pretraining import config as potential_config
 from test_propagator_training import config as propagator_config
 
-from equistride.artifact.checkpoint import read_checkpoint, write_weights
+from equistride.artifact.checkpoint import checkpoint_bytes, read_checkpoint, write_weights
 from equistride.artifact.propagators import build_propagator
 from equistride.errors import EquistrideError
 from equistride.models.trajcast import TrajCastConfig
@@ -80,10 +80,13 @@ def test_a_propagator_begins_with_the_weights_of_another(tmp_path: Path) -> None
     for name, value in model.state_dict().items():
         assert torch.equal(task.module.model.state_dict()[name], value), name
         assert torch.equal(begun.module.model.state_dict()[name], value), name
+    del saved["equistride"]["config"]["model"]["parity"]  # a checkpoint from before there was this key
+    (tmp_path / "old.ckpt").write_bytes(checkpoint_bytes(saved))
+    propagator_task(propagator_config(data={"test_files": []}, **start | {"initialise_from": "old.ckpt"}), tmp_path)
     with pytest.raises(EquistrideError, match=r"do not fit the model; expected channels = 4; found channels = 6"):
-        propagator_task(propagator_config(model={"channels": 6}, **start), tmp_path)
+        propagator_task(propagator_config(model={"channels": 6}, data={"test_files": []}, **start), tmp_path)
     with pytest.raises(EquistrideError, match=r"belong to other masses; expected 15.999 amu, 28.085 amu; found 17.999"):
-        propagator_task(propagator_config(data={"masses": {"O": 17.999}}, **start), tmp_path)
+        propagator_task(propagator_config(data={"masses": {"O": 17.999}, "test_files": []}, **start), tmp_path)
 
 
 def test_a_potential_is_no_propagator(folder: Path) -> None:  # noqa: F811
@@ -91,7 +94,7 @@ def test_a_potential_is_no_propagator(folder: Path) -> None:  # noqa: F811
     moving_toy.write(folder / "train.npz", 20, 100)
     start = {"initialise_from": "first/checkpoints/last.ckpt"}
     with pytest.raises(EquistrideError, match="is not a checkpoint of a propagator; check initialise_from"):
-        propagator_task(propagator_config(**start), folder)
+        propagator_task(propagator_config(data={"test_files": []}, **start), folder)
 
 
 def test_two_processes_take_the_steps_of_one(folder: Path) -> None:  # noqa: F811

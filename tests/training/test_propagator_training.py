@@ -193,8 +193,13 @@ def test_a_run_goes_on_with_other_data_but_its_own_scales(folder: Path, tmp_path
     assert after["rms_velocity"] == before["rms_velocity"]
     assert after["config"]["model"] == before["config"]["model"]
     assert set(after["provenance"]["data"]) == {"train.npz", "more.npz"}
-    with pytest.raises(EquistrideError, match="is of another model; expected channels = 4; found channels = 5"):
-        train(config(model={"channels": 5}), folder, tmp_path / "run", resume=True, progress=False)
+    for other, said in (
+        (config(model={"channels": 5}), "is of another model; expected channels = 4; found channels = 5"),
+        (config(data={"stride_fs": 6.0}), "goes on has learned another stride; expected data.stride_fs of 4; found 6"),
+        (config(data={"masses": {"O": 18.0}}), "goes on belong to other masses; expected 15.999 amu, 28.085 amu; found 18 "),
+    ):  # fmt: skip
+        with pytest.raises(EquistrideError, match=said):
+            train(other, folder, tmp_path / "run", resume=True, progress=False)
 
 
 def test_sizes_that_come_from_the_data(folder: Path, tmp_path: Path) -> None:
@@ -329,6 +334,22 @@ def test_data_that_cannot_be_used(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({}, "none.npz does not exist"),
+        ({"velocities": None}, "the data has no velocities"),
+        ({"numbers": np.array([14, 8, 8, 8, 9])}, "the data has elements that the model does not know: F"),
+    ],
+    ids=["missing", "still", "element"],
+)
+def test_held_out_data_are_looked_at_first(folder: Path, tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+    name = changed(folder, "held.npz", **arrays) if arrays else "none.npz"
+    with pytest.raises(EquistrideError, match=said):
+        train(config(data={"test_files": [name]}), folder, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_masses_of_the_run_win_over_the_standard_ones(folder: Path, tmp_path: Path) -> None:
     name = changed(folder, "heavy.npz", masses=np.array([28.085, 18.0, 18.0, 18.0, 18.0]))
     train(config(data={"files": [name]}, trainer={"steps": 1}), folder, tmp_path / "run", progress=False)
@@ -340,4 +361,4 @@ def test_charges_that_a_propagator_does_not_take_are_told(folder: Path, tmp_path
     (frames,) = data.load(folder / "train.npz", labelled=False)
     replace(frames, charge=frames.segment % 2.0).save(tmp_path / "train.npz")
     with pytest.warns(Notice, match=r"have charges of 0, 1, which the model does not take \(a propagator takes none\)"):
-        propagator_task(config(), tmp_path)
+        propagator_task(config(data={"test_files": []}), tmp_path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from equistride.cli import outputs
+from equistride.errors import tell
 
 
 def _trust(context: typer.Context, wanted: bool) -> None:
@@ -49,3 +51,16 @@ D3Cutoff = Annotated[
         "--d3-cutoff", help="Where dispersion ends [A]; 40 bohr by default. The cost grows with its third power."
     ),
 ]
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def tell_unused(context: typer.Context, names: Iterable[str], where: str) -> None:
+    """Tell of options that were given on the command line and do nothing here."""
+    for name in names:
+        if was_given(context, name):
+            tell(f"--{name.replace('_', '-')} has no effect {where}")

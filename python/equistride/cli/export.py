@@ -19,6 +19,8 @@ from equistride.cli.artifact_options import (
     Output,
     Plain,
     Precision,
+    tell_unused,
+    was_given,
 )
 from equistride.errors import EquistrideError
 
@@ -61,6 +63,9 @@ def _refuse_artifact(path: Path) -> None:
     )
 
 
+TEXTS = ("description", "licence", "reference", "accuracy")
+POTENTIALS, PROPAGATORS = ("plain", "allow_nonconservative"), ("tables", "shortest")
+"""Options for the one alone."""
 OTHERS = {
     "target": "--for openmm",
     "structure": "--structure",
@@ -82,6 +87,7 @@ def _refuse_others(**given: object) -> None:
 
 
 def export(
+    context: typer.Context,
     output: Output,
     checkpoint: Annotated[
         Path | None, typer.Argument(help="Checkpoint of `equistride train`, or (for openmm and --d3) an artifact.")
@@ -159,6 +165,7 @@ def export(
             target=target is not Target.artifact, structure=structure, fused=fused, accuracy=accuracy, plain=plain,
             weights=weights,
         )  # fmt: skip
+        tell_unused(context, PROPAGATORS, "with --module")
         dispersion.check(d3, d3_cutoff, container)
         from equistride.artifact import export_module
         from equistride.cli.own import built, numbers
@@ -213,6 +220,7 @@ def export(
                 raise EquistrideError(
                     "--weights takes a checkpoint", hint="leave it out: an artifact has none to begin with"
                 )
+            tell_unused(context, [*TEXTS, *PROPAGATORS, *POTENTIALS, "dtype"], "where --d3 is added to an artifact")
             found = dispersion.add(checkpoint, output, d3, d3_cutoff)
             typer.echo(f"{output}: {found.architecture} {found.kind}, {found.description}, {found.dtype}")
             return
@@ -233,6 +241,8 @@ def export(
             shortest=shortest,
             container=container,  # type: ignore[arg-type]
         )
+        propagator = metadata.kind == "propagator"
+        tell_unused(context, POTENTIALS if propagator else PROPAGATORS, f"for a {metadata.kind}")
         if d3:
             metadata = dispersion.add(output, output, d3, d3_cutoff)
         made_for = metadata.compiled
@@ -256,11 +266,13 @@ def export(
             "--for openmm needs the system",
             hint="add --structure FILE with the atoms in the order of the topology",
         )
+    tell_unused(context, [*TEXTS, *PROPAGATORS, *POTENTIALS], "with --for openmm")
     from equistride.data.structures import read_atoms
     from equistride.engines.openmm_export import write_torchforce
 
     atoms = read_atoms(structure)
     box = bool(atoms.pbc.all())
-    write_torchforce(checkpoint, output, atoms.get_chemical_symbols(), periodic=box, fused=fused)
+    precision = dtype if was_given(context, "dtype") else None
+    write_torchforce(checkpoint, output, atoms.get_chemical_symbols(), periodic=box, dtype=precision, fused=fused)
     needs = ", for scripts that call equistride.load_operators() first" if fused else ""
     typer.echo(f"{output}: TorchForce for {len(atoms)} atoms (nm, kJ/mol){needs}")

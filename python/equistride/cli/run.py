@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from equistride.cli import outputs
-from equistride.cli.artifact_options import Trust
+from equistride.cli.artifact_options import Trust, tell_unused
 from equistride.errors import EquistrideError, tell
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RANK = "PMI_RANK"
 """Variable of the environment by which MPICH numbers the processes of an ``mpiexec``."""
+LOOK = 0.2
+"""Seconds between looks at a stop that is to be passed on."""
 
 
 def run(
@@ -84,10 +86,12 @@ def run(
     result = _watched(model, atoms, settings, output, resume)
     if result.leads:
         _tell(result)
+        if report and ensemble != "minimise" and not result.stopped:
+            _report(result, model, output)
+    if RANK in os.environ:  # all wait for the first, which MPI would end with the others: atoms of all are gathered
+        result.engine.moment()
     if result.stopped:  # on every process: mpiexec returns any of their statuses
         raise typer.Exit(130)
-    if result.leads and report and ensemble != "minimise":
-        _report(result, model, output)
 
 
 def _tell_unused(context: typer.Context, ensemble: str) -> None:
@@ -95,14 +99,12 @@ def _tell_unused(context: typer.Context, ensemble: str) -> None:
     unused = ["time", "timestep", "temperature", "pressure", "every", "trajectory", "seed", "report"]
     if ensemble != "minimise":
         unused = ["max_force"] + ["pressure"] * (ensemble != "npt")
-    for name in unused:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and int(os.environ.get(RANK, "0")) == 0:
-            tell(f"--{name.replace('_', '-')} has no effect with --ensemble {ensemble}")
+    if int(os.environ.get(RANK, "0")) == 0:
+        tell_unused(context, unused, f"with --ensemble {ensemble}")
 
 
 def _on_processes(count: int, folder: Path) -> int:
-    """Run this command again on many processes; pass a stop on to them by a file."""
+    """Run this command again on many processes; pass a stop on to them by a file, and a second one as a signal."""
     import signal
 
     from equistride.lammps.host import mpiexec
@@ -114,9 +116,27 @@ def _on_processes(count: int, folder: Path) -> int:
     command = [launcher, "-n", str(count), sys.executable, "-m", "equistride.cli.main", *sys.argv[1:]]
     environment = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
     child = subprocess.Popen(command, env=environment | os.environ, start_new_session=True)
+    wishes = 0
+
+    def wish(*_: object) -> None:
+        nonlocal wishes
+        wishes += 1
+        if wishes > 1:
+            os.killpg(child.pid, signal.SIGTERM)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: (folder / STOP).touch())
-    return child.wait()
+        signal.signal(number, wish)
+    while True:
+        try:
+            status = child.wait(LOOK)
+            break
+        except subprocess.TimeoutExpired:
+            # again and again: the processes make the folder, and clear away a stop of before, at a time of their own
+            if wishes and folder.is_dir():
+                (folder / STOP).touch()
+    if wishes:
+        (folder / STOP).unlink(missing_ok=True)
+    return 130 if wishes > 1 else status
 
 
 def _watched(model: Path, atoms: Atoms, settings: Settings, folder: Path, resume: bool) -> Result:

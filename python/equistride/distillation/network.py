@@ -13,6 +13,7 @@ import yaml
 from ase import Atoms
 
 from equistride.distillation.settings import Settings
+from equistride.errors import EquistrideError
 from equistride.graph import neighbor_list
 from equistride.training.config import AnyConfig, load_config
 from equistride.writing import write
@@ -63,6 +64,11 @@ DEPTH = sum(part.share * part.depth for part in PARTS)
 """Strides of a step of the whole training on average."""
 BOND_WEIGHTS = 1e-5
 """Of a propagator's ``loss.bond_weights``: quartz's weights of bonds grew a hundredfold at lengths that its data lack."""
+ITS_OWN = {
+    "data.files": "leave it out: it makes its data itself", "data.test_files": "leave it out: it makes its data itself",
+    "data.stride_fs": "give --stride", "trainer.steps": "give --steps, of all parts together",
+}  # fmt: skip
+"""What a distillation says in the configuration of each part, and what to do to have it otherwise."""
 VALIDATIONS = 5
 """How often a training is validated."""
 
@@ -160,8 +166,11 @@ def written(tree: dict[str, Any], path: Path, overrides: list[str]) -> AnyConfig
     Raises
     ------
     EquistrideError
-        Where what the user set does not fit.
+        Where what the user set does not fit, or is the distillation's own.
     """
+    for key in (text.partition("=")[0] for text in overrides):
+        if taken := [own for own in ITS_OWN if key in (own, own.partition(".")[0])]:
+            raise EquistrideError(f"a distillation sets {taken[0]} itself", found=key, hint=ITS_OWN[taken[0]])
     write(path, yaml.safe_dump(tree, sort_keys=False))
     config = load_config(path, overrides)
     given = {name: _plain(config.model_dump(mode="json", exclude_unset=True)[name]) for name in config.model_fields_set}

@@ -232,7 +232,8 @@ class Distillation:
             self.name, atoms, self.settings, stride_fs, steps, every, virials, part, files, liquid=liquid
         )
         path = self.folder / f"config-{part + 1}.yaml" if part else self.files["config"]
-        return network.written(tree, path, self.overrides)
+        first_alone = [text for text in self.overrides if not (part and text.startswith("initialise_from="))]
+        return network.written(tree, path, first_alone)
 
     def _learn(self, atoms: Atoms, stride_fs: float) -> None:
         """Train, a propagator in parts with corrections between them, and write the artifact."""

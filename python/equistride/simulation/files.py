@@ -15,13 +15,25 @@ from ase.io.extxyz import write_extxyz
 from openmm import Vec3, app, unit
 
 from equistride.engines.openmm_structure import topology_from_ase
+from equistride.errors import EquistrideError
 from equistride.simulation.engine import Moment
 from equistride.simulation.settings import Settings
 from equistride.units import ANGSTROM_PER_NM, EV_PER_KJ_MOL, FS_PER_PS
-from equistride.writing import whole_file
+from equistride.writing import synced, whole_file
 
 COLUMNS = ("Step", "Time (ps)", "Temperature (K)", "Kinetic Energy (kJ/mole)")
 ENERGIES = ("Potential Energy (kJ/mole)", "Total Energy (kJ/mole)")
+
+
+def _cut_back(path: Path, size: int) -> None:
+    """Cut a file back to its length at the checkpoint; refuse one that has less."""
+    there = path.stat().st_size if path.exists() else 0
+    if there < size:
+        raise EquistrideError(
+            f"{path} has lost what was written before the checkpoint", expected=f"{size} bytes or more",
+            found=f"{there}", hint="run it anew, into another folder",
+        )  # fmt: skip
+    os.truncate(path, size)
 
 
 class Table:
@@ -42,7 +54,7 @@ class Table:
     def __init__(self, path: Path, energies: bool, box: bool, size: int) -> None:
         self._path, self._energies, self._box = path, energies, box
         if size:
-            os.truncate(path, size)
+            _cut_back(path, size)
         else:
             names = [*COLUMNS, *(ENERGIES if energies else ()), *(["Box Volume (nm^3)"] if box else ())]
             path.write_text(",".join(f'"{name}"' for name in names) + "\n")
@@ -81,8 +93,9 @@ class Trajectory:
 
     def __init__(self, path: Path, atoms: Atoms, topology: app.Topology, settings: Settings, size: int) -> None:
         self._path, self._atoms, self._format = path, atoms, settings.trajectory
+        self._own_masses = not np.array_equal(atoms.get_masses(), Atoms(atoms.numbers).get_masses())
         if size:
-            os.truncate(path, size)
+            _cut_back(path, size)
         else:
             path.unlink(missing_ok=True)
         arguments = (topology, settings.step_fs / FS_PER_PS, 0, settings.every, bool(size))
@@ -113,7 +126,9 @@ class Trajectory:
         if math.isfinite(moment.potential):
             frame.info["energy"] = moment.potential
         text = io.StringIO()
-        write_extxyz(text, [frame], columns=["symbols", "positions", "momenta"])
+        # momenta alone would be read with the elements' standard masses
+        columns = ["symbols", "positions", "momenta", *(["masses"] if self._own_masses else [])]
+        write_extxyz(text, [frame], columns=columns)
         with self._path.open("a") as f:
             f.write(text.getvalue())
 
@@ -154,6 +169,7 @@ class Files:
         paths = run_files(folder, settings)
         with whole_file(paths["structure"]) as partial, partial.open("w") as f:
             app.PDBFile.writeFile(topology, positions, f)
+        self._paths = paths["table"], paths["trajectory"]
         self._table = Table(paths["table"], energies, bool(atoms.pbc.any()), sizes.get("table", 0))
         self._trajectory = Trajectory(paths["trajectory"], atoms, topology, settings, sizes.get("trajectory", 0))
 
@@ -164,7 +180,9 @@ class Files:
         self._trajectory.write(moment, time)
 
     def sizes(self) -> dict[str, int]:
-        """Return the lengths of the files in bytes."""
+        """Return the lengths of the files in bytes, all of which are on the disk then."""
+        for path in filter(Path.exists, self._paths):
+            synced(path)
         return {"table": self._table.size(), "trajectory": self._trajectory.size()}
 
 

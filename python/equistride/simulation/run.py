@@ -34,6 +34,8 @@ FRAMES_A_CHECKPOINT = 10
 STOP = "stop"
 """A file of this name in the folder asks for a stop."""
 
+MINIMISED = "minimised.extxyz"
+"""What a minimisation writes."""
 MOST_STEPS = 10_000
 """Of a minimisation."""
 Report = Callable[[float, Moment, float], None]
@@ -43,7 +45,8 @@ Report = Callable[[float, Moment, float], None]
 @dataclass(frozen=True)
 class Result:
     """How a simulation ended: its settings with the time step used, steps made, whether it was stopped before its end, the last
-    moment, the speed [ns/day], files by name, and what the model says of itself. ``leads`` as :class:`Engine` has it."""
+    moment, the speed [ns/day], files by name, what the model says of itself, and the engine, in whose ``moment`` many processes
+    meet."""
 
     settings: Settings
     step: int
@@ -52,7 +55,12 @@ class Result:
     speed: float
     files: dict[str, Path]
     metadata: Metadata
-    leads: bool
+    engine: Engine
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes."""
+        return self.engine.leads
 
 
 def simulate(
@@ -107,7 +115,7 @@ def simulate(
     with locked(folder) if engine.leads else nullcontext():
         if settings.ensemble == "minimise":
             paths = _minimise(engine, atoms, settings, folder)
-            return Result(settings, 0, False, engine.moment(), 0.0, paths, metadata, engine.leads)
+            return Result(settings, 0, False, engine.moment(), 0.0, paths, metadata, engine)
         files = None
         if engine.leads:
             files = Files(folder, atoms, settings, metadata.kind == "potential", past.sizes if past else {})
@@ -119,7 +127,7 @@ def simulate(
 
         with _stoppable(folder, engine.leads) as wished:
             made = _advance(engine, settings, past.step if past else 0, files, keep, wished, report)
-        return Result(settings, *made, run_files(folder, settings), metadata, engine.leads)
+        return Result(settings, *made, run_files(folder, settings), metadata, engine)
 
 
 def _fitting(settings: Settings, metadata: Metadata) -> Settings:
@@ -225,12 +233,12 @@ def _past(folder: Path, settings: Settings, said: dict[str, Any]) -> Checkpoint:
 
 def _fresh(folder: Path, settings: Settings) -> None:
     """Make the folder; refuse one that holds a run."""
-    paths = run_files(folder, settings)
-    there = [paths[name].name for name in ("table", "trajectory") if paths[name].exists()]
+    paths, minimise = run_files(folder, settings), settings.ensemble == "minimise"
+    made = [folder / MINIMISED] if minimise else [paths["table"], paths["trajectory"]]
+    there = [path.name for path in made if path.exists()]
     if there:
-        raise EquistrideError(
-            f"{folder} holds a run ({', '.join(there)})", hint="go on with --resume, or choose another folder"
-        )
+        hint = "choose another folder" if minimise else "go on with --resume, or choose another folder"
+        raise EquistrideError(f"{folder} holds a run ({', '.join(there)})", hint=hint)
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -289,10 +297,13 @@ def _minimise(engine: Engine, atoms: Atoms, settings: Settings, folder: Path) ->
     moment, force = engine.moment(), float(np.linalg.norm(engine.forces(), axis=1).max())
     if force > settings.max_force * np.sqrt(3):
         tell(f"the minimisation ended at a largest force of {force:.3g} eV/A; expected {settings.max_force:g}")
-    path = folder / "minimised.extxyz"
+    path = folder / MINIMISED
     if engine.leads:
-        frame = Atoms(atoms.numbers, moment.positions, cell=moment.cell, pbc=atoms.pbc)
+        frame = atoms.copy()  # with its masses, charge and spin
+        frame.set_cell(moment.cell)
+        frame.positions = moment.positions
         frame.info.update(energy=moment.potential, largest_force=force)
+        columns = ["symbols", "positions", *(["masses"] if frame.has("masses") else [])]
         with whole_file(path) as partial:
-            write_atoms(partial, frame, format="extxyz")
+            write_atoms(partial, frame, format="extxyz", columns=columns)
     return {"structure": path}

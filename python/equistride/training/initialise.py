@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from equistride.artifact.checkpoint import read_checkpoint, weights_of
+from equistride.artifact.checkpoint import read_checkpoint, unreadable, weights_of
 from equistride.artifact.export import PotentialConfig, model_config
 from equistride.elements import species_index
 from equistride.errors import EquistrideError
@@ -45,11 +45,11 @@ def _check_species(path: Path, known: list[str], wanted: list[str]) -> None:
     species_index(wanted, known, who=f"the model of {path}", hint="pretrain on data with all elements")
 
 
-def check_masses(path: Path, known: list[float], found: list[float]) -> None:
-    """Refuse data whose atoms are lighter or heavier than those that the weights of ``path`` were trained with."""
+def check_masses(whose: Path | str, known: list[float], found: list[float]) -> None:
+    """Refuse data whose atoms are lighter or heavier than those that the weights of ``whose`` file or run were trained with."""
     if known != found:
         raise EquistrideError(
-            f"the weights of {path} belong to other masses", expected=", ".join(f"{m:g} amu" for m in known),
+            f"the weights of {whose} belong to other masses", expected=", ".join(f"{m:g} amu" for m in known),
             found=", ".join(f"{m:g} amu" for m in found), hint="train on data with the same isotopes",
         )  # fmt: skip
 
@@ -94,6 +94,12 @@ def take_over_propagator(
     before = earlier.get("config", {}).get("model", {})
     if before.get("architecture") != config.architecture:
         raise EquistrideError(f"{path} is not a checkpoint of a propagator", hint="check initialise_from")
+    try:
+        before = TrajCastConfig.model_validate(before).model_dump(
+            mode="json"
+        )  # with the defaults of keys that came later
+    except ValidationError as error:
+        raise unreadable(path, error) from None
     now = config.model_dump(mode="json")
     _check(path, before, now, {k for k in ("max_speed", "avg_num_neighbors") if not now[k]})
     _check_species(path, earlier["species"], species)

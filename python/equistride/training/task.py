@@ -18,6 +18,7 @@ from equistride.artifact.export import build_potential
 from equistride.artifact.propagators import build_propagator
 from equistride.data.frames import Frames
 from equistride.data.pairs import frames_apart
+from equistride.elements import species_index
 from equistride.errors import EquistrideError, tell
 from equistride.models.mace_config import MACEConfig
 from equistride.models.nequip import NequIPConfig
@@ -30,11 +31,13 @@ from equistride.training.module import PotentialModule, TrainingModule
 from equistride.training.propagator import PropagatorModule
 from equistride.training.systems import check_systems, usual_system
 
+RUN = "the run that goes on"
+
 
 @dataclass(frozen=True)
 class Task:
-    """``test`` makes the loader of the held-out files when it is wanted; ``devices`` as Lightning takes it. The training loader
-    begins at the step where the checkpoint ended."""
+    """``test`` makes the loader of the held-out files, which were read and checked with the others, when it is wanted;
+    ``devices`` as Lightning takes it. The training loader begins at the step where the checkpoint ended."""
 
     module: TrainingModule
     training: DataLoader[Any]
@@ -178,11 +181,14 @@ def potential_task(
             model.network, config.frames, paths, species, config.model.cutoff, batch_size=config.data.batch_size,
             seed=config.trainer.seed, steps=config.trainer.steps,
         )  # fmt: skip
+    held = read(config.data.test_files, root) if config.data.test_files else []
+    if held:
+        species_index(elements(held), species, who="the training data", hint="leave them out of data.test_files")
     return Task(
         module=PotentialModule(model, config, facts, auxiliary),
         training=_loader(training, species, config, True, steps_done),
         validation=_loader(validation, species, config, False),
-        test=lambda: _loader(read(config.data.test_files, root), species, config, False),
+        test=lambda: _loader(held, species, config, False),
         devices=config.trainer.devices,
     )
 
@@ -203,7 +209,8 @@ def propagator_task(
     data, strides = config.data, config.data.strides
     longest = strides[-1]
     groups = [pairs.cooler(g, data.max_temperature_K) for g in read(data.files, root, labelled=False)]
-    for frames in groups:
+    held = read(data.test_files, root, labelled=False) if data.test_files else []
+    for frames in [*groups, *held]:
         for stride in strides:
             frames_apart(frames, stride)
     stretches = [pairs.in_stretches(g, longest, data.validation_fraction) for g in groups]
@@ -231,7 +238,7 @@ def propagator_task(
         or pairs.average_neighbors(dataset),
     }
     settings = config.model.model_copy(update=found)
-    pairs.check_speeds(groups, settings.max_speed)
+    pairs.check_speeds([*groups, *held], settings.max_speed)
     config = config.model_copy(update={"model": settings})
     each = [{"stride_fs": stride, **pairs.scales(training, stride)} for stride in strides]
     pairs_of_last = sum(dataset.count(k) for k in range(len(stages) - len(strides), len(stages)))
@@ -245,7 +252,11 @@ def propagator_task(
         "provenance": _provenance(training, data.files, root) | {"pairs": pairs_of_last},
     }
     if before:
-        check_strides("the run that goes on", before, data.strides_fs)
+        check_strides(RUN, before, data.strides_fs)
+        if not data.strides_fs and before["stride_fs"] != longest:
+            raise EquistrideError(f"{RUN} has learned another stride", expected=f"data.stride_fs of {before['stride_fs']:g}",
+                                  found=f"{longest:g}", hint="begin a run of its own with initialise_from")  # fmt: skip
+        check_masses(RUN, before["masses"], facts["masses"])
         facts |= {key: before[key] for key in facts if key.startswith(("rms_", "strides", "fastest")) and key in before}
         if "fastest" not in before:
             del facts["fastest"]
@@ -268,10 +279,12 @@ def propagator_task(
         batches = [keys[first : first + size] for keys in of_stride for first in range(0, len(keys), size)]
         return DataLoader(held, batch_sampler=batches, collate_fn=pairs.collate)
 
+    if held:
+        forward_pairs(held)  # which says what is wrong with them
     return Task(
         module=PropagatorModule(model, config, facts),
         training=DataLoader(dataset, batch_sampler=order, collate_fn=pairs.collate),
         validation=forward_pairs(validation),
-        test=lambda: forward_pairs(read(data.test_files, root, labelled=False)),
+        test=lambda: forward_pairs(held),
         devices=1,
     )
