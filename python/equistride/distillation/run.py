@@ -232,8 +232,9 @@ class Distillation:
             self.name, atoms, self.settings, stride_fs, steps, every, virials, part, files, liquid=liquid
         )
         path = self.folder / f"config-{part + 1}.yaml" if part else self.files["config"]
-        first_alone = [text for text in self.overrides if not (part and text.startswith("initialise_from="))]
-        return network.written(tree, path, first_alone)
+        # each later part begins with the weights of the one before
+        overrides = [text for text in self.overrides if not (part and text.startswith("initialise_from="))]
+        return network.written(tree, path, overrides)
 
     def _learn(self, atoms: Atoms, stride_fs: float) -> None:
         """Train, a propagator in parts with corrections between them, and write the artifact."""
