@@ -185,8 +185,11 @@ def checkpoint() -> bytes:
 
 
 def damaged(data: bytes, rng: Rng) -> bytes:
-    """Damage bytes: a bit, some bytes, 512 zeros, an end, a piece twice, a piece out, a piece elsewhere."""
-    size = max(1, len(data))
+    """Damage bytes: a bit, some bytes, 512 zeros, an end, a piece twice, a piece out, a piece elsewhere.
+    Nothing stays nothing."""
+    size = len(data)
+    if not size:
+        return data
     place, other = sorted(int(k) for k in rng.integers(size, size=2))
     kind = rng.integers(7)
     if kind == 0:

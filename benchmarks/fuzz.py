@@ -108,7 +108,7 @@ def main() -> None:
                 if options.target not in (None, name):
                     continue
                 data = good.damaged(first, rng)
-                if data and rng.random() < 0.3:
+                if rng.random() < 0.3:
                     data = good.damaged(data, rng)
                 (options.left / "last").write_bytes(data)
                 target(data)

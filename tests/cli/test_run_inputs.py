@@ -69,22 +69,11 @@ def test_options_without_effect_are_told(words: list[str], idle: list[str], tmp_
 def test_exports_tell_of_options_without_effect(tmp_path: Path) -> None:
     """And the precision of a file for OpenMM is the one that is asked for."""
     write(tmp_path / "quartz.xyz", quartz())
-    words = [
-        "--for",
-        "openmm",
-        "--structure",
-        str(tmp_path / "quartz.xyz"),
-        "--licence",
-        "MIT",
-        "--tables",
-        "0.1",
-        "--plain",
-    ]
+    words = ["--for", "openmm", "--licence", "MIT", "--tables", "0.1", "--plain", "--dtype", "float64", "--structure"]
+    files = [str(tmp_path / "quartz.xyz"), "-o", str(tmp_path / "force.pt")]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        done = CliRunner().invoke(
-            cli, ["export", str(POTENTIAL), "-o", str(tmp_path / "force.pt"), "--dtype", "float64", *words]
-        )
+        done = CliRunner().invoke(cli, ["export", str(POTENTIAL), *words, *files])
     assert done.exit_code == 0, done.exception
     told = [str(w.message) for w in said if issubclass(w.category, Notice)]
     assert told == [f"--{name} has no effect with --for openmm" for name in ("licence", "tables", "plain")]

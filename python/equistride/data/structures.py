@@ -232,6 +232,13 @@ def leave_out_system(atoms: Atoms, path: Path) -> None:
         )
 
 
+def columns_of(atoms: Atoms, *more: str) -> list[str]:
+    """Return the columns of an extended XYZ file that these atoms need: masses where they are not the elements' own, with which
+    momenta alone would be read."""
+    own = not np.array_equal(atoms.get_masses(), Atoms(atoms.numbers).get_masses())
+    return ["symbols", "positions", *more, *(["masses"] if own else [])]
+
+
 def repeated(atoms: Atoms, repeats: tuple[int, int, int]) -> Atoms:
     """Return a supercell; a total charge is that of a cell, and is multiplied.
 

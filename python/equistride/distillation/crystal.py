@@ -10,7 +10,7 @@ from ase.io import write
 from numpy.typing import NDArray
 
 from equistride.data import structures
-from equistride.data.structures import read_atoms
+from equistride.data.structures import columns_of, read_atoms
 from equistride.distillation.settings import Settings
 from equistride.distillation.teacher import Teacher
 from equistride.engines.nve import standard
@@ -68,9 +68,8 @@ def relaxed(atoms: Atoms, teacher: Teacher, settings: Settings, path: Path, prog
             steps=MOST_STEPS, progress=progress,
         ).atoms  # fmt: skip
     turned = standard(still)
-    columns = ["symbols", "positions", *(["masses"] if turned.has("masses") else [])]
     with whole_file(path) as partial:
-        write(partial, turned, format="extxyz", columns=columns)
+        write(partial, turned, format="extxyz", columns=columns_of(turned))
     return relaxed(
         atoms, teacher, settings, path, progress
     )  # with the digits of the file, as a run that goes on has it

@@ -14,6 +14,7 @@ from ase import Atoms, units
 from ase.io.extxyz import write_extxyz
 from openmm import Vec3, app, unit
 
+from equistride.data.structures import columns_of
 from equistride.engines.openmm_structure import topology_from_ase
 from equistride.errors import EquistrideError
 from equistride.simulation.engine import Moment
@@ -93,7 +94,7 @@ class Trajectory:
 
     def __init__(self, path: Path, atoms: Atoms, topology: app.Topology, settings: Settings, size: int) -> None:
         self._path, self._atoms, self._format = path, atoms, settings.trajectory
-        self._own_masses = not np.array_equal(atoms.get_masses(), Atoms(atoms.numbers).get_masses())
+        self._columns = columns_of(atoms, "momenta")
         if size:
             _cut_back(path, size)
         else:
@@ -126,9 +127,7 @@ class Trajectory:
         if math.isfinite(moment.potential):
             frame.info["energy"] = moment.potential
         text = io.StringIO()
-        # momenta alone would be read with the elements' standard masses
-        columns = ["symbols", "positions", "momenta", *(["masses"] if self._own_masses else [])]
-        write_extxyz(text, [frame], columns=columns)
+        write_extxyz(text, [frame], columns=self._columns)
         with self._path.open("a") as f:
             f.write(text.getvalue())
 

@@ -18,6 +18,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
 from equistride.artifact.metadata import Metadata, metadata_of
 from equistride.artifact.model import load
+from equistride.data.structures import columns_of
 from equistride.engines.charge_spin import System, said_by, set_aside
 from equistride.engines.nve import standard
 from equistride.errors import EquistrideError, tell
@@ -303,7 +304,6 @@ def _minimise(engine: Engine, atoms: Atoms, settings: Settings, folder: Path) ->
         frame.set_cell(moment.cell)
         frame.positions = moment.positions
         frame.info.update(energy=moment.potential, largest_force=force)
-        columns = ["symbols", "positions", *(["masses"] if frame.has("masses") else [])]
         with whole_file(path) as partial:
-            write_atoms(partial, frame, format="extxyz", columns=columns)
+            write_atoms(partial, frame, format="extxyz", columns=columns_of(frame))
     return {"structure": path}

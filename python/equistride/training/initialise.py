@@ -94,10 +94,8 @@ def take_over_propagator(
     before = earlier.get("config", {}).get("model", {})
     if before.get("architecture") != config.architecture:
         raise EquistrideError(f"{path} is not a checkpoint of a propagator", hint="check initialise_from")
-    try:
-        before = TrajCastConfig.model_validate(before).model_dump(
-            mode="json"
-        )  # with the defaults of keys that came later
+    try:  # with the defaults of keys that came later
+        before = TrajCastConfig.model_validate(before).model_dump(mode="json")
     except ValidationError as error:
         raise unreadable(path, error) from None
     now = config.model_dump(mode="json")

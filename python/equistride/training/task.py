@@ -32,6 +32,7 @@ from equistride.training.propagator import PropagatorModule
 from equistride.training.systems import check_systems, usual_system
 
 RUN = "the run that goes on"
+"""Whose weights other masses or strides do not fit, in messages."""
 
 
 @dataclass(frozen=True)
